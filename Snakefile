@@ -1,0 +1,31 @@
+# Will this way of making instruction-tuning data help? The targets; the rules are in rules/, one file a stage.
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/training.smk"
+include: "rules/selection.smk"
+include: "rules/gradients.smk"
+include: "rules/influence.smk"
+include: "rules/results.smk"
+
+
+localrules:
+    all,
+    swift,
+
+
+rule swift:
+    input:
+        swift_targets(),
+        rules.write_tables.output,
+        [figure(f"loss_{run}", kind) for run in CONFIG.runs for kind in ("svg", "png")],
+
+
+rule all:
+    default_target: True
+    input:
+        rules.swift.input,

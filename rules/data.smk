@@ -1,0 +1,131 @@
+# The model, the sources, the strategies, and the check that no probe is trained on.
+
+
+ruleorder: select_examples > apply_strategy
+
+
+rule find_model:
+    output:
+        f"{RESULTS}/model.json",
+    log:
+        f"{RESULTS}/logs/find_model.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/find_model.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=settings(CONFIG.model),
+        cache=CONFIG.cache,
+    shell:
+        "python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
+        " --output {output:q} 2> {log:q}"
+
+
+rule load_panel:
+    input:
+        model=f"{RESULTS}/model.json",
+        files=lambda w: source_files(getattr(CONFIG.data, w.source).sources),
+    output:
+        examples=f"{RESULTS}/data/{{source}}.parquet",
+        analogues=f"{RESULTS}/data/{{source}}.analogues.parquet",
+        rejects=f"{RESULTS}/data/rejects/{{source}}.parquet",
+    log:
+        f"{RESULTS}/logs/load_panel/{{source}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/load_panel/{{source}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=lambda w: settings(getattr(CONFIG.data, w.source)),
+        model=settings(CONFIG.model),
+    shell:
+        "python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
+        " --model {input.model:q} --model-settings {params.model:q}"
+        " --output {output.examples:q} --analogues {output.analogues:q} --rejects {output.rejects:q} 2> {log:q}"
+
+
+# Probes are kept out by their source queries: strategies keep the query, so that editing one retrains nothing.
+rule draw_base:
+    input:
+        model=f"{RESULTS}/model.json",
+        files=source_files(CONFIG.data.base.sources),
+        probes=[
+            dataset(f"{source}{part}")
+            for source in ("panel", "candidates")
+            for part in ("", ".analogues")
+        ],
+    output:
+        examples=f"{RESULTS}/data/base.parquet",
+        rejects=f"{RESULTS}/data/rejects/base.parquet",
+        exclusions=f"{RESULTS}/data/base.exclusions.parquet",
+    log:
+        f"{RESULTS}/logs/draw_base.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_base.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=settings(CONFIG.data.base),
+        model=settings(CONFIG.model),
+        near_duplicate=CONFIG.data.near_duplicate,
+        seed=CONFIG.runs["base"].seed,
+    shell:
+        "python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
+        " --model {input.model:q} --model-settings {params.model:q}"
+        " --probes {input.probes:q} --near-duplicate {params.near_duplicate}"
+        " --output {output.examples:q} --rejects {output.rejects:q} --exclusions {output.exclusions:q} 2> {log:q}"
+
+
+rule apply_strategy:
+    input:
+        parent=f"{RESULTS}/data/{{parent}}.parquet",
+        analogues=lambda w: analogues(w.parent),
+        strategy="strategies/{strategy}.py",
+        model=f"{RESULTS}/model.json",
+        replies=lambda w: CONFIG.strategies[w.strategy].file or [],
+    output:
+        examples=f"{RESULTS}/data/{{parent}}.{{strategy}}.parquet",
+        rejects=f"{RESULTS}/data/rejects/{{parent}}.{{strategy}}.parquet",
+        account=f"{RESULTS}/data/accounts/{{parent}}.{{strategy}}.parquet",
+    log:
+        f"{RESULTS}/logs/apply_strategy/{{parent}}.{{strategy}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/apply_strategy/{{parent}}.{{strategy}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    resources:
+        # Not a parameter: how fast and at what price replies come changes no reply, so it reruns nothing.
+        teacher_limits=lambda w: teacher(w.strategy, affects_replies=False),
+    params:
+        settings=lambda w: settings(CONFIG.strategies[w.strategy]),
+        teacher=lambda w: teacher(w.strategy, affects_replies=True),
+        analogues=lambda w, input: (
+            f"--analogues '{input.analogues}'" if input.analogues else ""
+        ),
+        model=settings(CONFIG.model),
+        cache=CONFIG.cache,
+    shell:
+        "python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
+        " --strategy {input.strategy:q} --settings {params.settings:q}"
+        " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
+        " --parent {input.parent:q} {params.analogues} --model {input.model:q} --model-settings {params.model:q}"
+        " --output {output.examples:q} --rejects {output.rejects:q} --account {output.account:q} 2> {log:q}"
+
+
+rule check_leakage:
+    input:
+        base=lambda w: dataset(CONFIG.runs[CONFIG.studies[w.study].run].dataset),
+        datasets=lambda w: [dataset(name) for name in panel(w.study)],
+    output:
+        f"{RESULTS}/data/leakage/{{study}}.parquet",
+    log:
+        f"{RESULTS}/logs/check_leakage/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_leakage/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        near_duplicate=CONFIG.data.near_duplicate,
+    shell:
+        "python workflow/scripts/check_leakage.py --study {wildcards.study} --base {input.base:q}"
+        " --datasets {input.datasets:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"

@@ -1,0 +1,40 @@
+# Influence pairs, curves and verdicts of a study.
+
+
+rule pair_influence:
+    input:
+        lambda w: gradient_files(w.study),
+    output:
+        f"{RESULTS}/influence/{{study}}/pairs.parquet",
+    log:
+        f"{RESULTS}/logs/pair_influence/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pair_influence/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=lambda w: compared(w.study),
+        norm_floor=CONFIG.statistics.norm_floor,
+    shell:
+        "python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
+        " --norm-floor {params.norm_floor} --gradients {input:q} --output {output:q} 2> {log:q}"
+
+
+rule decide_verdicts:
+    input:
+        f"{RESULTS}/influence/{{study}}/pairs.parquet",
+    output:
+        curves=f"{RESULTS}/influence/{{study}}/curves.parquet",
+        verdicts=f"{RESULTS}/influence/{{study}}/verdicts.parquet",
+    log:
+        f"{RESULTS}/logs/decide_verdicts/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/decide_verdicts/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=settings(CONFIG.statistics),
+        baseline=lambda w: CONFIG.studies[w.study].baseline,
+    shell:
+        "python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
+        " --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"

@@ -1,0 +1,155 @@
+# What people read: figures, tables and the report's pages.
+
+
+localrules:
+    write_config,
+
+
+rule write_config:
+    output:
+        f"{RESULTS}/config.yaml",
+    log:
+        f"{RESULTS}/logs/write_config.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_config.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        config=json.dumps(config, ensure_ascii=False),
+    shell:
+        "python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
+
+
+for name, study in CONFIG.studies.items():
+
+    rule:
+        name:
+            f"figures_{name}"
+        input:
+            f"{RESULTS}/influence/{name}/curves.parquet",
+        output:
+            report(
+                [figure(f, "svg") for f in study.figures],
+                caption="../workflow/report/figure.rst",
+                category="2 Figures",
+                labels=lambda w, output, study=name: {"study": study},
+            ),
+            [figure(f, "png") for f in study.figures],
+        log:
+            f"{RESULTS}/logs/figures/{name}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/figures/{name}.tsv"
+        conda:
+            "../envs/swift_study.yaml"
+        params:
+            figures=json.dumps(study.figures),
+            title=study.caption or study.question,
+            folder=lambda w, output: str(Path(output[0]).parent),
+        shell:
+            "python workflow/scripts/draw_figures.py --curves {input:q} --figures {params.figures:q} --title {params.title:q}"
+            " --folder {params.folder:q} 2> {log:q}"
+
+
+rule draw_loss:
+    input:
+        f"{RESULTS}/runs/{{run}}/history.parquet",
+    output:
+        svg=report(
+            f"{RESULTS}/figures/loss_{{run}}.svg",
+            caption="../workflow/report/loss.rst",
+            category="4 Training",
+            labels={"run": "{run}"},
+        ),
+        png=f"{RESULTS}/figures/loss_{{run}}.png",
+    log:
+        f"{RESULTS}/logs/draw_loss/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_loss/{{run}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    shell:
+        "python workflow/scripts/draw_loss.py --run {wildcards.run} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
+
+
+rule write_tables:
+    input:
+        config=f"{RESULTS}/config.yaml",
+        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in CONFIG.studies],
+        datasets=[dataset(name) for name in made_datasets()],
+        rejects=reject_files(),
+        exclusions=f"{RESULTS}/data/base.exclusions.parquet",
+        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in CONFIG.studies],
+        judgements=[
+            f"{RESULTS}/judgements/base/{name}/key_points.parquet"
+            for name in TRIED
+            if selecting()
+        ],
+        accounts=account_files(),
+        certificates=[
+            f"{RESULTS}/gradients/{study.run}/{s}/certificate.json"
+            for s, study in CONFIG.studies.items()
+        ],
+        checkpoints=[last_checkpoint(run) for run in CONFIG.runs],
+    output:
+        tables=[
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in TABLES
+            for kind in ("parquet", "csv", "md")
+        ],
+        verdicts=report(
+            f"{RESULTS}/pages/verdicts.html",
+            caption="../workflow/report/verdicts.rst",
+            category="1 Verdicts",
+            labels={"page": "verdicts"},
+        ),
+        data=report(
+            f"{RESULTS}/pages/data.html",
+            caption="../workflow/report/data.rst",
+            category="3 Data",
+            labels={"page": "datasets, rejects, leak check"},
+        ),
+        certificate=report(
+            f"{RESULTS}/pages/certificate.html",
+            caption="../workflow/report/certificate.rst",
+            category="5 Certificate",
+            labels={"page": "numerics certificate"},
+        ),
+        configuration=report(
+            f"{RESULTS}/pages/configuration.html",
+            caption="../workflow/report/configuration.rst",
+            category="6 Configuration",
+            labels={"page": "configuration and versions"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_tables.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_tables.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        tables=lambda w, output: str(Path(output.tables[0]).parent),
+        pages=lambda w, output: str(Path(output.data).parent),
+        statistics=settings(CONFIG.statistics),
+        questions=json.dumps(
+            {name: study.question for name, study in CONFIG.studies.items()}
+        ),
+    shell:
+        "python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
+        " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --datasets {input.datasets:q}"
+        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --judgements {input.judgements:q}"
+        " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
+
+
+# One target a study: its figures and its tables.
+for name in CONFIG.studies:
+
+    rule:
+        name:
+            name
+        input:
+            swift_targets([name]),
+        localrule: True
+
+
+onsuccess:
+    shell("python workflow/scripts/finish.py --results {RESULTS:q}")

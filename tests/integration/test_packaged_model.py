@@ -1,0 +1,90 @@
+"""The packaged model: what is trained on, token by token, and how exact the engine is on it in float32."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swift_study.config import HANDWRITTEN, Lora
+from swift_study.examples import Example, Message
+from swift_study.gradients import autograd_gradients, panel_gradients, reference_gram
+from swift_study.models import add_lora, load_model, load_tokenizer, packaged_model
+from swift_study.responses import respond
+from swift_study.sources import read_source
+from swift_study.tokens import collate, sum_losses, tokenize
+
+
+def example(query: str, answer: str) -> Example:
+    return Example(task="t", messages=[Message(role="user", content=query), Message(role="assistant", content=answer)])
+
+
+def test_conversion_is_done_once(packaged: Path) -> None:
+    before = (packaged / "model.safetensors").stat().st_mtime_ns
+    assert packaged_model(packaged.parents[1]) == packaged
+    assert (packaged / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) -> None:
+    tokenizer = load_tokenizer(packaged)
+    tokens = tokenize(example("What is 2 + 2?", "4, of course."), tokenizer, 512)
+    text = tokenizer.decode(tokens.ids)
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4, of course."}], tokenize=False
+    )
+    assert text == whole.rstrip("\n")
+    assert tokenizer.decode(tokens.ids[tokens.prompt_length :]) == "4, of course.<|im_end|>"
+    assert tokenizer.decode(tokens.ids[: tokens.prompt_length]).endswith("<|im_start|>assistant\n")
+    batch = collate([tokens], tokenizer.pad_token_id)
+    labelled = [int(i) for i in batch.labels[0] if i >= 0]
+    assert labelled == tokens.ids[tokens.prompt_length :]
+    assert batch.keep == len(labelled)
+
+
+@pytest.fixture(scope="module")
+def adapted(packaged: Path) -> torch.nn.Module:
+    """The packaged model with an adapter whose B is not zero."""
+    model = add_lora(load_model(packaged, "float32"), Lora(), seed=1)
+    torch.manual_seed(2)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1e-3)
+    return model
+
+
+def test_float32_numbers_equal_float64_autograd_to_1e_4(packaged: Path, adapted: torch.nn.Module) -> None:
+    tokenizer = load_tokenizer(packaged)
+    panel = read_source(HANDWRITTEN)[::12]
+    tokens = [tokenize(e, tokenizer, 512) for e in panel]
+    batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 8, "gram")
+    alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 1, "gram")
+    reference = reference_gram(autograd_gradients(adapted.double(), tokens, tokenizer.pad_token_id))
+    adapted.float()
+    norms = np.sqrt(np.diagonal(reference))
+    for measured in (batched, alone):
+        dots = measured.vectors @ measured.vectors.T
+        assert np.max(np.abs(dots - reference) / np.outer(norms, norms)) < 1e-4
+        assert np.max(np.abs(measured.norms_sq / np.diagonal(reference) - 1)) < 1e-4
+        rel_inf, expected = dots / measured.norms_sq, reference / np.diagonal(reference)
+        assert np.max(np.abs(rel_inf - expected)) < 1e-4 * np.max(np.abs(expected))
+    assert np.max(np.abs(batched.losses / alone.losses - 1)) < 1e-5
+
+
+def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.Module) -> None:
+    tokenizer = load_tokenizer(packaged)
+    queries = [example(q, "x") for q in ("What is the capital of France?", "Name a colour.", "Count from one to three, in words.")]
+    alone = respond(adapted, tokenizer, queries, 8, 1)
+    batched = respond(adapted, tokenizer, queries, 8, 3)
+    assert alone == batched
+    assert all(r.response for r in alone)
+
+
+def test_losses_are_those_of_a_plain_forward_pass(packaged: Path, adapted: torch.nn.Module) -> None:
+    tokenizer = load_tokenizer(packaged)
+    tokens = tokenize(example("Say hello.", "Hello there!"), tokenizer, 512)
+    with torch.no_grad():
+        logits = adapted(input_ids=torch.tensor([tokens.ids])).logits[0]
+        picked = torch.log_softmax(logits[tokens.prompt_length - 1 : -1], dim=1)
+        expected = -picked[torch.arange(tokens.n_completion), torch.tensor(tokens.ids[tokens.prompt_length :])].sum()
+        ours = sum_losses(adapted, collate([tokens], tokenizer.pad_token_id))[0]
+    assert float(ours) == pytest.approx(float(expected), rel=1e-5)

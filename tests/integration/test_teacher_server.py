@@ -1,0 +1,102 @@
+"""The client for chat servers, against a real one: `transformers serve` with the packaged model, on the CPU."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swift_study.endpoint import Answer, EndpointSettings, Failure, ask
+from swift_study.errors import Rejected, UserError
+from swift_study.examples import Message
+from swift_study.models import packaged_model
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 120
+PROMPTS = [
+    [Message(role="user", content="What is 2 + 2?")],
+    [Message(role="user", content="What is the capital of France?")],
+    [Message(role="system", content="Answer in one word."), Message(role="user", content="What is the capital of Italy?")],
+]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointSettings]:
+    model = str(packaged_model(ROOT / ".cache").resolve())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    log = tmp_path_factory.mktemp("teacher") / "server.log"
+    # The model is named by its folder, and a request must name it in just the same way.
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model]
+    command += ["--host", "127.0.0.1", "--port", port, "--device", "cpu"]
+    with log.open("wb") as stream:
+        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    try:
+        wait_until_ready(server, f"http://127.0.0.1:{port}/health", log)
+        yield EndpointSettings(base_url=f"http://127.0.0.1:{port}/v1", model=model, max_tokens=32, attempts=2, backoff_s=0.1)
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until and server.poll() is None:
+        try:
+            with opener.open(url, timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"the server did not come up (exit code {server.poll()}):\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def test_replies_come_from_the_model_once_and_then_from_the_cache(teacher: EndpointSettings, tmp_path: Path) -> None:
+    outcomes, account = ask(teacher, PROMPTS, lambda i, reply: reply.strip(), tmp_path)
+    replies = [o.value if isinstance(o, Answer) else o.reason for o in outcomes]
+    assert "4" in replies[0]
+    assert "Paris" in replies[1]
+    assert replies[2]
+    assert (account.requests_sent, account.rejected, account.failures, account.tokens_estimated) == (3, 0, 0, False)
+    assert account.prompt_tokens > 3 * 10
+    assert 3 <= account.completion_tokens <= 3 * 32
+
+    again, second = ask(teacher, PROMPTS, lambda i, reply: reply.strip(), tmp_path)
+    assert again == outcomes
+    assert (second.requests_sent, second.replies_from_cache) == (0, 3)
+    assert (second.cached_prompt_tokens, second.cached_completion_tokens) == (account.prompt_tokens, account.completion_tokens)
+
+
+def test_a_rule_that_no_reply_meets_makes_failures(teacher: EndpointSettings, tmp_path: Path) -> None:
+    def accept(index: int, reply: str) -> str:
+        raise Rejected("it is not a sonnet")
+
+    outcomes, account = ask(teacher, PROMPTS[:2], accept, tmp_path)
+    assert [type(o) for o in outcomes] == [Failure, Failure]
+    assert {o.reason for o in outcomes if isinstance(o, Failure)} == {"it is not a sonnet"}
+    assert (account.requests_sent, account.rejected, account.failures) == (6, 6, 2)
+
+
+def test_a_reply_that_reaches_max_tokens_is_not_accepted(teacher: EndpointSettings, tmp_path: Path) -> None:
+    short = teacher.model_copy(update={"max_tokens": 3, "reply_attempts": 1})
+    outcomes, _ = ask(short, PROMPTS[:1], lambda i, reply: reply, tmp_path)
+    assert isinstance(outcomes[0], Failure)
+    assert "cut off after 3 tokens" in outcomes[0].reason
+    assert outcomes[0].reply
+
+
+def test_a_wrong_model_name_is_a_sentence(teacher: EndpointSettings, tmp_path: Path) -> None:
+    wrong = teacher.model_copy(update={"model": "no-such-model"})
+    with pytest.raises(UserError, match=r"model no-such-model\) refuses the request: status 400 .*`teacher\.model`"):
+        ask(wrong, PROMPTS, lambda i, reply: reply, tmp_path)

@@ -1,0 +1,634 @@
+"""The client for chat servers, against a local server that fails in every way that matters."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from swift_study import endpoint
+from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
+from swift_study.errors import Rejected, UserError
+from swift_study.examples import Message
+
+CANARY = "sk-canary-0123456789abcdef"
+SCRIPTS = Path(endpoint.__file__).parents[1]
+
+
+class Server(ThreadingHTTPServer):
+    """Each request takes the next of ``actions``; where there is none left, ``default``."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.actions: deque[Action] = deque()
+        self.default: Action = reply("fine")
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.in_flight = self.most_in_flight = self.tokens_paid = 0
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    @property
+    def asked(self) -> list[str]:
+        return [body["messages"][-1]["content"] for body in self.bodies]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # the client went away, as it should
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.bodies.append(body)
+            self.server.keys.append(self.headers["Authorization"])
+            self.server.in_flight += 1
+            self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
+            action = self.server.actions.popleft() if self.server.actions else self.server.default
+        try:
+            action(self)
+        finally:
+            with self.server.lock:
+                self.server.in_flight -= 1
+
+    def send(self, status: int, text: str, headers: dict[str, str] | None = None, length: int | None = None) -> None:
+        data = text.encode()
+        self.send_response(status)
+        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+Action = Callable[[Handler], None]
+
+
+def completion(content: str | None, finish: str = "stop", tokens: tuple[int, int] | None = (10, 5), refusal: str | None = None) -> str:
+    message = {"role": "assistant", "content": content, "refusal": refusal}
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
+    choice = {"index": 0, "finish_reason": finish, "message": message}
+    return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage})
+
+
+def reply(content: str | None, seconds: float = 0.0, **parts: Any) -> Action:
+    def act(handler: Handler) -> None:
+        handler.server.closing.wait(seconds)
+        text = completion(content, **parts)
+        with handler.server.lock:
+            handler.server.tokens_paid += sum(parts.get("tokens", (10, 5)) or (0, 0))
+        handler.send(200, text)
+
+    return act
+
+
+def status(code: int, text: str = '{"error": {"message": "no"}}', **headers: str) -> Action:
+    return lambda handler: handler.send(code, text, {k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def body(text: str, content_type: str = "application/json") -> Action:
+    return lambda handler: handler.send(200, text, {"Content-Type": content_type})
+
+
+def hang(handler: Handler) -> None:
+    handler.server.closing.wait(30)
+
+
+def break_off(handler: Handler) -> None:
+    handler.send(200, completion("fine")[:40], length=500)
+    handler.close_connection = True
+
+
+def drip(handler: Handler) -> None:
+    handler.send(200, "", length=1000)
+    while not handler.server.closing.wait(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def echo_key(handler: Handler) -> None:
+    handler.send(200, completion(f"your header: {handler.headers['Authorization']}"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    server = Server()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+def settings(server: Server, **changes: Any) -> EndpointSettings:
+    fields = {"base_url": server.url, "model": "m", "backoff_s": 0.01, "timeout_s": 5.0, "concurrency": 4}
+    return EndpointSettings(**(fields | changes))
+
+
+def prompts(*texts: str) -> list[list[Message]]:
+    return [[Message(role="system", content="Be brief."), Message(role="user", content=text)] for text in texts]
+
+
+def anything(index: int, text: str) -> str:
+    return text
+
+
+def nothing(index: int, text: str) -> str:
+    raise Rejected("not this")
+
+
+def values(outcomes: list[Answer[str] | Failure]) -> list[str]:
+    return [o.value if isinstance(o, Answer) else f"failed: {o.reason}" for o in outcomes]
+
+
+def test_every_prompt_gets_its_reply_and_the_account_adds_up(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine")
+    said: list[str] = []
+    priced = settings(server, seed=7, usd_per_million_prompt_tokens=1.0, usd_per_million_completion_tokens=2.0)
+    outcomes, account = ask(priced, prompts("a", "b", "c"), lambda i, text: f"{i}:{text}", tmp_path, said.append)
+
+    assert values(outcomes) == ["0:fine", "1:fine", "2:fine"]
+    assert (account.requests_sent, account.replies_from_cache, account.retries) == (3, 0, 0)
+    assert (account.prompt_tokens, account.completion_tokens, account.tokens_estimated) == (30, 15, False)
+    assert account.cost_usd == pytest.approx(3 * (10 + 2 * 5) / 1e6)
+    assert said[-1].startswith("3 of 3 prompts, 0 failed")
+    sent = server.bodies[server.asked.index("a")]
+    assert sent == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}],
+        "temperature": 0.0,
+        "max_tokens": 512,
+        "seed": 7,
+    }
+    assert set(server.keys) == {f"Bearer {CANARY}"}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [status(429), status(500), status(503), status(408), status(409), status(500, "<html>"), break_off],
+    ids=["429", "500", "503", "408", "409", "html", "broken-connection"],
+)
+def test_a_passing_failure_is_tried_again(server: Server, tmp_path: Path, failure: Action) -> None:
+    server.actions.extend([failure, failure])
+    outcomes, account = ask(settings(server), prompts("a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"]
+    assert (account.requests_sent, account.retries, account.rejected) == (3, 2, 0)
+
+
+@pytest.mark.parametrize("failure", [hang, drip], ids=["silent", "dripping"])
+def test_a_reply_must_be_complete_in_time(server: Server, tmp_path: Path, failure: Action) -> None:
+    server.actions.append(failure)
+    outcomes, account = ask(settings(server, timeout_s=0.4), prompts("a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"]
+    assert account.retries == 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(server: Server, tmp_path: Path, form: str) -> None:
+    # A date has whole seconds: two ahead is between one and two.
+    value = "1" if form == "seconds" else time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 2))
+    server.actions.append(status(429, Retry_After=value))
+    start = time.monotonic()
+    outcomes, _ = ask(settings(server), prompts("a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"]
+    assert 0.9 < time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(None, 0), ("3", 3), ("-1", 0), ("1e9", 600), ("nan", 0), ("soon", 0), ("", 0)])
+def test_odd_retry_after_values(value: str | None, seconds: float) -> None:
+    assert endpoint._retry_after(value) == seconds
+
+
+BAD_REPLIES = {
+    "cut-off JSON": (body(completion("fine")[:50]), "the response is not a chat completion"),
+    "not JSON": (body("<html>hello</html>", "text/html"), "the response is not a chat completion"),
+    "not UTF-8": (body("\\ud800"), "the response is not a chat completion"),
+    "no body": (body(""), "the response is not a chat completion"),
+    "null": (body("null"), "the response is not a chat completion"),
+    "wrong schema": (body('{"choices": [{"message": "fine"}]}'), "chat completion: choices.0.message"),
+    "no choices": (body('{"choices": []}'), "chat completion: choices"),
+    "other keys": (body('{"error": "overloaded"}'), "chat completion: choices: Field required"),
+    "content is a number": (body('{"choices": [{"message": {"content": 3}}]}'), "chat completion: choices.0.message"),
+    "empty": (reply(""), "the reply is empty"),
+    "blank": (reply(" \n"), "the reply is empty"),
+    "null content": (reply(None), "the reply is empty"),
+    "refusal": (reply(None, refusal="I can't\nhelp"), "the server refused to answer: I can't help"),
+    "content filter": (reply("x", finish="content_filter"), "the server refused to answer"),
+    "cut off": (reply("The answer is", finish="length"), "the reply was cut off after 5 tokens (max_tokens)"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_REPLIES)
+def test_an_unusable_reply_is_asked_for_again_and_at_last_a_failure(server: Server, tmp_path: Path, kind: str) -> None:
+    action, reason = BAD_REPLIES[kind]
+    server.actions.append(action)
+    outcomes, account = ask(settings(server), prompts("a"), anything, tmp_path / "1")
+    assert values(outcomes) == ["fine"]
+    assert (account.rejected, account.failures, account.retries) == (1, 0, 0)
+
+    server.default = action
+    outcomes, account = ask(settings(server, reply_attempts=2), prompts("a"), anything, tmp_path / "2")
+    assert isinstance(outcomes[0], Failure)
+    assert reason in outcomes[0].reason
+    assert outcomes[0].attempts == 2
+    assert (account.rejected, account.failures) == (2, 1)
+
+
+def test_a_rejected_reply_is_asked_for_again_with_another_seed_and_temperature(server: Server, tmp_path: Path) -> None:
+    server.actions.extend([reply("bad"), reply("worse")])
+
+    def accept(index: int, text: str) -> str:
+        if text != "fine":
+            raise Rejected(f"it says {text}")
+        return text.upper()
+
+    outcomes, account = ask(settings(server, seed=7), prompts("a"), accept, tmp_path)
+    assert outcomes == [Answer(0, 3, "FINE", "fine")]
+    assert (account.requests_sent, account.rejected, account.failures) == (3, 2, 0)
+    assert [(b["temperature"], b["seed"]) for b in server.bodies] == [(0.0, 7), (0.7, 8), (0.7, 9)]
+    # The same again comes from the cache, with the same rejections, and nothing is sent.
+    again, account = ask(settings(server, seed=7), prompts("a"), accept, tmp_path)
+    assert again == outcomes
+    assert (account.requests_sent, account.replies_from_cache, account.rejected, account.cost_usd) == (0, 3, 2, 0.0)
+    assert len(server.bodies) == 3
+
+
+def test_a_temperature_above_zero_stays(server: Server, tmp_path: Path) -> None:
+    ask(settings(server, temperature=0.2), prompts("a"), nothing, tmp_path)
+    assert [(b["temperature"], b.get("seed")) for b in server.bodies] == [(0.2, None)] * 3
+
+
+def test_a_prompt_whose_replies_are_all_rejected_is_a_failure_and_the_others_go_on(server: Server, tmp_path: Path) -> None:
+    def accept(index: int, text: str) -> str:
+        return text if index != 1 else nothing(index, text)
+
+    outcomes, account = ask(settings(server), prompts("a", "b", "c"), accept, tmp_path)
+    assert outcomes[1] == Failure(1, 3, "not this", "fine")
+    assert values(outcomes) == ["fine", "failed: not this", "fine"]
+    assert (account.requests_sent, account.rejected, account.failures) == (5, 3, 1)
+
+
+def test_an_error_in_the_acceptance_rule_itself_is_not_hidden(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", seconds=0.1)
+    with pytest.raises(ZeroDivisionError):
+        ask(settings(server), prompts("a", "b", "c"), lambda i, text: 1 / (i - 1), tmp_path)
+    assert len(list(tmp_path.rglob("*.json"))) == 3  # requests in flight were finished and kept
+
+
+def test_identical_prompts_are_sent_once(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", seconds=0.1)
+    outcomes, account = ask(settings(server), prompts("a", "a", "b", "a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"] * 4
+    assert sorted(server.asked) == ["a", "b"]
+    assert (account.requests_sent, account.replies_from_cache, account.prompt_tokens) == (2, 2, 20)
+
+
+def test_no_prompts_are_no_requests(server: Server, tmp_path: Path) -> None:
+    outcomes, account = ask(settings(server), [], anything, tmp_path)
+    assert (outcomes, account.requests_sent) == ([], 0)
+
+
+def test_missing_counts_are_estimated_and_said_to_be(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", tokens=None)
+    _, account = ask(settings(server), prompts("a"), anything, tmp_path)
+    assert account.tokens_estimated
+    assert account.completion_tokens == 4
+    assert account.prompt_tokens >= len("Be brief.a")
+    _, account = ask(settings(server), prompts("a"), anything, tmp_path)
+    assert (account.tokens_estimated, account.prompt_tokens, account.cached_completion_tokens) == (False, 0, 4)
+
+
+# ---- cache ----
+
+
+def test_the_cache_key_holds_what_affects_the_reply_and_nothing_else(server: Server, tmp_path: Path) -> None:
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    same = {
+        "key_env": "OTHER_KEY",
+        "concurrency": 1,
+        "timeout_s": 9.0,
+        "attempts": 1,
+        "backoff_s": 0.02,
+        "reply_attempts": 1,
+        "budget_usd": 1.0,
+        "usd_per_million_prompt_tokens": 1.0,
+        "usd_per_million_completion_tokens": 1.0,
+    }
+    ask(settings(server, **same), prompts("a"), anything, tmp_path)
+    ask(settings(server, base_url=server.url + "/"), prompts("a"), anything, tmp_path)
+    assert len(server.bodies) == 1
+    others = {"model": "n", "temperature": 0.5, "max_tokens": 9, "seed": 1}
+    others["base_url"] = server.url.replace("127.0.0.1", "localhost")
+    for number, (name, value) in enumerate(others.items(), start=2):
+        ask(settings(server, **{name: value}), prompts("a"), anything, tmp_path)
+        assert len(server.bodies) == number
+    assert set(EndpointSettings.model_fields) == set(same) | set(others)
+    assert set(AFFECT_REPLIES) == set(others) | {"reply_attempts"}
+
+
+@pytest.mark.parametrize("damage", ["cut short", "empty", "other JSON", "not UTF-8", "another's"])
+def test_a_damaged_cache_file_is_asked_for_and_written_again(server: Server, tmp_path: Path, damage: str) -> None:
+    ask(settings(server), prompts("a", "b"), anything, tmp_path)
+    paths = sorted(tmp_path.rglob("*.json"))
+    assert all(path.parent.parent == tmp_path and path.name.startswith(path.parent.name) for path in paths)
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(
+        {
+            "cut short": whole[:-20],
+            "empty": b"",
+            "other JSON": b"[]",
+            "not UTF-8": b"\xff" + whole,
+            "another's": paths[1].read_bytes(),
+        }[damage]
+    )
+    outcomes, account = ask(settings(server), prompts("a", "b"), anything, tmp_path)
+    assert values(outcomes) == ["fine", "fine"]
+    assert (account.requests_sent, account.replies_from_cache) == (1, 1)
+    assert paths[0].read_bytes() == whole
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".json"]
+
+
+def test_an_unwritable_cache_is_a_sentence(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"could not be written.*0 of 1 prompts are answered"):
+        ask(settings(server), prompts("a"), anything, tmp_path / "file" / "replies")
+
+
+def test_what_is_cached_needs_neither_key_nor_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    server.shutdown()
+    server.server_close()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert values(ask(settings(server), prompts("a"), anything, tmp_path)[0]) == ["fine"]
+
+
+# ---- the server as a whole ----
+
+
+@pytest.mark.parametrize(("code", "hint"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "`teacher.base_url`"), (400, "model")])
+def test_a_refused_request_stops_the_run_in_a_sentence_without_the_key(server: Server, tmp_path: Path, code: int, hint: str) -> None:
+    server.default = status(code, json.dumps({"error": {"message": f"Bad: {CANARY} no\nmodel m"}}))
+    with pytest.raises(UserError) as caught:
+        ask(settings(server, concurrency=1), prompts("a", "b"), anything, tmp_path)
+    text = str(caught.value)
+    for part in (server.url, "model m", f"status {code}", hint, "0 of 2 prompts are answered"):
+        assert part in text
+    assert CANARY not in text
+    assert "\n" not in text
+    assert len(server.bodies) == 1
+
+
+def test_requests_in_flight_finish_before_the_run_stops(server: Server, tmp_path: Path) -> None:
+    server.actions.append(reply("fine", seconds=0.3))
+    server.default = status(401)
+    with pytest.raises(UserError, match="1 of 9 prompts are answered"):
+        ask(settings(server), prompts(*"abcdefghi"), anything, tmp_path)
+    assert len(list(tmp_path.rglob("*.json"))) == 1
+    assert len(server.bodies) == 4  # no new request after the first refusal
+
+
+def test_a_server_that_cannot_be_reached_is_a_sentence(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    down = EndpointSettings(base_url=url, model="m", backoff_s=0.01, attempts=3)
+    with pytest.raises(UserError) as caught:
+        ask(down, prompts("a", "b"), anything, tmp_path)
+    for part in (url, "cannot be reached", "3 times", "0 of 2 prompts are answered", str(tmp_path)):
+        assert part in str(caught.value)
+
+
+def test_replies_before_the_server_went_down_are_kept(server: Server, tmp_path: Path) -> None:
+    server.actions.extend([reply("fine"), reply("fine")])
+    server.default = status(503)
+    with pytest.raises(UserError, match=r"status 503.*2 of 4 prompts are answered"):
+        ask(settings(server, concurrency=1, attempts=2), prompts(*"abcd"), anything, tmp_path)
+    server.default = reply("fine")
+    outcomes, account = ask(settings(server), prompts(*"abcd"), anything, tmp_path)
+    assert values(outcomes) == ["fine"] * 4
+    assert (account.requests_sent, account.replies_from_cache) == (2, 2)
+
+
+@pytest.mark.parametrize("failure", [status(500), status(400), hang, break_off], ids=["500", "400", "silent", "broken"])
+def test_one_prompt_without_a_reply_is_a_failure_where_others_get_theirs(server: Server, tmp_path: Path, failure: Action) -> None:
+    def act(handler: Handler) -> None:
+        (failure if server.asked[-1] == "b" else reply("fine"))(handler)
+
+    server.default = act
+    slow = settings(server, concurrency=1, attempts=2, timeout_s=0.3)
+    outcomes, account = ask(slow, prompts(*"abc"), anything, tmp_path)
+    assert [type(o) for o in outcomes] == [Answer, Failure, Answer]
+    assert account.failures == 1
+
+
+def test_a_server_that_goes_silent_midway_stops_the_run(server: Server, tmp_path: Path) -> None:
+    server.actions.append(reply("fine"))
+    server.default = status(500)
+    with pytest.raises(UserError, match=r"does not answer: status 500.*1 of 9 prompts"):
+        ask(settings(server, concurrency=1, attempts=1), prompts(*"abcdefghi"), anything, tmp_path)
+    assert len(server.bodies) == 1 + endpoint.UNANSWERED_IN_A_ROW
+
+
+def test_a_stop_does_not_wait_for_another_requests_next_try(server: Server, tmp_path: Path) -> None:
+    server.actions.append(status(503, Retry_After="60"))
+    server.default = lambda handler: (handler.server.closing.wait(0.3), status(401)(handler))[1]
+    start = time.monotonic()
+    with pytest.raises(UserError, match="status 401"):
+        ask(settings(server), prompts(*"abcd"), anything, tmp_path)
+    assert time.monotonic() - start < 5
+
+
+def test_no_more_requests_are_in_flight_than_allowed(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", seconds=0.05)
+    ask(settings(server, concurrency=3), prompts(*"abcdefghijkl"), anything, tmp_path)
+    assert server.most_in_flight == 3
+
+
+# ---- budget ----
+
+
+def test_the_budget_is_never_exceeded_and_a_raised_one_pays_only_for_the_rest(server: Server, tmp_path: Path) -> None:
+    # One USD a token; a prompt counts at most 128 + 2·16 + 10 bytes = 170 tokens before it is sent, 15 afterwards.
+    texts = [f"{i}" for i in range(10)]
+    server.default = reply("fine", seconds=0.02)
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20}
+    with pytest.raises(UserError) as caught:
+        ask(settings(server, budget_usd=250, **paid), prompts(*texts), anything, tmp_path)
+    assert server.tokens_paid == 75  # a sixth request could have cost 190 more: 75 + 190 > 250
+    for part in (
+        "75.000000 of 250 USD are spent",
+        "190.000000",
+        "5 of 10 prompts are answered",
+        "`teacher.budget_usd`",
+    ):
+        assert part in str(caught.value)
+    assert len(list(tmp_path.rglob("*.json"))) == 5
+
+    # What earlier runs paid for these prompts counts: the same budget does not start anew.
+    with pytest.raises(UserError, match=r"75\.000000 of 250 USD are spent \(75\.000000 of it by earlier runs\)"):
+        ask(settings(server, budget_usd=250, **paid), prompts(*texts), anything, tmp_path, name="judge")
+    assert server.tokens_paid == 75
+
+    outcomes, account = ask(settings(server, budget_usd=1000, **paid), prompts(*texts), anything, tmp_path)
+    assert values(outcomes) == ["fine"] * 10
+    assert (account.requests_sent, account.replies_from_cache, account.cost_usd) == (5, 5, 75.0)
+    assert sorted(server.asked) == texts
+
+
+def test_the_budget_holds_with_replies_as_dear_as_they_can_be(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", seconds=0.02, tokens=(170, 20))
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20}
+    with pytest.raises(UserError, match="3 of 10 prompts are answered"):
+        ask(settings(server, budget_usd=600, **paid), prompts(*map(str, range(10))), anything, tmp_path)
+    assert server.tokens_paid == 570
+    assert server.most_in_flight <= 3
+
+
+def test_a_lost_reply_counts_with_the_most_it_can_have_cost(server: Server, tmp_path: Path) -> None:
+    server.actions.append(break_off)
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20}
+    _, account = ask(settings(server, **paid), prompts("a"), anything, tmp_path)
+    assert account.cost_usd == 190 + 15
+    assert account.prompt_tokens + account.completion_tokens == 15
+
+
+# ---- a killed job ----
+
+
+def test_a_killed_job_asks_only_for_what_is_missing(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", seconds=0.05)
+    texts = [str(i) for i in range(30)]
+    code = f"""
+from pathlib import Path
+from swift_study.endpoint import EndpointSettings, ask
+from swift_study.examples import Message
+settings = EndpointSettings(base_url={server.url!r}, model="m", concurrency=2)
+prompts = [[Message(role="user", content=text)] for text in {texts!r}]
+outcomes, account = ask(settings, prompts, lambda i, reply: reply, Path({str(tmp_path)!r}))
+print(len(outcomes), account.requests_sent, account.replies_from_cache)
+"""
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    job = subprocess.Popen(command, env=environment)
+    try:
+        until = time.monotonic() + 15
+        while len(server.bodies) < 10 and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+    time.sleep(0.2)  # the server's last replies go nowhere
+    kept = len(list(tmp_path.rglob("*.json")))
+    asked = len(server.bodies)
+    assert 0 < kept <= asked < 30
+    assert asked - kept <= 2  # those in flight when it was killed
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == ["30", str(30 - kept), str(kept)]
+    assert len(server.bodies) == asked + 30 - kept
+
+
+# ---- the key ----
+
+
+def test_the_key_goes_nowhere_but_into_the_request(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.actions.extend([status(500, CANARY, X_Key=CANARY), echo_key, echo_key])
+    outcomes, account = ask(settings(server), prompts("a", "b"), anything, tmp_path / "ok")
+    assert "your header: Bearer [key]" in values(outcomes)
+
+    server.default = hang
+    texts = []
+    for action in (status(401, CANARY), status(404, "x" * 290 + CANARY), status(503, CANARY), break_off, None, hang):
+        server.default = action or server.default
+        broken = settings(server, attempts=1, timeout_s=0.2, backoff_s=0.0)
+        with pytest.raises(UserError) as caught:
+            ask(broken, prompts("c"), anything, tmp_path / "broken")
+        texts.append(str(caught.value))
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert server.keys[0] == f"Bearer {CANARY}"
+    output = capfd.readouterr()
+    for text in [*files, *texts, repr(outcomes), repr(account), output.out, output.err]:
+        assert "canary" not in text
+    ours = [r.getMessage() for r in caplog.records if not r.name.startswith(("httpcore", "asyncio"))]
+    assert any("try 2" in text for text in ours)
+    assert not [text for text in ours if "canary" in text]
+
+
+def test_a_missing_key_is_a_sentence_unless_the_server_is_on_this_machine(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    remote = EndpointSettings(base_url="https://models.invalid/v1", model="m", key_env="MY_KEY")
+    with pytest.raises(UserError, match="environment variable MY_KEY is not set"):
+        ask(remote, prompts("a"), anything, tmp_path)
+    assert values(ask(settings(server), prompts("a"), anything, tmp_path)[0]) == ["fine"]
+    assert CANARY not in server.keys[0]
+
+
+@pytest.mark.parametrize("bad", ["sk-canary\nX-Header: 1", "sk-canäry-0123"])
+def test_a_key_that_cannot_be_sent_is_not_repeated(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", bad)
+    with pytest.raises(UserError, match="OPENAI_API_KEY is not a key") as caught:
+        ask(settings(server), prompts("a"), anything, tmp_path)
+    assert "can" not in str(caught.value).replace("cannot", "")
+    assert not server.bodies
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY + "\n")  # a file's last line break is taken off
+    assert values(ask(settings(server), prompts("a"), anything, tmp_path)[0]) == ["fine"]
+
+
+# ---- settings ----
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base_url": "example.org/v1"},
+        {"base_url": "file:///etc/passwd"},
+        {"base_url": "https://user:secret@example.org/v1"},
+        {"base_url": "https://example.org/v1?key=secret"},
+        {"key_env": CANARY},
+        {"api_key": CANARY},
+        {"budget_usd": 1.0},
+        {"temperature": -1},
+        {"concurrency": 0},
+    ],
+)
+def test_settings_that_cannot_be_right_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EndpointSettings(**({"base_url": "http://localhost/v1", "model": "m"} | change))
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert all(field.description for field in EndpointSettings.model_fields.values())

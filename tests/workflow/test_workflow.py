@@ -1,0 +1,303 @@
+"""The workflow as its users run it: what comes out, what an edit reruns, what a kill costs, what an error says."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from conftest import BIN, Checkout, environment, make_checkout
+from tiny import ROOT
+
+from swift_study.tables import CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RESPONSES, SCHEDULE, VERDICTS, read_table
+
+# What the cot study's results are made by, from the strategy on.
+AFTER_COT = [
+    "all",
+    "apply_strategy panel.cot",
+    "check_leakage cot",
+    "decide_verdicts cot",
+    "figures_cot",
+    "gradients_cot",
+    "pair_influence cot",
+    "swift",
+    "write_tables",
+]
+PAPER_CURVES = {
+    "cot": {f"{p} → {c} non-CoT" for p in ("CoT", "non-CoT") for c in ("In-task", "Cross-task")},
+    "clarify": {f"{p} → {c} {t}" for p in ("Clarify", "Pos") for c in ("In-task", "Cross-task") for t in ("Pos", "Neg")},
+    "evaluate": {f"{p} → {c} {t}" for p in ("EvalPos", "EvalNeg", "Pos") for c in ("In-task", "Cross-task") for t in ("Pos", "Neg")},
+}
+
+
+def without_targets(jobs: list[str]) -> list[str]:
+    return [job for job in jobs if job not in ("all", "swift")]
+
+
+def expected(jobs: list[str]) -> list[str]:
+    return without_targets(sorted(jobs))
+
+
+# ---- what comes out ----
+
+
+def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
+    results = finished.root / "results"
+    for study, curves in PAPER_CURVES.items():
+        folder = results / "influence" / study
+        pairs, curve_table = read_table(folder / "pairs.parquet", PAIRS), read_table(folder / "curves.parquet", CURVES)
+        assert set(curve_table["curve"]) == curves
+        assert sorted(set(curve_table["step"])) == [2, 4, 6, 8]
+        assert len(read_table(folder / "verdicts.parquet", VERDICTS)) == {"cot": 2, "clarify": 4, "evaluate": 8}[study]
+        exact = pairs.with_columns(expected=pl.col("dot") / pl.col("target_norm_sq")).filter(pl.col("rel_inf").is_not_null())
+        assert (exact["rel_inf"] - exact["expected"]).abs().max() == 0
+        means = pairs.group_by("probe_set", "target_set", "context", "step").agg(pl.col("rel_inf").mean().alias("mean"))
+        joined = curve_table.join(means, on=["probe_set", "target_set", "context", "step"])
+        assert len(joined) == len(curve_table)
+        assert (joined["rel_inf"] - joined["mean"]).abs().max() < 1e-12
+    assert sum(map(len, PAPER_CURVES.values())) == 24
+    read_table(results / "runs" / "base" / "history.parquet", HISTORY)
+    read_table(results / "schedules" / "base.parquet", SCHEDULE)
+    for name in ("panel", "panel.similar", "panel.cot", "negative", "positive", "negative.similar", "positive.similar", "negative.clarify"):
+        read_table(results / "data" / f"{name}.parquet", EXAMPLES)
+    read_table(results / "responses" / "base" / "candidates.parquet", RESPONSES)
+    read_table(results / "judgements" / "base" / "candidates" / "key_points.parquet", JUDGEMENTS)
+
+
+def test_negatives_are_the_models_unsatisfactory_responses(finished: Checkout) -> None:
+    results = finished.root / "results"
+    negatives = pl.read_parquet(results / "data" / "negative.parquet")
+    judged = pl.read_parquet(results / "judgements" / "base" / "candidates" / "key_points.parquet")
+    responses = pl.read_parquet(results / "responses" / "base" / "candidates.parquet")
+    labels = dict(judged.select("query_id", "label").iter_rows())
+    said = dict(responses.select("query_id", "response").iter_rows())
+    for row in negatives.iter_rows(named=True):
+        assert labels[row["parent_id"]] == 0
+        assert row["messages"][-1]["content"] == said[row["parent_id"]]
+    positives = pl.read_parquet(results / "data" / "positive.parquet")
+    assert negatives["task"].to_list() == positives["task"].to_list()
+    clarifications = pl.read_parquet(results / "data" / "negative.clarify.parquet")
+    for clarification, positive in zip(clarifications["messages"], positives["messages"], strict=True):
+        assert clarification[-1]["content"] == positive[-2]["content"]
+
+
+def test_no_probe_is_in_the_base_data(finished: Checkout) -> None:
+    data = finished.root / "results" / "data"
+    queries = {m[-2]["content"] for m in pl.read_parquet(data / "base.parquet")["messages"]}
+    for name in ("panel", "panel.similar", "candidates", "candidates.similar"):
+        assert not queries & {m[-2]["content"] for m in pl.read_parquet(data / f"{name}.parquet")["messages"]}
+    assert pl.read_parquet(data / "base.exclusions.parquet").columns[:2] == ["dataset", "pool"]
+
+
+def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -> None:
+    results = finished.root / "results"
+    for name in ("figure1", "figure2a", "figure2b", "figure3a", "figure3b", "loss_base"):
+        assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    figure = (results / "figures" / "figure2b.svg").read_text()
+    for curve in PAPER_CURVES["clarify"]:
+        assert (curve in figure) == ("Cross-task" in curve)
+    assert (results / "tables" / "verdicts.md").read_text().startswith("| study | strategy |")
+    assert (results / "tables" / "verdicts.csv").read_text().startswith("study,strategy,")
+    report = (results / "report.html").read_text()
+    for part in ("1 Verdicts", "2 Figures", "3 Data", "4 Training", "5 Certificate", "6 Configuration"):
+        assert part in report
+    said = (finished.root / "first-run.txt").read_text()
+    assert "Verdicts: does the strategy" in said
+    assert "Report: results/report.html" in said
+    assert re.search(r"train base: .*step \d+/8", said)
+
+
+def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(finished.root / "results/gradients/base/cot/checkpoint-8.parquet").metadata
+    certificate = json.loads(metadata[b"certificate"])
+    assert certificate["passed"]
+    assert certificate["against_float64"] < 1e-5
+    assert metadata[b"scope"] == b"lora"
+
+
+# ---- the rerun promise ----
+
+
+def test_nothing_is_left_to_do(finished: Checkout) -> None:
+    assert "Nothing to be done" in finished.snakemake("-n").stderr
+
+
+def test_editing_a_strategy_reruns_what_descends_from_it(finished: Checkout) -> None:
+    checkpoint = finished.root / "results/runs/base/checkpoint-8/adapter_model.safetensors"
+    before = checkpoint.stat().st_mtime_ns
+    finished.edit("strategies/cot.py", "Please output the reason first", "Please give the reason first")
+    assert without_targets(finished.jobs("-n")) == expected(AFTER_COT)
+    assert without_targets(finished.jobs()) == expected(AFTER_COT)
+    assert checkpoint.stat().st_mtime_ns == before
+    queries = pl.read_parquet(finished.root / "results/data/panel.cot.parquet")["messages"].list.first().struct.field("content")
+    assert queries.str.contains("Please give the reason first").all()
+    assert "Nothing to be done" in finished.snakemake("-n").stderr
+
+
+def test_editing_one_prompt_word_of_clarify_leaves_training_and_cot_alone(finished: Checkout) -> None:
+    finished.edit("strategies/clarify.py", "make its meaning clearer", "make its meaning plainer")
+    listed = finished.jobs("-n")
+    assert "apply_strategy candidates.clarify" in listed
+    assert "gradients_clarify" in listed
+    assert not [job for job in listed if "train" in job or "cot" in job or "draw_base" in job]
+    finished.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
+    assert "Nothing to be done" in finished.snakemake("-n").stderr
+
+
+def test_a_studys_own_keys_rerun_only_its_own_rules(finished: Checkout, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"studies": {"cot": {"question": "Another wording?"}}}))
+    assert without_targets(finished.jobs("-n", configs=(str(overlay),))) == ["write_config", "write_tables"]
+    overlay.write_text(yaml.safe_dump({"studies": {"cot": {"caption": "Another caption"}}}))
+    assert without_targets(finished.jobs("-n", configs=(str(overlay),))) == ["figures_cot", "write_config", "write_tables"]
+    overlay.write_text(yaml.safe_dump({"statistics": {"confidence": 0.9}}))
+    listed = without_targets(finished.jobs("-n", configs=(str(overlay),)))
+    assert [job for job in listed if job.startswith("decide_verdicts")] == [f"decide_verdicts {s}" for s in sorted(PAPER_CURVES)]
+    assert not [job for job in listed if "gradients" in job or "pair" in job or "train" in job]
+
+
+def test_a_comment_in_the_library_reruns_nothing(finished: Checkout) -> None:
+    with (finished.root / "workflow/scripts/swift_study/trainer.py").open("a") as stream:
+        stream.write("# a comment\n")
+    with (finished.root / "workflow/scripts/train.py").open("a") as stream:
+        stream.write("# a comment\n")
+    assert "Nothing to be done" in finished.snakemake("-n").stderr
+
+
+def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Checkout, tiny_model: Path, tmp_path: Path) -> None:
+    """A second run in another folder, its training killed with SIGKILL half-way: the same seed gives the same bytes."""
+    again = make_checkout(tmp_path / "swift-study", tiny_model)
+    shutil.copy2(finished.root / "strategies/cot.py", again.root / "strategies/cot.py")
+    command = [str(BIN / "snakemake"), "train_base", "--configfile", "tests/workflow/tiny.yaml", str(again.tiny)]
+    with (tmp_path / "out.txt").open("w") as out:
+        process = subprocess.Popen(command, cwd=again.root, stdout=out, stderr=out, env=environment())
+        deadline = time.monotonic() + 240
+        while not list(again.root.glob("results/work/train/base/*/state/latest")) and time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "out.txt").read_text()
+            time.sleep(0.01)
+        for pid in pids_of("train.py", again.root):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait(timeout=120) != 0
+    assert not (again.root / "results/runs/base/history.parquet").exists()
+    assert "resuming after step" in again.snakemake().stdout
+    ours, theirs = again.root / "results", finished.root / "results"
+    compared = 0
+    for table in sorted(ours.rglob("*.parquet")):
+        assert table.read_bytes() == (theirs / table.relative_to(ours)).read_bytes(), table
+        compared += 1
+    assert compared > 50
+    for pattern in ("figures/*.svg", "tables/*.md", "runs/base/checkpoint-*/adapter_model.safetensors"):
+        for file in sorted(ours.glob(pattern)):
+            assert file.read_bytes() == (theirs / file.relative_to(ours)).read_bytes(), file
+
+
+def pids_of(script: str, folder: Path) -> list[int]:
+    """Processes that run ``script`` with ``folder`` as their working folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if script in (process / "cmdline").read_text() and (process / "cwd").resolve() == folder.resolve():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return [pid for pid in found if "snakemake" not in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[1]]
+
+
+# ---- new strategies, other data, other scales ----
+
+
+def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> None:
+    names = ["conclusion_first", "query_parsing", "prompt_template"]
+    jobs = finished.jobs(*names, configs=("studies/future.yaml",))
+    assert not [job for job in jobs if "train" in job or "select" in job]
+    for name in names:
+        verdicts = read_table(finished.root / f"results/influence/{name}/verdicts.parquet", VERDICTS)
+        assert set(verdicts["context"]) == {"in-task", "cross-task"}
+        assert (finished.root / f"results/figures/{name}.png").is_file()
+
+
+@pytest.mark.skipif(not (ROOT.parent / "shared" / "data" / "gsm8k").is_dir(), reason="the folder with GSM8K and FLAN CoT is not here")
+def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "swift-study", tiny_model)
+    (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
+    checkout.snakemake("cot", configs=("studies/reasoning_data.yaml",))
+    verdicts = read_table(checkout.root / "results-reasoning-data/influence/cot/verdicts.parquet", VERDICTS)
+    assert set(verdicts["n_tasks"]) == {4}
+    assert set(verdicts["n_probes"]) == {12}
+    cot = pl.read_parquet(checkout.root / "results-reasoning-data/data/panel.cot.parquet")
+    assert cot["messages"].list.last().struct.field("content").str.contains("So the answer is ").all()
+
+
+def test_paper_scale_is_a_whole_dag(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(BIN / "snakemake"), "-n", "--configfile", "scales/7b.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "results-7b/runs/base/checkpoint-1200" in done.stderr
+    assert len(set(re.findall(r"results-7b/runs/base/checkpoint-(\d+)", done.stderr))) == 24
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stderr, re.MULTILINE))
+    assert counts["train_base"] == "1"
+    assert counts["gradients_evaluate"] == "1"
+
+
+# ---- errors ----
+
+
+def test_an_unknown_key_stops_before_anything_runs(finished: Checkout, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"runs": {"base": {"learning_rat": 1}}}))
+    done = finished.snakemake("-n", configs=(str(overlay),), check=False)
+    assert done.returncode != 0
+    assert "unknown key `runs.base.learning_rat` (did you mean 'learning_rate'?)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failing_rule_says_a_sentence_and_logs_the_traceback(finished: Checkout, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"prompt": "a", "completion": "b", "task": "t"}\n{"prompt": "a", "completion": "", "task": "t"}\n')
+    overlay = tmp_path / "overlay.yaml"
+    results = str(tmp_path / "results")
+    overlay.write_text(yaml.safe_dump({"results": results, "data": {"panel": {"sources": [{"kind": "file", "path": str(broken)}]}}}))
+    done = finished.snakemake("cot", configs=(str(overlay),), check=False)
+    assert done.returncode != 0
+    assert f"ERROR in load_panel: {broken}, row 2, column completion: the example has no completion" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "Traceback" in (tmp_path / "results/logs/load_panel/panel.log").read_text()
+
+
+def test_too_few_negatives_is_a_sentence_with_the_counts(finished: Checkout, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(yaml.safe_dump({"selection": {"tasks": 5, "positive_response": "model"}}))
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    copy = Checkout(tmp_path / "copy", finished.tiny)
+    done = copy.snakemake("clarify", configs=(str(overlay),), check=False)
+    assert done.returncode != 0
+    assert "Too few negatives or positives: 5 tasks are asked for" in done.stdout
+
+
+def test_a_cut_short_checkpoint_is_named(finished: Checkout, tmp_path: Path) -> None:
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    copy = Checkout(tmp_path / "copy", finished.tiny)
+    weights = copy.root / "results/runs/base/checkpoint-4/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = copy.snakemake("cot", "--forcerun", "gradients_cot", check=False)
+    assert done.returncode != 0
+    assert "checkpoint-4/adapter_model.safetensors: this is not a whole checkpoint" in done.stdout
+
+
+# ---- the face ----
+
+
+def test_readme_shows_the_current_rule_graph() -> None:
+    graph = subprocess.run(
+        [str(BIN / "snakemake"), "--rulegraph", "mermaid-js"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert graph.strip() in (ROOT / "README.md").read_text()

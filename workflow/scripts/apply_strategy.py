@@ -1,0 +1,57 @@
+"""Make a dataset from another by a strategy."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import polars as pl
+
+from swift_study import cli
+from swift_study.config import Model, Strategy
+from swift_study.datasets import fit, write_rejects
+from swift_study.endpoint import EndpointSettings
+from swift_study.strategy import apply_strategy, load_strategy
+from swift_study.tables import ACCOUNTS, read_examples, write_examples, write_table
+
+
+def main(a: Namespace) -> None:
+    teacher = json.loads(a.teacher)
+    if teacher is not None:
+        teacher = EndpointSettings(**teacher, **json.loads(a.teacher_limits))
+    made, rejects, account = apply_strategy(
+        load_strategy(Path(a.strategy)),
+        Strategy.model_validate_json(a.settings),
+        read_examples(Path(a.parent)),
+        read_examples(Path(a.analogues)) if a.analogues else [],
+        a.dataset,
+        teacher,
+        Path(a.cache) / "replies",
+        cli.Progress(a.dataset),
+    )
+    kept, overlong = fit(made, Path(a.model), Model.model_validate_json(a.model_settings), a.dataset)
+    rejects += overlong
+    write_examples(Path(a.output), kept)
+    write_rejects(Path(a.rejects), rejects)
+    costs = [{"dataset": a.dataset, **account.__dict__}] if account else []
+    write_table(Path(a.account), pl.DataFrame(costs, schema=dict.fromkeys(ACCOUNTS.names)), ACCOUNTS)
+    cli.say(f"{a.dataset}: {len(kept)} examples made, {len(rejects)} rejected")
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        dataset="its name",
+        strategy="the strategy file",
+        settings="the strategy's settings as JSON",
+        teacher="the keys of `teacher` that affect a reply as JSON, or null",
+        teacher_limits="its other keys as JSON, or null",
+        parent="Parquet file of the examples it is made from",
+        model="model.json",
+        model_settings="the section `model` as JSON",
+        cache="folder of the cache",
+        output="Parquet file",
+        rejects="Parquet file of what the strategy or the teacher did not make",
+        account="Parquet file of what the teacher cost",
+    )
+    p.add_argument("--analogues", help="Parquet file of further examples of the same tasks")
+    cli.run(main, p)

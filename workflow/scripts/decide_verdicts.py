@@ -1,0 +1,32 @@
+"""Curves with intervals, and the verdicts of a study."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from swift_study import cli
+from swift_study.config import Statistics
+from swift_study.statistics import curves, verdicts
+from swift_study.tables import CURVES, PAIRS, VERDICTS, read_table, write_table
+
+
+def main(a: Namespace) -> None:
+    settings = Statistics.model_validate_json(a.settings)
+    pairs = read_table(Path(a.pairs), PAIRS)
+    curve_table = curves(pairs, settings)
+    verdict_table = verdicts(pairs, curve_table, a.baseline, settings)
+    write_table(Path(a.curves), curve_table, CURVES)
+    write_table(Path(a.verdicts), verdict_table, VERDICTS)
+    for row in verdict_table.iter_rows(named=True):
+        cli.say(f"{row['study']}: {row['strategy']} → {row['context']} {row['target_set']}: {row['verdict']}")
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        settings="the section `statistics` as JSON",
+        baseline="the study's baseline",
+        pairs="Parquet file",
+        curves="Parquet file",
+        verdicts="Parquet file",
+    )
+    cli.run(main, p)

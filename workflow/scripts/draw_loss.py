@@ -1,0 +1,16 @@
+"""Draw a run's loss curve."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from swift_study import cli
+from swift_study.figures import draw_loss
+from swift_study.tables import HISTORY, read_table
+
+
+def main(a: Namespace) -> None:
+    draw_loss(read_table(Path(a.history), HISTORY), f"Training loss of the run '{a.run}'", Path(a.svg), Path(a.png))
+
+
+if __name__ == "__main__":
+    cli.run(main, cli.parser(__doc__, run="its name", history="Parquet file", svg="SVG file", png="PNG file"))

@@ -1,0 +1,54 @@
+"""After a run: write Snakemake's report if it is older than the tables, print the verdicts and where the report is."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from swift_study import cli
+from swift_study.tables import VERDICTS, read_table
+
+COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
+
+
+def main(a: Namespace) -> None:
+    results = Path(a.results)
+    tables, report = results / "tables" / "verdicts.parquet", results / "report.html"
+    if not tables.is_file():
+        return  # only a part was asked for
+    newest = max(p.stat().st_mtime for folder in ("tables", "figures", "pages") for p in (results / folder).iterdir())
+    if not report.is_file() or report.stat().st_mtime < newest:
+        command = [sys.executable, "-m", "snakemake", "swift", "--report", str(report), "--configfile", str(results / "config.yaml")]
+        done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            # Not all of the targets are up to date: tables of the parts that are there remain readable.
+            print(done.stderr, file=sys.stderr)
+            cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
+    show(read_table(tables, VERDICTS))
+    if report.is_file():
+        cli.say(f"Report: {report}")
+
+
+def show(verdicts: pl.DataFrame) -> None:
+    table = Table(title="Verdicts: does the strategy's data help more than its baseline's?", title_justify="left")
+    for column in ("study", "strategy", "context", "target", "verdict", "effect over baseline [interval]", "p", "mean loss", "cosine"):
+        table.add_column(column, justify="right" if column == "p" else "left")
+    for r in verdicts.iter_rows(named=True):
+        colour = COLOURS[r["verdict"]]
+        effect = f"{r['effect']:+.3f} [{r['ci_low']:+.3f}, {r['ci_high']:+.3f}]"
+        verdict = f"[{colour}]{r['verdict']}[/]"
+        table.add_row(
+            r["study"], r["strategy"], r["context"], r["target_set"], verdict, effect.replace("[", r"\["), f"{r['p_value']:.3f}",
+            r["verdict_mean_loss"], r["verdict_cosine"],
+        )  # fmt: skip
+    console = Console()
+    console.width = max(console.width, 140)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    cli.run(main, cli.parser(__doc__, results="folder of the results"))

@@ -1,0 +1,38 @@
+"""Load a panel's sources: the examples that are used, and their analogues."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from swift_study import cli
+from swift_study.config import Model, Panel
+from swift_study.datasets import fit, write_rejects
+from swift_study.sources import read_sources, split_panel
+from swift_study.tables import write_examples
+
+
+def main(a: Namespace) -> None:
+    panel = TypeAdapter(Panel).validate_json(a.settings)
+    examples, rejects = fit(read_sources(panel.sources), Path(a.model), Model.model_validate_json(a.model_settings), a.dataset)
+    used, analogues = split_panel(examples, panel)
+    write_examples(Path(a.output), used)
+    write_examples(Path(a.analogues), analogues)
+    write_rejects(Path(a.rejects), rejects)
+    cli.say(
+        f"{a.dataset}: {len(used)} examples of {len({e.task for e in used})} tasks, {len(analogues)} analogues, {len(rejects)} rejected"
+    )
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        dataset="its name",
+        settings="the panel's section as JSON",
+        model="model.json",
+        model_settings="the section `model` as JSON",
+        output="Parquet file of the examples that are used",
+        analogues="Parquet file of their analogues",
+        rejects="Parquet file of what was left out",
+    )
+    cli.run(main, p)

@@ -1,0 +1,39 @@
+"""What all rules that make a dataset do: hold it against the model's context, and keep a table of what was left out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from swift_study.config import Model
+from swift_study.examples import Example
+from swift_study.models import load_tokenizer
+from swift_study.strategy import Reject
+from swift_study.tables import REJECTS, write_table
+from swift_study.tokens import is_overlong, tokenize
+
+
+def fit(examples: Sequence[Example], model: Path, settings: Model, dataset: str) -> tuple[list[Example], list[Reject]]:
+    """The examples that the model's context holds, by the policy ``model.overlong``; with `skip` the others as rejects.
+
+    With `error`, UserError for the first that is too long; with `truncate` its prompt is cut when it becomes tokens.
+    """
+    tokenizer = load_tokenizer(model_folder(model), settings.trust_remote_code)
+    if settings.overlong == "skip":
+        long = [is_overlong(e, tokenizer, settings.max_length) for e in examples]
+        reason = f"longer than model.max_length = {settings.max_length} tokens"
+        rejects = [Reject(dataset, e.task, e.example_id, reason, 1, None) for e, is_long in zip(examples, long, strict=True) if is_long]
+        return [e for e, is_long in zip(examples, long, strict=True) if not is_long], rejects
+    for example in examples:
+        tokenize(example, tokenizer, settings.max_length, settings.overlong == "truncate")
+    return list(examples), []
+
+
+def model_folder(model: Path) -> Path:
+    """The model's folder from its model.json."""
+    return Path(json.loads(model.read_text())["folder"])
+
+
+def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
+    write_table(path, pl.DataFrame([vars(r) for r in rejects], schema=dict.fromkeys(REJECTS.names) | {"attempts": pl.Int64}), REJECTS)

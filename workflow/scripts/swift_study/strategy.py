@@ -1,0 +1,211 @@
+"""A strategy makes one example into another. It is one file, ``strategies/<name>.py``, with three functions:
+
+- ``from_fields(example, analogue)``: the new example from the example's own fields, without any model. ``analogue`` is another
+  example of the same task where there is one, else None.
+- ``prompt(example)``: the messages for a teacher.
+- ``from_reply(example, reply)``: the new example from the teacher's reply. The reply is data: text to check and to put in place.
+
+``from_fields`` and ``from_reply`` raise ``Rejected`` with the reason where the result would not be acceptable.
+"""
+
+import importlib.util
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import polars as pl
+from pydantic import ValidationError
+
+from swift_study.config import Strategy
+from swift_study.endpoint import Account, EndpointSettings, Failure, ask
+from swift_study.errors import Rejected, UserError
+from swift_study.examples import Example, KeyPoint, Message, fold
+
+
+class StrategyFile(Protocol):
+    def from_fields(self, example: Example, analogue: Example | None) -> Example: ...
+
+    def prompt(self, example: Example) -> list[Message]: ...
+
+    def from_reply(self, example: Example, reply: str) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row of the rejects table."""
+
+    dataset: str
+    task: str
+    example_id: str
+    reason: str
+    attempts: int
+    reply: str | None
+
+
+def load_strategy(path: Path) -> StrategyFile:
+    """Import a strategy file. UserError if it is missing, does not run, or lacks one of the three functions."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: there is no such strategy file. Write it (docs/strategies.md shows how) or remove its name from `strategies`."
+        )
+    spec = importlib.util.spec_from_file_location(f"strategy_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path}: the strategy file does not run: {type(error).__name__}: {error}") from error
+    for name in ("from_fields", "prompt", "from_reply"):
+        if not callable(getattr(module, name, None)):
+            raise UserError(f"{path}: the function `{name}` is missing; a strategy file has from_fields, prompt and from_reply.")
+    return cast(StrategyFile, module)
+
+
+def apply_strategy(
+    strategy: StrategyFile,
+    settings: Strategy,
+    examples: Sequence[Example],
+    analogues: Sequence[Example],
+    dataset: str,
+    teacher: EndpointSettings | None = None,
+    cache: Path = Path(".cache/replies"),
+    progress: Callable[[str], None] | None = None,
+) -> tuple[list[Example], list[Reject], Account | None]:
+    """Make ``dataset`` from ``examples``: the examples made, those rejected, and what the teacher cost."""
+    match settings.by:
+        case "fields":
+            made, rejects = _by_fields(strategy, examples, analogues, dataset)
+            account = None
+        case "teacher":
+            assert teacher is not None
+            made, rejects, account = _by_teacher(strategy, examples, dataset, teacher, cache, progress)
+        case "file":
+            made, rejects = _by_file(strategy, examples, dataset, Path(settings.file or ""))
+            account = None
+    if not made:
+        reasons = "; ".join(sorted({reject.reason for reject in rejects})[:3])
+        raise UserError(f"{dataset}: none of the {len(examples)} examples passed the strategy. Reasons: {reasons}.")
+    return made, rejects, account
+
+
+def pair_analogues(examples: Sequence[Example], analogues: Sequence[Example]) -> list[Example | None]:
+    """For each example another one of its task: the first example of a task gets the task's first analogue, and so on."""
+    queues: dict[str, list[Example]] = defaultdict(list)
+    for analogue in analogues:
+        queues[analogue.task].append(analogue)
+    return [queues[example.task].pop(0) if queues[example.task] else None for example in examples]
+
+
+def _by_fields(
+    strategy: StrategyFile, examples: Sequence[Example], analogues: Sequence[Example], dataset: str
+) -> tuple[list[Example], list[Reject]]:
+    made, rejects = [], []
+    for example, analogue in zip(examples, pair_analogues(examples, analogues), strict=True):
+        try:
+            made.append(strategy.from_fields(example, analogue))
+        except (Rejected, ValidationError) as error:
+            rejects.append(Reject(dataset, example.task, example.example_id, _reason(error), 1, None))
+    return made, rejects
+
+
+def _by_teacher(
+    strategy: StrategyFile,
+    examples: Sequence[Example],
+    dataset: str,
+    teacher: EndpointSettings,
+    cache: Path,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[Example], list[Reject], Account]:
+    def accept(index: int, reply: str) -> Example:
+        try:
+            return strategy.from_reply(examples[index], reply)
+        except ValidationError as error:
+            raise Rejected(_reason(error)) from error
+
+    answers, account = ask(teacher, [strategy.prompt(e) for e in examples], accept, cache, progress)
+    made, rejects = [], []
+    for example, answer in zip(examples, answers, strict=True):
+        if isinstance(answer, Failure):
+            rejects.append(Reject(dataset, example.task, example.example_id, answer.reason, answer.attempts, answer.reply))
+        else:
+            made.append(answer.value)
+    return made, rejects, account
+
+
+def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, path: Path) -> tuple[list[Example], list[Reject]]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of replies; it is named under `strategies`.")
+    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
+    for column in ("query", "reply"):
+        if column not in frame.columns:
+            raise UserError(f"{path}: there is no column '{column}'; the file has {', '.join(frame.columns)}.")
+    replies = {fold(row["query"]): row["reply"] for row in frame.to_dicts()}
+    made, rejects = [], []
+    for example in examples:
+        reply = replies.get(fold(example.query))
+        try:
+            if reply is None:
+                raise Rejected(f"{path} has no reply to the query")
+            made.append(strategy.from_reply(example, reply))
+        except (Rejected, ValidationError) as error:
+            rejects.append(Reject(dataset, example.task, example.example_id, _reason(error), 1, reply))
+    return made, rejects
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False))
+    return str(error)
+
+
+# ---- what several strategy files need ----
+
+
+def needs(example: Example, *fields: str) -> None:
+    """Reject an example that lacks one of these fields."""
+    for field in fields:
+        if not getattr(example, field):
+            raise Rejected(f"the example has no {field.replace('_', ' ')}")
+
+
+def user(text: str) -> list[Message]:
+    """A prompt of one user message."""
+    return [Message(role="user", content=text)]
+
+
+def says(text: str, answer: str) -> bool:
+    """Whether the text contains the answer, in folded form and without the answer's closing full stop."""
+    return fold(answer).rstrip(".。") in fold(text)
+
+
+def json_reply(reply: str) -> dict[str, Any]:
+    """The JSON object in a reply, with or without a code fence around it. Rejected if there is none."""
+    match = re.search(r"\{.*\}", reply, re.DOTALL)
+    try:
+        value = json.loads(match.group(0)) if match else None
+    except json.JSONDecodeError as error:
+        raise Rejected(f"the reply is not JSON: {error.msg}") from error
+    if not isinstance(value, dict):
+        raise Rejected("the reply is not a JSON object")
+    return value
+
+
+def key_points_from(values: object) -> list[KeyPoint]:
+    """Key points that a teacher wrote. A regular expression from a teacher is not run: its check is dropped."""
+    if not isinstance(values, list):
+        raise Rejected("key_points is not a list")
+    points = []
+    for value in values:
+        if not isinstance(value, Mapping) or not isinstance(value.get("text"), str):
+            raise Rejected("a key point is not an object with a text")
+        check, target = value.get("check"), value.get("value")
+        if check == "regex" or check is None or target is None:
+            points.append(KeyPoint(text=value["text"]))
+        else:
+            points.append(KeyPoint(text=value["text"], check=check, value=str(target)))
+    return points

@@ -1,0 +1,276 @@
+"""Parquet tables that check themselves: written whole or not at all, refused when cut short or of another schema."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from swift_study import __version__
+from swift_study.errors import UserError
+from swift_study.examples import Example
+from swift_study.work import publish
+
+KEY_POINT = pa.struct([("text", pa.string()), ("check", pa.string()), ("value", pa.string())])
+EXAMPLES = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("parent_id", pa.string()),
+        ("task", pa.string()),
+        ("strategy", pa.string()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("rationale", pa.string()),
+        ("requirements", pa.list_(pa.string())),
+        ("key_points", pa.list_(KEY_POINT)),
+        ("golden", pa.string()),
+        ("unsatisfactory", pa.string()),
+    ]
+)
+REJECTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("task", pa.string()),
+        ("example_id", pa.string()),
+        ("reason", pa.string()),
+        ("attempts", pa.int64()),
+        ("reply", pa.string()),
+    ]
+)
+ACCOUNTS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("requests_sent", pa.int64()),
+        ("replies_from_cache", pa.int64()),
+        ("retries", pa.int64()),
+        ("rejected", pa.int64()),
+        ("failures", pa.int64()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cost_usd", pa.float64()),
+    ]
+)
+DATASETS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("n_examples", pa.int64()),
+        ("n_tasks", pa.int64()),
+        ("mean_completion_words", pa.float64()),
+        ("n_rejected", pa.int64()),
+    ]
+)
+CERTIFICATES = pa.schema(
+    [
+        ("panel", pa.string()),
+        ("step", pa.int64()),
+        ("dtype", pa.string()),
+        ("attention", pa.string()),
+        ("tf32", pa.bool_()),
+        ("device", pa.string()),
+        ("examples_checked", pa.int64()),
+        ("alone_vs_batched", pa.float64()),
+        ("against_float64", pa.float64()),
+        ("tolerance", pa.float64()),
+        ("not_finite", pa.int64()),
+        ("duplicates", pa.int64()),
+        ("passed", pa.bool_()),
+    ]
+)
+EXCLUSIONS = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("pool", pa.int64()),
+        ("overlong", pa.int64()),
+        ("same_as_probe", pa.int64()),
+        ("near_duplicates", pa.int64()),
+        ("drawn", pa.int64()),
+    ]
+)
+LEAKAGE = pa.schema(
+    [
+        ("study", pa.string()),
+        ("dataset", pa.string()),
+        ("n_examples", pa.int64()),
+        ("n_base", pa.int64()),
+        ("leaks", pa.int64()),
+    ]
+)
+SCHEDULE = pa.schema(
+    [
+        ("epoch", pa.int64()),
+        ("step", pa.int64()),
+        ("position", pa.int64()),
+        ("example_id", pa.string()),
+        ("dataset", pa.string()),
+    ]
+)
+HISTORY = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("loss", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("grad_norm", pa.float64()),
+        ("tokens", pa.int64()),
+    ]
+)
+RESPONSES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("response", pa.string()),
+        ("finish_reason", pa.string()),
+        ("n_tokens", pa.int64()),
+        ("seed", pa.int64()),
+    ]
+)
+JUDGEMENTS = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("label", pa.int64()),
+        ("reason", pa.string()),
+        ("raw", pa.string()),
+        ("judge", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("tokens", pa.int64()),
+        ("cost", pa.float64()),
+    ]
+)
+PAIRS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("run", pa.string()),
+        ("step", pa.int64()),
+        ("probe_set", pa.string()),
+        ("target_set", pa.string()),
+        ("probe_id", pa.string()),
+        ("target_id", pa.string()),
+        ("probe_task", pa.string()),
+        ("target_task", pa.string()),
+        ("context", pa.string()),
+        ("dot", pa.float64()),
+        ("probe_norm_sq", pa.float64()),
+        ("target_norm_sq", pa.float64()),
+        ("rel_inf", pa.float64()),
+        ("cosine", pa.float64()),
+        ("probe_tokens", pa.int64()),
+        ("target_tokens", pa.int64()),
+    ]
+)
+CURVES = pa.schema(
+    [
+        ("study", pa.string()),
+        ("curve", pa.string()),
+        ("probe_set", pa.string()),
+        ("target_set", pa.string()),
+        ("context", pa.string()),
+        ("step", pa.int64()),
+        ("n_pairs", pa.int64()),
+        ("n_skipped", pa.int64()),
+        ("rel_inf", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("rel_inf_mean_loss", pa.float64()),
+        ("cosine", pa.float64()),
+    ]
+)
+VERDICTS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("strategy", pa.string()),
+        ("context", pa.string()),
+        ("target_set", pa.string()),
+        ("baseline", pa.string()),
+        ("strategy_rel_inf", pa.float64()),
+        ("baseline_rel_inf", pa.float64()),
+        ("effect", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("p_value", pa.float64()),
+        ("n_probes", pa.int64()),
+        ("n_tasks", pa.int64()),
+        ("n_checkpoints", pa.int64()),
+        ("verdict", pa.string()),
+        ("effective_share", pa.float64()),
+        ("effective", pa.bool_()),
+        ("verdict_mean_loss", pa.string()),
+        ("effect_mean_loss", pa.float64()),
+        ("verdict_cosine", pa.string()),
+        ("effect_cosine", pa.float64()),
+    ]
+)
+
+
+def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the schema's columns of ``frame`` as Parquet (zstd), with the version and ``metadata`` in the file's metadata."""
+    table = frame.select(schema.names).to_arrow().cast(schema)
+    write_arrow(path, table, metadata)
+
+
+def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
+    marked = table.replace_schema_metadata({"swift_study": __version__, **(metadata or {})})
+    with publish(path) as part:
+        pq.write_table(marked, part, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
+    """Read a table, checked against its schema; UserError names the file, the column and what was expected."""
+    return pl.DataFrame(read_arrow(path, schema))
+
+
+def read_arrow(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file. Run the rule that makes it: snakemake {path}")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(
+            f"{path}: this is not a whole Parquet file ({str(error).splitlines()[0]}). It may have been cut short; delete it and "
+            "run snakemake again, which makes it anew."
+        ) from error
+    for field in schema or []:
+        position = table.schema.get_field_index(field.name)
+        if position < 0:
+            raise UserError(
+                f"{path}: the column '{field.name}' ({field.type}) is missing; the file has {', '.join(table.schema.names)}. "
+                f"It was written by version {_version(table)} of swift-study, this is {__version__}: delete it and run again."
+            )
+        if not table.schema.field(position).type.equals(field.type):
+            raise UserError(
+                f"{path}: the column '{field.name}' is {table.schema.field(position).type}, expected {field.type}. "
+                f"It was written by version {_version(table)} of swift-study, this is {__version__}: delete it and run again."
+            )
+    return table
+
+
+def _version(table: pa.Table) -> str:
+    metadata: dict[bytes, bytes] = table.schema.metadata or {}
+    return metadata.get(b"swift_study", b"unknown").decode()
+
+
+def write_examples(path: Path, examples: list[Example], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a dataset. UserError if two examples are the same or there is none: ids must tell examples apart."""
+    if not examples:
+        raise UserError(f"{path}: the dataset would be empty. See the rejects table beside it for the reasons.")
+    seen: dict[str, int] = {}
+    for row, example in enumerate(examples):
+        first = seen.setdefault(example.example_id, row)
+        if first != row:
+            raise UserError(
+                f"{path}: rows {first + 1} and {row + 1} are the same example (id {example.example_id}, task {example.task!r}, "
+                f"query {example.query[:60]!r}). Remove one of them from the source."
+            )
+    rows = [{"example_id": e.example_id, **e.model_dump()} for e in examples]
+    write_arrow(path, pa.Table.from_pylist(rows, EXAMPLES), metadata)
+
+
+def read_examples(path: Path) -> list[Example]:
+    rows = read_arrow(path, EXAMPLES).to_pylist()
+    examples = []
+    for number, row in enumerate(rows, 1):
+        example = Example(**{k: v for k, v in row.items() if k in Example.model_fields})
+        if example.example_id != row["example_id"]:
+            raise UserError(
+                f"{path}: row {number} has the id {row['example_id']}, but its content gives {example.example_id}: the file "
+                "was changed by hand. Delete it and run snakemake again; edit the source or the strategy instead."
+            )
+        examples.append(example)
+    return examples

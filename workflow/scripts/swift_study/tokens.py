@@ -1,0 +1,103 @@
+"""Examples as tokens: the model's own chat template, the loss on the completion and its end token only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from swift_study.errors import UserError
+from swift_study.examples import Example
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """``ids`` of prompt and completion; the loss is on ``ids[prompt_length:]``."""
+
+    ids: list[int]
+    prompt_length: int
+
+    @property
+    def n_completion(self) -> int:
+        return len(self.ids) - self.prompt_length
+
+
+def prompt_ids(example: Example, tokenizer: Any) -> list[int]:
+    """Tokens of everything before the completion, with the template's opening of the assistant's turn."""
+    messages = [m.model_dump() for m in example.messages[:-1]]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return [int(i) for i in ids]
+
+
+def tokenize(example: Example, tokenizer: Any, max_length: int, truncate: bool = False) -> Tokens:
+    """Render an example with the chat template; completion = the text and the end-of-turn token.
+
+    Raises UserError if it is longer than ``max_length`` tokens, unless ``truncate`` cuts the prompt from the left.
+    """
+    prompt = prompt_ids(example, tokenizer)
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise UserError("The tokenizer has no end token (eos_token); the loss needs one to close the completion.")
+    completion = [*tokenizer.encode(example.completion, add_special_tokens=False), int(end)]
+    excess = len(prompt) + len(completion) - max_length
+    if excess > 0 and truncate and excess < len(prompt):
+        prompt = prompt[excess:]
+    elif excess > 0:
+        raise UserError(
+            f"Example {example.example_id} (task {example.task!r}, strategy {example.strategy!r}, query {example.query[:60]!r}) has "
+            f"{len(prompt)} + {len(completion)} tokens, more than model.max_length = {max_length}. Raise it, or set model.overlong "
+            "to 'skip' or 'truncate'."
+        )
+    return Tokens(prompt + completion, len(prompt))
+
+
+def is_overlong(example: Example, tokenizer: Any, max_length: int) -> bool:
+    try:
+        tokenize(example, tokenizer, max_length)
+    except UserError:
+        return True
+    return False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded: ``input_ids``, ``attention_mask`` and ``labels`` are int64 of shape (examples, tokens).
+
+    ``labels`` hold the token that is to be predicted *at* that position, so that logits and labels align without a shift.
+    ``keep`` is how many of the last positions carry a label anywhere: logits before them are not needed.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    keep: int
+
+
+def collate(batch: Sequence[Tokens], pad_id: int, device: torch.device | str = "cpu") -> Batch:
+    """Pad to the longest. The last token is only predicted, never an input."""
+    width = max(len(t.ids) for t in batch) - 1
+    input_ids = torch.full((len(batch), width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros((len(batch), width), dtype=torch.int64)
+    labels = torch.full((len(batch), width), IGNORED, dtype=torch.int64)
+    for row, tokens in enumerate(batch):
+        ids = torch.tensor(tokens.ids)
+        n = len(ids) - 1
+        input_ids[row, :n] = ids[:-1]
+        attention_mask[row, :n] = 1
+        labels[row, tokens.prompt_length - 1 : n] = ids[tokens.prompt_length :]
+    keep = width - (min(t.prompt_length for t in batch) - 1)
+    return Batch(input_ids.to(device), attention_mask.to(device), labels.to(device), keep)
+
+
+def sum_losses(model: Any, batch: Batch) -> torch.Tensor:
+    """Cross-entropy summed over each example's completion tokens, float32 (float64 for a float64 model); shape (examples,).
+
+    The paper's loss of an example (SPEC §4, ambiguity 2). Only the last ``keep`` positions go through the output layer.
+    """
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=batch.keep, use_cache=False).logits
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    labels = batch.labels[:, -batch.keep :]
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view(labels.shape).sum(dim=1)

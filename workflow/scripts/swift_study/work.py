@@ -1,0 +1,96 @@
+"""Nothing half-written is ever seen: files and folders are made beside their place and renamed into it."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swift_study.errors import UserError
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; what was written there (a file or a folder) is renamed to ``path`` at the end.
+
+    After an error nothing is left behind. A full disk is a UserError that names the place and the space.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    remove(part)
+    try:
+        yield part
+        if path.is_dir():
+            remove(path)
+        os.replace(part, path)
+    except OSError as error:
+        remove(part)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(path.parent).free / 1e9
+            raise UserError(
+                f"{path} could not be written: no space is left on the disk ({free:.1f} GB free). Make room and run the same "
+                "command again; finished steps are kept in the work folder and are not computed again."
+            ) from error
+        raise
+    except BaseException:
+        remove(part)
+        raise
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Publish a folder as hard links to its files where the file system has them, else as copies. The source stays."""
+    with publish(target) as part:
+        shutil.copytree(source, part, copy_function=_link_or_copy)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Publish one file in the same way."""
+    with publish(target) as part:
+        _link_or_copy(str(source), str(part))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hexadecimal digits that tell one piece of work from another: a hash of everything that determines it."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def hash_files(*paths: Path) -> str:
+    """One hash of the files' names and bytes; folders count with all files below them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(file.name.encode())
+                with file.open("rb") as stream:
+                    while block := stream.read(1 << 22):
+                        digest.update(block)
+    return digest.hexdigest()
+
+
+def work_folder(root: Path, key: str) -> Path:
+    """The folder in which unfinished work is kept, for this key only: work on something else is cleared away first."""
+    folder = root / key
+    if root.is_dir():
+        for other in root.iterdir():
+            if other != folder:
+                remove(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

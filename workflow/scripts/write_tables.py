@@ -1,0 +1,132 @@
+"""The tables that people read: verdicts, datasets with their counts, rejects, and certificates; and the report's pages of them."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import polars as pl
+
+from swift_study import __version__, cli
+from swift_study.config import Statistics
+from swift_study.report import heading, html_table, page, paragraph, verdict_page, write_formats
+from swift_study.tables import (
+    ACCOUNTS,
+    CERTIFICATES,
+    DATASETS,
+    EXCLUSIONS,
+    JUDGEMENTS,
+    LEAKAGE,
+    REJECTS,
+    VERDICTS,
+    read_examples,
+    read_table,
+)
+from swift_study.work import publish
+
+
+def main(a: Namespace) -> None:
+    tables, pages = Path(a.tables), Path(a.pages)
+    statistics = Statistics.model_validate_json(a.statistics)
+    verdicts = pl.concat([read_table(Path(p), VERDICTS) for p in a.verdicts])
+    write_formats(tables, "verdicts", verdicts, VERDICTS)
+    rule = (
+        f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
+        f"its baseline's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
+        f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence."
+    )
+    write_page(pages / "verdicts.html", verdict_page(verdicts, list(json.loads(a.questions).items()), rule))
+
+    rejects = pl.concat([read_table(Path(p), REJECTS) for p in a.rejects])
+    datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
+    write_formats(tables, "datasets", datasets, DATASETS)
+    write_formats(tables, "rejects", rejects, REJECTS)
+    exclusions = pl.concat([read_table(Path(p), EXCLUSIONS) for p in a.exclusions])
+    leakage = pl.concat([read_table(Path(p), LEAKAGE) for p in a.leakage])
+    judgements = pl.DataFrame([outcome(Path(p)) for p in a.judgements])
+    accounts = pl.concat([read_table(Path(p), ACCOUNTS) for p in a.accounts]) if a.accounts else pl.DataFrame()
+    parts = [heading("Datasets"), html_table(datasets)]
+    parts += [heading("Kept out of the base data"), html_table(exclusions), heading("Leak check"), html_table(leakage)]
+    if len(judgements):
+        parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(judgements)]
+    parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
+    if len(accounts):
+        parts += [heading("What the teacher cost"), html_table(accounts)]
+    write_page(pages / "data.html", page("Data and reject counts", *parts))
+
+    certificates = pl.DataFrame([certificate_row(json.loads(Path(p).read_text())) for p in a.certificates])
+    write_formats(tables, "certificates", certificates, CERTIFICATES)
+    note = (
+        "Errors are those of inner products, relative to the product of the two norms: sampled examples were computed again one at a "
+        "time through autograd, in the run's own type and in float64."
+    )
+    write_page(pages / "certificate.html", page("Numerics certificate", paragraph(note), html_table(certificates)))
+
+    runs = [json.loads((Path(c) / "run.json").read_text()) for c in a.checkpoints]
+    versions = {k: v for run in runs[:1] for k, v in run.items() if k not in ("settings", "model", "run", "step", "schedule")}
+    versions["report written by swift_study"] = __version__
+    rows = pl.DataFrame({"what": list(versions), "version": [str(v) for v in versions.values()]})
+    write_page(
+        pages / "configuration.html",
+        page(
+            "Configuration and versions",
+            heading("Versions"),
+            html_table(rows),
+            heading("Configuration"),
+            preformatted(Path(a.config).read_text()),
+        ),
+    )
+
+
+def write_page(path: Path, content: str) -> None:
+    with publish(path) as part:
+        part.write_text(content)
+
+
+def preformatted(content: str) -> str:
+    import html
+
+    return f"<pre>{html.escape(content)}</pre>"
+
+
+def describe(path: Path, rejects: pl.DataFrame) -> dict[str, object]:
+    examples = read_examples(path)
+    words = [len(e.completion.split()) for e in examples]
+    return {
+        "dataset": path.stem,
+        "n_examples": len(examples),
+        "n_tasks": len({e.task for e in examples}),
+        "mean_completion_words": sum(words) / len(words),
+        "n_rejected": len(rejects.filter(pl.col("dataset") == path.stem)),
+    }
+
+
+def outcome(path: Path) -> dict[str, object]:
+    labels = read_table(path, JUDGEMENTS)["label"]
+    return {
+        "queries": path.parent.name,
+        "responses": len(labels),
+        "satisfactory": int((labels == 1).sum()),
+        "unsatisfactory": int((labels == 0).sum()),
+        "not_checkable": labels.null_count(),
+    }
+
+
+def certificate_row(c: dict[str, object]) -> dict[str, object]:
+    duplicates, checked = c["duplicates"], c["examples_checked"]
+    assert isinstance(duplicates, list)
+    assert isinstance(checked, list)
+    return c | {"duplicates": len(duplicates), "examples_checked": len(checked)}
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        tables="folder of the tables",
+        pages="folder of the report's pages",
+        statistics="the section `statistics` as JSON",
+        questions="each study's question as JSON",
+        config="the whole configuration, a YAML file",
+    )
+    for name in ("verdicts", "datasets", "rejects", "exclusions", "leakage", "judgements", "accounts", "certificates", "checkpoints"):
+        p.add_argument(f"--{name}", nargs="*", default=[], help="files of that kind")
+    cli.run(main, p)
