@@ -39,13 +39,16 @@ def from_reply(example: Example, reply: str) -> Example:
         raise Rejected("the reply has no query or no answer")
     if query == example.query:
         raise Rejected("the query is the reference query")
+    requirements = made.get("requirements") or []
+    if not isinstance(requirements, list):
+        raise Rejected("requirements is not a list")
     return example.derive(
         "similar",
         query,
         answer,
         golden=answer,
         rationale=str(made.get("rationale") or "") or None,
-        requirements=[str(r) for r in made.get("requirements") or []],
+        requirements=[str(r) for r in requirements],
         key_points=key_points_from(made.get("key_points") or []),
         unsatisfactory=None,
     )

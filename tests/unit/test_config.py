@@ -1,4 +1,4 @@
-"""The configuration: one source of truth, every key commented, and every mistake told by a sentence that names the key."""
+"""The configuration: one source of truth, every key commented, every mistake told by a sentence that names the key."""
 
 import itertools
 import json
@@ -202,8 +202,19 @@ def test_unknown_key_that_is_like_no_other_has_no_suggestion() -> None:
             {"kind": "file", "path": "x", "columns": {"completion": 3}},
             ["`data.base.sources.0.columns.completion`: Input should be a valid string (it is 3)"],
         ),
+        (
+            {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "remove": "<<(.*"}}},
+            [
+                "`data.base.sources.0.columns.completion.remove`: '<<(.*' is not a regular expression: "
+                "missing ), unterminated subpattern at position 2"
+            ],
+        ),
+        (
+            {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "pattern": "#### .*"}}},
+            ["`data.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
+        ),
     ],
-    ids=["file", "hub", "generator", "column", "column type"],
+    ids=["file", "hub", "generator", "column", "column type", "no expression", "no group"],
 )
 def test_mistakes_in_a_source_are_named_as_the_user_wrote_them(source: dict[str, Any], sentences: list[str]) -> None:
     lines = problems(at("data.base.sources.0", source)).splitlines()[1:]
@@ -255,7 +266,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"checkpoint_every": 5}}},
-            "runs.base.checkpoint_every 5 does not divide the 8 steps of the run (32 examples × 2 epochs / batches of 8)",
+            "runs.base.checkpoint_every 5 does not divide the 8 steps of the run (32 examples × 2 epochs /",
         ),
         (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},

@@ -204,9 +204,11 @@ def test_a_passing_failure_is_tried_again(server: Server, tmp_path: Path, failur
 @pytest.mark.parametrize("failure", [hang, drip], ids=["silent", "dripping"])
 def test_a_reply_must_be_complete_in_time(server: Server, tmp_path: Path, failure: Action) -> None:
     server.actions.append(failure)
+    start = time.monotonic()
     outcomes, account = ask(settings(server, timeout_s=0.4), prompts("a"), anything, tmp_path)
     assert values(outcomes) == ["fine"]
     assert account.retries == 1
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -391,7 +393,9 @@ def test_what_is_cached_needs_neither_key_nor_server(server: Server, tmp_path: P
 # ---- the server as a whole ----
 
 
-@pytest.mark.parametrize(("code", "hint"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "`teacher.base_url`"), (400, "model")])
+@pytest.mark.parametrize(
+    ("code", "hint"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "`teacher.base_url`"), (400, "refuses the request")]
+)
 def test_a_refused_request_stops_the_run_in_a_sentence_without_the_key(server: Server, tmp_path: Path, code: int, hint: str) -> None:
     server.default = status(code, json.dumps({"error": {"message": f"Bad: {CANARY} no\nmodel m"}}))
     with pytest.raises(UserError) as caught:
@@ -447,6 +451,13 @@ def test_one_prompt_without_a_reply_is_a_failure_where_others_get_theirs(server:
     assert account.failures == 1
 
 
+def test_a_cached_reply_shows_too_that_the_server_answers_others(server: Server, tmp_path: Path) -> None:
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    server.default = status(500)
+    outcomes, _ = ask(settings(server, concurrency=1, attempts=1), prompts("a", "b"), anything, tmp_path)
+    assert [type(o) for o in outcomes] == [Answer, Failure]
+
+
 def test_a_server_that_goes_silent_midway_stops_the_run(server: Server, tmp_path: Path) -> None:
     server.actions.append(reply("fine"))
     server.default = status(500)
@@ -462,6 +473,15 @@ def test_a_stop_does_not_wait_for_another_requests_next_try(server: Server, tmp_
     with pytest.raises(UserError, match="status 401"):
         ask(settings(server), prompts(*"abcd"), anything, tmp_path)
     assert time.monotonic() - start < 5
+    assert len(server.bodies) == 4  # and there is no next try
+
+
+def test_a_proxy_does_not_lead_to_this_machine(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    outcomes, _ = ask(settings(server, attempts=1), prompts("a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"]
 
 
 def test_no_more_requests_are_in_flight_than_allowed(server: Server, tmp_path: Path) -> None:

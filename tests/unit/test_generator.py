@@ -205,7 +205,7 @@ def test_equations_are_solved() -> None:
 
 def test_bits_are_grouped_without_loss() -> None:
     for example in generate("count_bits", 100, 5):
-        number = int(re.search(r"\d+", example.query)[0])
+        number = int(re.findall(r"\d+", example.query)[-1])
         groups = re.search(r"bits: ([01 ]+)\.", example.rationale)[1].split()
         assert all(len(group) == 4 for group in groups)
         assert int("".join(groups), 2) == number

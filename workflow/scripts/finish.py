@@ -1,5 +1,6 @@
 """After a run: write Snakemake's report if it is older than the tables, print the verdicts and where the report is."""
 
+import io
 import subprocess
 import sys
 from argparse import Namespace
@@ -45,9 +46,9 @@ def show(verdicts: pl.DataFrame) -> None:
             r["study"], r["strategy"], r["context"], r["target_set"], verdict, effect.replace("[", r"\["), f"{r['p_value']:.3f}",
             r["verdict_mean_loss"], r["verdict_cosine"],
         )  # fmt: skip
-    console = Console()
-    console.width = max(console.width, 140)
-    console.print(table)
+    text = io.StringIO()
+    Console(file=text, width=140, force_terminal=sys.stderr.isatty()).print(table)
+    cli.say(text.getvalue().rstrip())
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class Account:
     """Of the replies that came, as the server counted them."""
     completion_tokens: int
     cost_usd: float
-    """A reply that was lost on the way (time-out, broken connection) counts with the most it can have cost."""
+    """A reply that was lost (time-out, broken connection, unreadable body) counts with the most it can have cost."""
     cached_prompt_tokens: int
     cached_completion_tokens: int
     tokens_estimated: bool

@@ -66,9 +66,9 @@ class KeyPoint(BaseModel):
             return None
         match self.check:
             case "contains":
-                return _occurs(self.value, answer)
+                return occurs(self.value, answer)
             case "excludes":
-                return not _occurs(self.value, answer)
+                return not occurs(self.value, answer)
             case "equals":
                 return _bare(answer) == _bare(self.value)
             case "number":
@@ -87,7 +87,8 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
-def _occurs(value: str, answer: str) -> bool:
+def occurs(value: str, answer: str) -> bool:
+    """Whether the folded value occurs in the folded answer, not within a longer word of ASCII letters and digits."""
     needle = fold(value)
     left = r"(?<![a-z0-9])" if re.match(r"[a-z0-9]", needle) else ""
     right = r"(?![a-z0-9])" if re.search(r"[a-z0-9]$", needle) else ""

@@ -143,7 +143,7 @@ def _day(day: date) -> str:
 # The families, each from the item's metadata.
 
 
-def _basic_arithmetic(item: Item) -> Explanation | None:
+def _basic_arithmetic(item: Item) -> Explanation:
     operators: dict[type[ast.operator], tuple[str, int]] = {ast.Add: ("+", 1), ast.Sub: ("-", 1), ast.Mult: ("*", 2)}
     steps: list[str] = []
 
@@ -421,8 +421,11 @@ def _time_intervals(item: Item) -> Explanation | None:
     )
 
 
-def _number_filtering(item: Item) -> Explanation:
+def _number_filtering(item: Item) -> Explanation | None:
     numbers, bound = item["metadata"]["original_numbers"], item["metadata"]["filter_value"]
+    # Of equal values written differently ("-69", "-69.0") the library keeps only one spelling; "-0" would just confuse.
+    if len({float(number) for number in numbers}) < len(numbers) or any(re.fullmatch(r"-0(\.0)?", n) for n in [bound, *numbers]):
+        return None
     action, side = item["metadata"]["operation"].split("_")
     steps, kept = [], []
     for number in numbers:

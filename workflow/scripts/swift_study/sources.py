@@ -34,7 +34,7 @@ def read_source(source: Source) -> list[Example]:
             except ValueError as error:
                 raise UserError(f"The task generator cannot do what its source asks for: {error}") from error
         case FileSource():
-            return _examples(_file_rows(source), source, _where(source))
+            return _examples(file_rows(source), source, _where(source))
         case HubSource():
             return _examples(_hub_rows(source), source, _where(source))
 
@@ -65,7 +65,8 @@ def read_sources(sources: Sequence[Source]) -> list[Example]:
     return examples
 
 
-def _file_rows(source: FileSource) -> list[dict[str, Any]]:
+def file_rows(source: FileSource) -> list[dict[str, Any]]:
+    """The rows of a file by its columns' names. UserError, with the row where there is one, if it cannot be read."""
     path = Path(source.path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; it is named as a source in the configuration.")
@@ -140,7 +141,7 @@ def _examples(rows: list[dict[str, Any]], source: Records, where: str) -> list[E
     if not rows:
         raise UserError(f"{where}: there are no rows; a source must hold at least one example.")
     columns = source.columns or _columns_by_name(rows[0], where)
-    for column in _column_names(columns):
+    for column in _column_names(columns, where):
         if column not in rows[0]:
             raise UserError(
                 f"{where}: there is no column '{column}'; the first row has {', '.join(map(repr, rows[0]))}. "
@@ -162,9 +163,9 @@ def _columns_by_name(row: dict[str, Any], where: str) -> Columns:
     )
 
 
-def _column_names(columns: Columns) -> list[str]:
+def _column_names(columns: Columns, where: str) -> list[str]:
     if columns.messages is None and (columns.prompt is None or columns.completion is None):
-        raise UserError("`columns` of a source needs `messages`, or `prompt` and `completion`.")
+        raise UserError(f"{where}: `columns` of this source needs `messages`, or `prompt` and `completion`.")
     named = [columns.messages] if columns.messages else [columns.prompt, columns.completion]
     named += [columns.rationale, columns.requirements, columns.task]
     return [c.column if isinstance(c, Column) else c for c in named if c is not None]

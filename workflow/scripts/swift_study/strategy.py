@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import polars as pl
 from pydantic import ValidationError
 
-from swift_study.config import Strategy
+from swift_study.config import FileSource, Strategy
 from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Example, KeyPoint, Message, fold
+from swift_study.examples import Example, KeyPoint, Message, fold, occurs
+from swift_study.sources import file_rows
 
 
 class StrategyFile(Protocol):
@@ -140,11 +140,16 @@ def _by_teacher(
 def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, path: Path) -> tuple[list[Example], list[Reject]]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of replies; it is named under `strategies`.")
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
-    for column in ("query", "reply"):
-        if column not in frame.columns:
-            raise UserError(f"{path}: there is no column '{column}'; the file has {', '.join(frame.columns)}.")
-    replies = {fold(row["query"]): row["reply"] for row in frame.to_dicts()}
+    replies: dict[str, str] = {}
+    for number, row in enumerate(file_rows(FileSource(path=str(path))), 1):
+        for column in ("query", "reply"):
+            if column not in row:
+                raise UserError(f"{path}, row {number}: there is no column '{column}'; the row has {', '.join(row)}.")
+            if not isinstance(row[column], str):
+                raise UserError(f"{path}, row {number}, column {column}: expected text, found {row[column]!r}.")
+        if fold(row["query"]) in replies:
+            raise UserError(f"{path}, row {number}: there is a reply to the query {row['query'][:80]!r} above already. Remove one.")
+        replies[fold(row["query"])] = row["reply"]
     made, rejects = [], []
     for example in examples:
         reply = replies.get(fold(example.query))
@@ -179,8 +184,8 @@ def user(text: str) -> list[Message]:
 
 
 def says(text: str, answer: str) -> bool:
-    """Whether the text contains the answer, in folded form and without the answer's closing full stop."""
-    return fold(answer).rstrip(".。") in fold(text)
+    """Whether the text contains the answer, in folded form and without its closing full stop (4 is not in 14)."""
+    return occurs(fold(answer).rstrip(".。"), text)
 
 
 def json_reply(reply: str) -> dict[str, Any]:
@@ -188,8 +193,8 @@ def json_reply(reply: str) -> dict[str, Any]:
     match = re.search(r"\{.*\}", reply, re.DOTALL)
     try:
         value = json.loads(match.group(0)) if match else None
-    except json.JSONDecodeError as error:
-        raise Rejected(f"the reply is not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, or nested too deeply
+        raise Rejected(f"the reply is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise Rejected("the reply is not a JSON object")
     return value
