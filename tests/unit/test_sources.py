@@ -115,7 +115,7 @@ def test_byte_order_mark_and_windows_line_ends_are_no_content(start: bytes, line
 
 
 def test_columns_are_mapped_with_pattern_and_remove(tmp_path: Path) -> None:
-    answer = "Half of 8 is <<8/2=4>>4.\nThen <<4*500=2000>>2000 in all.\n#### 2,000"
+    answer = "Half of 8 is <<8/2\n=4>>4.\nThen <<4*500=2000>>2000 in all.\n#### 2,000"
     row = {"question": " How many? ", "answer": answer, "level": "hard", "needs": ["A number."]}
     path = write_rows(tmp_path / "rows.jsonl", [row])
     columns = Columns(
@@ -402,6 +402,10 @@ def test_threshold_of_1_leaves_out_only_equal_sets_of_5_grams() -> None:
     _, counts = draw_base(POOL, PROBES, BaseData(examples=1), 1.0, seed=1)
     assert counts["near_duplicates"] == 0
     assert counts["same_as_probe"] == 2
+    _, counts = draw_base(POOL, [example(POOL[2].query.upper())], BaseData(examples=1), 1.0, seed=1)
+    assert counts["near_duplicates"] == 1
+    assert counts["same_as_probe"] == 0
+    assert len(find_leaks(PROBES, POOL, 1.0)) == 2
 
 
 def test_too_few_examples_left_is_told_with_all_counts() -> None:

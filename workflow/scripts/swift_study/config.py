@@ -241,7 +241,7 @@ class Gradients(Section):
     """Also before the first step, where LoRA's B is zero and only B's gradient is left; shown apart, never in a verdict."""
     certificate_examples: int = Field(default=4, ge=2)
     """So many examples are computed again alone, and in float64, for the numerics certificate."""
-    tolerance: float = Field(default=1e-4, gt=0)
+    tolerance: float = Field(default=1e-3, gt=0)
     """Largest error of an inner product, relative to the two norms, that the certificate lets pass."""
 
 

@@ -38,8 +38,9 @@ class GradientFile:
 def read_gradients(path: Path) -> GradientFile:
     table = read_arrow(path, GRADIENT_COLUMNS)
     position = table.schema.get_field_index("gradient")
-    if position < 0 or not pa.types.is_fixed_size_list(table.schema.field(position).type):
-        found = "missing" if position < 0 else str(table.schema.field(position).type)
+    kind = table.schema.field(position).type if position >= 0 else None
+    if kind is None or not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
+        found = "missing" if kind is None else str(kind)
         raise UserError(f"{path}: the column 'gradient' is {found}, expected a fixed-size list of numbers.")
     column = table.column("gradient").combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)

@@ -99,7 +99,7 @@ class Chain:
 
     def is_positive(self, positive_response: str) -> bool:
         """Both revised queries have a satisfactory one; a golden answer always is."""
-        return positive_response == "golden" or all(j.label == 1 for j in (self.revised, self.similar_revised))
+        return positive_response == "golden" or all(j.label == 1 and j.response for j in (self.revised, self.similar_revised))
 
 
 def select(chains: Sequence[Chain], tasks: int, positive_response: str) -> dict[str, list[Example]]:
@@ -126,17 +126,18 @@ def select(chains: Sequence[Chain], tasks: int, positive_response: str) -> dict[
         )
     chosen = chosen[:tasks]
 
-    def responded(j: Judged, strategy: str, answer: str | None = None) -> Example:
-        return j.example.derive(strategy, j.example.query, answer or j.response)
+    def responded(j: Judged, strategy: str) -> Example:
+        return j.example.derive(strategy, j.example.query, j.response)
 
-    golden = positive_response == "golden"
+    def satisfied(j: Judged) -> Example:
+        # The completion of a revised query is the golden answer (see revise).
+        return j.example.derive("positive", j.example.query, j.example.completion if positive_response == "golden" else j.response)
+
     return {
         "negative": [responded(c.original, "negative") for c in chosen],
         "negative.similar": [responded(c.similar_original, "negative") for c in chosen],
-        "positive": [responded(c.revised, "positive", c.revised.example.golden if golden else None) for c in chosen],
-        "positive.similar": [
-            responded(c.similar_revised, "positive", c.similar_revised.example.golden if golden else None) for c in chosen
-        ],
+        "positive": [satisfied(c.revised) for c in chosen],
+        "positive.similar": [satisfied(c.similar_revised) for c in chosen],
         "negative.clarify": [c.clarification for c in chosen],
     }
 

@@ -179,7 +179,7 @@ def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, sett
                 for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
             }
             own = counted.filter((pl.col("probe_set") == strategy) & (pl.col("target_set") == target_set) & (pl.col("context") == context))
-            share = float((own["ci_low"] > 0).mean() or 0.0)  # type: ignore[arg-type]
+            share = float(np.mean(own["ci_low"].to_numpy() > 0)) if len(own) else 0.0  # NaN is not above 0
             main = outcome["rel_inf"]
             rows.append(
                 {
@@ -205,6 +205,9 @@ def _compare(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_t
     """Strategy minus baseline: effect, interval, p and verdict, over the tasks that both have probes for."""
     ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, baseline))
     common = set(ours["probe_task"]) & set(theirs["probe_task"])
+    if not common:
+        means = dict.fromkeys(("strategy_rel_inf", "baseline_rel_inf", "effect", "ci_low", "ci_high"), float("nan"))
+        return {**means, "p_value": 1.0, "n_probes": 0, "n_tasks": 0, "verdict": "no evidence"}
     ours, theirs = (p.filter(pl.col("probe_task").is_in(list(common))) for p in (ours, theirs))
     tasks = sorted(common | set(ours["target_task"]))
     a, b = (grid(p, score, tasks, in_task) for p in (ours, theirs))

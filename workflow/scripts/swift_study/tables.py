@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from swift_study import __version__
 from swift_study.errors import UserError
@@ -266,7 +267,14 @@ def read_examples(path: Path) -> list[Example]:
     rows = read_arrow(path, EXAMPLES).to_pylist()
     examples = []
     for number, row in enumerate(rows, 1):
-        example = Example(**{k: v for k, v in row.items() if k in Example.model_fields})
+        try:
+            example = Example(**{k: v for k, v in row.items() if k in Example.model_fields})
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise UserError(
+                f"{path}, row {number}, column {'.'.join(map(str, problem['loc'])) or 'messages'}: "
+                f"{problem['msg'].removeprefix('Value error, ')}. The file was changed by hand: delete it and run snakemake again."
+            ) from error
         if example.example_id != row["example_id"]:
             raise UserError(
                 f"{path}: row {number} has the id {row['example_id']}, but its content gives {example.example_id}: the file "

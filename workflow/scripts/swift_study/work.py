@@ -26,9 +26,11 @@ def publish(path: Path) -> Iterator[Path]:
         if path.is_dir():
             remove(path)
         os.replace(part, path)
-    except OSError as error:
+        remove(part)  # it is still there if both were hard links to one file, which replace leaves as they are
+    except Exception as error:
+        full = _tells_a_full_disk(error, path.parent)
         remove(part)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full:
             free = shutil.disk_usage(path.parent).free / 1e9
             raise UserError(
                 f"{path} could not be written: no space is left on the disk ({free:.1f} GB free). Make room and run the same "
@@ -38,6 +40,15 @@ def publish(path: Path) -> Iterator[Path]:
     except BaseException:
         remove(part)
         raise
+
+
+def _tells_a_full_disk(error: Exception, folder: Path) -> bool:
+    """Not every library keeps the error number: some keep only its text, and torch not even that."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, UserError):
+        return False
+    return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < 1 << 16
 
 
 def remove(path: Path) -> None:

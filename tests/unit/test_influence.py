@@ -1,0 +1,244 @@
+"""Influence: RelInf as equation 3 has it, from gradient files that fit together; what has no RelInf is null."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from swift_study.config import Statistics
+from swift_study.errors import UserError
+from swift_study.examples import Example, Message
+from swift_study.gradients import PanelGradients, gradient_table
+from swift_study.influence import GradientFile, inner_products, pairs_at_checkpoint, read_gradients
+from swift_study.statistics import curves
+from swift_study.tables import PAIRS, read_table, write_arrow, write_table
+from swift_study.tokens import Tokens
+
+METADATA = {"scope": "lora", "representation": "exact", "projection_seed": "none", "checkpoint": "c1", "panel": "p1"}
+FLOOR = 1e-12
+TASKS = ["a", "b", "c"]
+VECTORS = np.random.default_rng(0).standard_normal((9, 5))  # 3 probes, 3 of the baseline, 3 targets
+
+
+def example(task: str, number: int) -> Example:
+    messages = [Message(role="user", content=f"q{number}"), Message(role="assistant", content="x")]
+    return Example(task=task, messages=messages)
+
+
+EXAMPLES = [example(task, number) for number in range(3) for task in TASKS]
+DATASETS = [name for name in ("panel.cot", "panel", "panel.similar") for _ in TASKS]
+TOKENS = [Tokens(list(range(10 + i)), 4) for i in range(9)]
+
+
+def table(vectors: np.ndarray, norms_sq: np.ndarray | None = None, step: int = 8) -> pa.Table:
+    norms = norms_sq if norms_sq is not None else np.square(vectors.astype(np.float64)).sum(axis=1)
+    n = len(vectors)
+    gradients = PanelGradients(np.arange(n) / 2, norms, vectors)
+    return gradient_table(step, DATASETS[:n], EXAMPLES[:n], TOKENS[:n], gradients)
+
+
+def stored(path: Path, content: pa.Table | None = None, **metadata: str) -> GradientFile:
+    write_arrow(path, content if content is not None else table(VECTORS), METADATA | metadata)
+    return read_gradients(path)
+
+
+def pairs(gradients: GradientFile, floor: float = FLOOR) -> pl.DataFrame:
+    probes, targets = {"CoT": "panel.cot", "non-CoT": "panel"}, {"T": "panel.similar"}
+    return pairs_at_checkpoint(gradients, "cot", "base", probes, targets, floor)
+
+
+def matrix(frame: pl.DataFrame, column: str, probe_set: str = "CoT") -> np.ndarray:
+    """A column as (probes, targets), in the order of the examples; null as NaN."""
+    values = frame.filter(pl.col("probe_set") == probe_set)[column].to_numpy()
+    return values.reshape(3, 3)
+
+
+@pytest.fixture
+def gradients(tmp_path: Path) -> GradientFile:
+    return stored(tmp_path / "g.parquet")
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_are_those_of_plain_vectors(dtype: type, tmp_path: Path) -> None:
+    vectors: np.ndarray = VECTORS.astype(dtype)
+    frame = pairs(stored(tmp_path / "g.parquet", table(vectors)))
+    exact = vectors.astype(np.float64)
+    targets = exact[6:]
+    for name, probes in (("CoT", exact[:3]), ("non-CoT", exact[3:6])):
+        dot = np.array([[p @ t for t in targets] for p in probes])
+        rel_inf = np.array([[(p @ t) / (t @ t) for t in targets] for p in probes])
+        cosine = np.array([[(p @ t) / np.linalg.norm(p) / np.linalg.norm(t) for t in targets] for p in probes])
+        np.testing.assert_allclose(matrix(frame, "dot", name), dot, rtol=1e-13)
+        np.testing.assert_allclose(matrix(frame, "rel_inf", name), rel_inf, rtol=1e-12)
+        np.testing.assert_allclose(matrix(frame, "cosine", name), cosine, rtol=1e-12)
+
+
+def test_rel_inf_divides_by_the_target_and_not_by_the_probe(tmp_path: Path) -> None:
+    """A probe twice as long has twice the influence, a target twice as long feels half of it; of itself it is 1."""
+    vectors = np.zeros((9, 2))
+    vectors[:, 0] = [1, 2, 3, 1, 1, 1, 1, 2, 4]
+    frame = pairs(stored(tmp_path / "g.parquet", table(vectors)))
+    np.testing.assert_allclose(matrix(frame, "rel_inf"), [[1, 1 / 2, 1 / 4], [2, 1, 1 / 2], [3, 3 / 2, 3 / 4]])
+    np.testing.assert_allclose(matrix(frame, "cosine"), np.ones((3, 3)))
+
+
+def test_every_probe_meets_every_target_with_its_context(gradients: GradientFile) -> None:
+    frame = pairs(gradients)
+    assert frame.height == 2 * 3 * 3
+    rows = frame.select("probe_set", "target_set", "probe_id", "target_id", "context").rows()
+    expected = [
+        (name, "T", EXAMPLES[start + i].example_id, EXAMPLES[6 + j].example_id, "in-task" if i == j else "cross-task")
+        for name, start in (("CoT", 0), ("non-CoT", 3))
+        for i in range(3)
+        for j in range(3)
+    ]
+    assert rows == expected
+
+
+def test_rows_say_where_they_come_from_and_make_the_pairs_table(gradients: GradientFile, tmp_path: Path) -> None:
+    frame = pairs(gradients)
+    assert frame.select("study", "run", "step").unique().rows() == [("cot", "base", 8)]
+    first = frame.row(1, named=True)
+    assert (first["probe_task"], first["target_task"]) == ("a", "b")
+    assert (first["probe_tokens"], first["target_tokens"]) == (6, 13)  # completion tokens of examples 0 and 7
+    assert first["probe_norm_sq"] == pytest.approx(VECTORS[0] @ VECTORS[0])
+    assert first["target_norm_sq"] == pytest.approx(VECTORS[7] @ VECTORS[7])
+    write_table(tmp_path / "pairs.parquet", frame, PAIRS)
+    assert read_table(tmp_path / "pairs.parquet", PAIRS).equals(frame.select(PAIRS.names))
+
+
+def test_several_target_sets_are_kept_apart(gradients: GradientFile) -> None:
+    targets = {"T": "panel.similar", "P": "panel"}
+    frame = pairs_at_checkpoint(gradients, "s", "base", {"CoT": "panel.cot"}, targets, FLOOR)
+    assert frame["target_set"].to_list() == ["T"] * 9 + ["P"] * 9
+    assert frame["dot"][0] == pytest.approx(VECTORS[0] @ VECTORS[6])
+    assert frame["dot"][9] == pytest.approx(VECTORS[0] @ VECTORS[3])
+
+
+# ---- gradients that have no RelInf ----
+
+
+def spoilt(row: int, value: float) -> pa.Table:
+    vectors = VECTORS.copy()
+    vectors[row] = value
+    return table(vectors)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_target_without_a_gradient_has_no_rel_inf_and_the_others_keep_theirs(value: float, tmp_path: Path) -> None:
+    whole = pairs(stored(tmp_path / "whole.parquet"))
+    frame = pairs(stored(tmp_path / "g.parquet", spoilt(7, value)))
+    for score in ("rel_inf", "cosine"):
+        assert frame.filter(pl.col("target_id") == EXAMPLES[7].example_id)[score].to_list() == [None] * 6
+        others = pl.col("target_id") != EXAMPLES[7].example_id
+        assert frame.filter(others)[score].to_list() == whole.filter(others)[score].to_list()
+    assert not frame["rel_inf"].is_nan().any()
+
+    counted = curves(frame, Statistics(resamples=200)).filter(pl.col("probe_set") == "CoT").sort("context")
+    assert counted.select("context", "n_pairs", "n_skipped").rows() == [("cross-task", 4, 2), ("in-task", 2, 1)]
+
+
+def test_probe_without_a_finite_gradient_has_no_scores(tmp_path: Path) -> None:
+    frame = pairs(stored(tmp_path / "g.parquet", spoilt(1, math.nan)))
+    for score in ("rel_inf", "cosine"):
+        assert np.isnan(matrix(frame, score)).tolist() == [[False] * 3, [True] * 3, [False] * 3]
+        assert frame[score].null_count() == 3  # null, not NaN
+
+
+def test_probe_with_a_zero_gradient_has_no_influence_and_no_direction(tmp_path: Path) -> None:
+    frame = pairs(stored(tmp_path / "g.parquet", spoilt(1, 0.0)))
+    assert matrix(frame, "rel_inf")[1].tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(matrix(frame, "cosine")[1]).all()
+
+
+def test_floor_is_on_the_squared_norm_and_settable(tmp_path: Path) -> None:
+    vectors = VECTORS.copy()
+    vectors[6:] *= np.array([1e-5, 1e-7, 1.0])[:, None]
+    gradients = stored(tmp_path / "g.parquet", table(vectors))
+    assert np.isnan(matrix(pairs(gradients), "rel_inf")[0]).tolist() == [False, True, False]
+    assert np.isnan(matrix(pairs(gradients, 1e-8), "rel_inf")[0]).tolist() == [True, True, False]
+    assert np.isnan(matrix(pairs(gradients, 0.0), "rel_inf")[0]).tolist() == [False, False, False]
+    zero = stored(tmp_path / "zero.parquet", spoilt(7, 0.0))
+    assert pairs(zero, 0.0)["rel_inf"][:3].is_null().to_list() == [False, True, False]
+
+
+def test_norm_that_is_not_a_number_gives_no_scores_even_where_the_product_is_one(tmp_path: Path) -> None:
+    norms = np.square(VECTORS).sum(axis=1)
+    norms[[1, 7]] = math.nan
+    frame = pairs(stored(tmp_path / "g.parquet", table(VECTORS, norms)))
+    assert frame["rel_inf"].null_count() == 6
+    assert frame["cosine"].null_count() == 6 + 2
+    assert not frame["rel_inf"].is_nan().any()
+    assert not frame["cosine"].is_nan().any()
+
+
+# ---- files that do not fit ----
+
+
+@pytest.mark.parametrize("key", ["scope", "representation", "projection_seed", "checkpoint", "panel"])
+def test_files_made_differently_are_not_multiplied(key: str, tmp_path: Path) -> None:
+    one, two = stored(tmp_path / "one.parquet"), stored(tmp_path / "two.parquet", **{key: "other"})
+    with pytest.raises(UserError) as caught:
+        inner_products(one.of("panel.cot"), two.of("panel.similar"))
+    told = f"{tmp_path / 'one.parquet'} and {tmp_path / 'two.parquet'} cannot be multiplied: their {key} differs "
+    assert str(caught.value).startswith(told + f"({METADATA[key]} and other)")
+
+
+def test_file_without_the_metadata_is_not_multiplied_with_one_that_has_it(tmp_path: Path) -> None:
+    one = stored(tmp_path / "one.parquet")
+    write_arrow(tmp_path / "two.parquet", table(VECTORS))
+    with pytest.raises(UserError, match="their scope differs"):
+        inner_products(one, read_gradients(tmp_path / "two.parquet"))
+
+
+def test_files_made_alike_are_multiplied(tmp_path: Path) -> None:
+    one, two = stored(tmp_path / "one.parquet", other="x"), stored(tmp_path / "two.parquet", other="y")
+    np.testing.assert_allclose(inner_products(one.of("panel"), two), VECTORS[3:6] @ VECTORS.T)
+
+
+def test_dataset_that_the_file_lacks_is_told(gradients: GradientFile) -> None:
+    message = r"g\.parquet: there are no gradients of the dataset 'x'; the file has panel\.cot, panel, panel\.similar"
+    with pytest.raises(UserError, match=message):
+        pairs_at_checkpoint(gradients, "s", "base", {"C": "x"}, {"T": "panel.similar"}, FLOOR)
+
+
+def test_file_cut_short_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "g.parquet"
+    stored(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"g\.parquet: this is not a whole Parquet file .* delete it and run"):
+        read_gradients(path)
+
+
+def replaced(name: str, column: pa.Array) -> pa.Table:
+    whole = table(VECTORS)
+    return whole.set_column(whole.schema.get_field_index(name), name, column)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (replaced("gradient", pa.array([[1.0, 2.0]] * 9)), "'gradient' is list<element: double>, expected a fixed"),
+        (replaced("gradient", pa.array([1.0] * 9)), "'gradient' is double, expected a fixed-size list of numbers"),
+        (
+            replaced("gradient", pa.array([["x", "y"]] * 9, pa.list_(pa.string(), 2))),
+            "'gradient' is fixed_size_list<element: string>[2], expected a fixed-size list of numbers",
+        ),
+        (table(VECTORS).drop_columns(["gradient"]), "'gradient' is missing, expected a fixed-size list of numbers"),
+        (table(VECTORS).drop_columns(["norm_sq"]), "'norm_sq' (double) is missing; the file has step, dataset"),
+        (replaced("step", pa.array([1.0] * 9)), "'step' is double, expected int64"),
+    ],
+    ids=["list", "number", "text", "no gradient", "no norm", "step"],
+)
+def test_gradient_file_of_another_schema_is_told(content: pa.Table, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "g.parquet"
+    write_arrow(path, content, METADATA)
+    with pytest.raises(UserError) as caught:
+        read_gradients(path)
+    assert str(caught.value).startswith(f"{path}: the column {told}")
