@@ -35,6 +35,7 @@ rule decide_verdicts:
     params:
         settings=settings(CONFIG.statistics),
         baseline=lambda w: CONFIG.studies[w.study].baseline,
+        unwanted=lambda w: CONFIG.studies[w.study].unwanted,
     shell:
         "python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
-        " --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
+        " --unwanted {params.unwanted:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"

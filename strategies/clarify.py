@@ -42,4 +42,14 @@ def from_reply(example: Example, reply: str) -> Example:
 
 
 def _make(example: Example, clearer: str) -> Example:
-    return example.derive("clarify", WRAPPED % example.query, clearer)
+    # The right answer is now the clearer query; what was known of the original's answer does not hold for it.
+    return example.derive(
+        "clarify",
+        WRAPPED % example.query,
+        clearer,
+        golden=clearer,
+        rationale=None,
+        requirements=[],
+        key_points=[],
+        unsatisfactory=None,
+    )

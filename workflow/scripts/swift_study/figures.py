@@ -49,7 +49,7 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
                 axes.plot(before["step"], before["rel_inf"], color=COLOURS[k], marker=MARKERS[k], markersize=5, fillstyle="none")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(xlabel="training step of the base run", ylabel="mean RelInf (sum loss)", title=title)
-    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, handlelength=3.5)
     _save(figure, svg, png)
 
 

@@ -8,6 +8,7 @@ baseline were interchangeable, swapping the two within a task would change nothi
 """
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,11 +160,14 @@ def _bootstrap(g: Grid, settings: Statistics) -> tuple[float, float]:
     return interval(resampled_means(g, draws, probes, targets), present, settings.confidence)
 
 
-def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, settings: Statistics) -> pl.DataFrame:
+def verdicts(
+    pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = ()
+) -> pl.DataFrame:
     """The verdicts table of one study: strategy × context × target set, each against the baseline's curve.
 
     Only checkpoints after ``settings.after_step`` count. *helps* (*hurts*) needs the interval of the paired difference above
-    (below) 0 and p <= 1 - confidence; anything else is *no evidence*.
+    (below) 0 and p <= 1 - confidence; anything else is *no evidence*. For ``unwanted`` target sets it is the other way round: there a
+    strategy helps that pushes towards them less. The effect keeps its sign.
     """
     pairs = with_scores(pairs).filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
     if pairs.is_empty():
@@ -175,7 +179,7 @@ def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, sett
             if strategy == baseline:
                 continue
             outcome = {
-                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings)
+                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted)
                 for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
             }
             own = counted.filter((pl.col("probe_set") == strategy) & (pl.col("target_set") == target_set) & (pl.col("context") == context))
@@ -189,6 +193,7 @@ def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, sett
                     "target_set": target_set,
                     "baseline": baseline,
                     **main,
+                    "wanted": target_set not in unwanted,
                     "n_checkpoints": part["step"].n_unique(),
                     "effective_share": share,
                     "effective": share >= settings.effective_share,
@@ -201,7 +206,9 @@ def verdicts(pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, sett
     return pl.DataFrame(rows, infer_schema_length=None).sort("context", "target_set", "strategy", descending=[True, True, False])
 
 
-def _compare(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> dict[str, object]:
+def _compare(
+    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, wanted: bool
+) -> dict[str, object]:
     """Strategy minus baseline: effect, interval, p and verdict, over the tasks that both have probes for."""
     ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, baseline))
     common = set(ours["probe_task"]) & set(theirs["probe_task"])
@@ -221,7 +228,8 @@ def _compare(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_t
     low, high = interval(differences, len(common), settings.confidence)
     p = sign_flip_p(_by_probe_task(a) - _by_probe_task(b), rng)
     significant = p <= 1 - settings.confidence + 1e-12
-    verdict = "helps" if significant and low > 0 else "hurts" if significant and high < 0 else "no evidence"
+    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
+    verdict = more if significant and low > 0 else less if significant and high < 0 else "no evidence"
     return {
         "strategy_rel_inf": mean(a),
         "baseline_rel_inf": mean(b),

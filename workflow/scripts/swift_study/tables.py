@@ -190,6 +190,7 @@ VERDICTS = pa.schema(
         ("n_tasks", pa.int64()),
         ("n_checkpoints", pa.int64()),
         ("verdict", pa.string()),
+        ("wanted", pa.bool_()),
         ("effective_share", pa.float64()),
         ("effective", pa.bool_()),
         ("verdict_mean_loss", pa.string()),
@@ -209,7 +210,7 @@ def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Ma
 def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
     marked = table.replace_schema_metadata({"swift_study": __version__, **(metadata or {})})
     with publish(path) as part:
-        pq.write_table(marked, part, compression="zstd")
+        pq.write_table(marked, part, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
@@ -221,7 +222,7 @@ def read_arrow(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. Run the rule that makes it: snakemake {path}")
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{path}: this is not a whole Parquet file ({str(error).splitlines()[0]}). It may have been cut short; delete it and "

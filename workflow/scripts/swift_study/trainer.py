@@ -23,7 +23,7 @@ from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.models import add_lora, load_model, load_tokenizer
 from swift_study.tokens import Tokens, collate, sum_losses, tokenize
-from swift_study.work import publish, remove
+from swift_study.work import publish, remove, writing_to
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,9 @@ def _save_checkpoint(engine: Any, tokenizer: Any, folder: Path, about: dict[str,
 
 def _save_state(engine: Any, folder: Path, step: int, rank: int) -> None:
     """DeepSpeed's own state for resuming. Its file `latest` is written last, so a kill leaves the state before it whole."""
-    engine.save_checkpoint(str(folder), tag=f"step-{step}", client_state={"step": step}, exclude_frozen_parameters=True)
+    folder.mkdir(exist_ok=True)
+    with writing_to(folder / f"step-{step}"):
+        engine.save_checkpoint(str(folder), tag=f"step-{step}", client_state={"step": step}, exclude_frozen_parameters=True)
     torch.distributed.barrier()
     if rank == 0:
         for other in folder.glob("step-*"):

@@ -1,6 +1,7 @@
 """Nothing half-written is ever seen: files and folders are made beside their place and renamed into it."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from swift_study.errors import UserError
 
@@ -22,24 +24,28 @@ def publish(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.part")
     remove(part)
     try:
-        yield part
-        if path.is_dir():
-            remove(path)
-        os.replace(part, path)
-        remove(part)  # it is still there if both were hard links to one file, which replace leaves as they are
+        with writing_to(path):
+            yield part
+            if path.is_dir():
+                remove(path)
+            os.replace(part, path)
+    finally:
+        remove(part)  # after an error; or if both were hard links to one file, which replace leaves as they are
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turns the many errors by which libraries say that the disk is full into one UserError that names ``path``."""
+    try:
+        yield
     except Exception as error:
-        full = _tells_a_full_disk(error, path.parent)
-        remove(part)
-        if full:
-            free = shutil.disk_usage(path.parent).free / 1e9
-            raise UserError(
-                f"{path} could not be written: no space is left on the disk ({free:.1f} GB free). Make room and run the same "
-                "command again; finished steps are kept in the work folder and are not computed again."
-            ) from error
-        raise
-    except BaseException:
-        remove(part)
-        raise
+        if not _tells_a_full_disk(error, path.parent):
+            raise
+        free = shutil.disk_usage(path.parent).free / 1e9
+        raise UserError(
+            f"{path} could not be written: no space is left on the disk ({free:.1f} GB free). Make room and run the same "
+            "command again; finished steps are kept in the work folder and are not computed again."
+        ) from error
 
 
 def _tells_a_full_disk(error: Exception, folder: Path) -> bool:
@@ -97,11 +103,34 @@ def hash_files(*paths: Path) -> str:
 
 
 def work_folder(root: Path, key: str) -> Path:
-    """The folder in which unfinished work is kept, for this key only: work on something else is cleared away first."""
+    """The folder in which unfinished work is kept, for this key only: work on something else is cleared away first.
+
+    UserError if another process is at work there: a worker can outlive the job that started it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if root not in _locks:
+        _locks[root] = _lock(root)
+    for other in root.iterdir():
+        if other.name not in (key, "lock"):
+            remove(other)
     folder = root / key
-    if root.is_dir():
-        for other in root.iterdir():
-            if other != folder:
-                remove(other)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     return folder
+
+
+def _lock(root: Path) -> IO[str]:
+    file = (root / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(
+            f"{root}: another process (pid {file.read().strip() or 'unknown'}) is still at work there. Wait until it has ended, or "
+            "end it; then run the same command again."
+        ) from None
+    file.truncate(0)
+    print(os.getpid(), file=file, flush=True)
+    return file
+
+
+_locks: dict[Path, IO[str]] = {}  # held until the process ends
