@@ -62,24 +62,25 @@ def error(dots: np.ndarray, reference: np.ndarray) -> float:
 
 
 def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.nn.Module) -> None:
-    """To 1e-4, in the same arithmetic and batched. The gradient of a one-word answer inherits the error of its few float32 logits,
-    which depends on the order of sums and so on the batch (docs/method.md): 1e-3 for those."""
+    """To 1e-4 in the same arithmetic. In a batch sums have another order, and the model's own float32 noise shows (docs/method.md):
+    up to 1.1e-4 on these five examples, as far as batch-1 autograd in float32 is from float64 itself."""
     tokenizer = load_tokenizer(packaged)
     tokens = [tokenize(e, tokenizer, 512) for e in read_source(HANDWRITTEN)[::12]]
-    longer = [i for i, t in enumerate(tokens) if t.n_completion > 3]
-    assert len(longer) >= 3
     batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 8, "gram")
     alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 1, "gram")
     in_float32 = reference_gram(autograd_gradients(adapted, tokens, tokenizer.pad_token_id))
     in_float64 = reference_gram(autograd_gradients(adapted.double(), tokens, tokenizer.pad_token_id))
     adapted.float()
-    assert error(alone.vectors @ alone.vectors.T, in_float32) < 1e-4
-    dots, some = batched.vectors @ batched.vectors.T, np.ix_(longer, longer)
-    for reference in (in_float32, in_float64):
-        print("all", error(dots, reference), "longer answers", error(dots[some], reference[some]))
-        assert error(dots[some], reference[some]) < 1e-4
-        assert error(dots, reference) < 1e-3
-    print("alone", error(alone.vectors @ alone.vectors.T, in_float32))
+    found = {
+        "alone, against float32 autograd": error(alone.vectors @ alone.vectors.T, in_float32),
+        "batched, against float32 autograd": error(batched.vectors @ batched.vectors.T, in_float32),
+        "batched, against float64 autograd": error(batched.vectors @ batched.vectors.T, in_float64),
+        "float32 autograd, against float64 autograd": error(in_float32, in_float64),
+    }
+    print(found)
+    assert found["alone, against float32 autograd"] < 1e-4
+    assert found["batched, against float32 autograd"] < 3e-4
+    assert found["batched, against float64 autograd"] < 3e-4
     assert np.max(np.abs(batched.losses / alone.losses - 1)) < 1e-5
 
 

@@ -327,9 +327,10 @@ def test_work_folder_keeps_its_own_key_and_clears_the_others(tmp_path: Path) -> 
     (one / "half").write_text("done so far")
     (tmp_path / "work" / "stray").write_text("x")
     assert work_folder(tmp_path / "work", "one") == one
-    assert contents(tmp_path / "work") == {"one/half": "done so far"}
+    assert contents(one) == {"half": "done so far"}
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["lock", "one"]
     two = work_folder(tmp_path / "work", "two")
-    assert [p.name for p in (tmp_path / "work").iterdir()] == ["two"]
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["lock", "two"]
     assert list(two.iterdir()) == []
 
 
