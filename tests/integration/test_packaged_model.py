@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from tiny import ROOT
 
 from swift_study.config import HANDWRITTEN, Lora, Model
 from swift_study.errors import UserError
@@ -57,7 +59,7 @@ def test_a_model_that_is_not_there_is_a_sentence(name: str, says: str, tmp_path:
 
 
 def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) -> None:
-    tokenizer = load_tokenizer(packaged)
+    tokenizer = load_tokenizer(packaged, Model())
     tokens = tokenize(example("What is 2 + 2?", "4, of course."), tokenizer, 512)
     text = tokenizer.decode(tokens.ids)
     whole = tokenizer.apply_chat_template(
@@ -75,7 +77,7 @@ def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) ->
 @pytest.fixture(scope="module")
 def adapted(packaged: Path) -> torch.nn.Module:
     """The packaged model with an adapter whose B is not zero."""
-    model = add_lora(load_model(packaged, "float32"), Lora(), seed=1)
+    model = add_lora(load_model(packaged, Model()), Lora(), seed=1)
     torch.manual_seed(2)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -95,7 +97,7 @@ def error(dots: np.ndarray, reference: np.ndarray) -> float:
 def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.nn.Module) -> None:
     """To 1e-4 in the same arithmetic. In a batch sums have another order, and the model's own float32 noise shows (docs/method.md):
     up to 1.1e-4 on these five examples, as far as batch-1 autograd in float32 is from float64 itself."""
-    tokenizer = load_tokenizer(packaged)
+    tokenizer = load_tokenizer(packaged, Model())
     tokens = [tokenize(e, tokenizer, 512) for e in read_source(HANDWRITTEN)[::12]]
     batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 8, "gram")
     alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 1, "gram")
@@ -116,7 +118,7 @@ def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.n
 
 
 def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.Module) -> None:
-    tokenizer = load_tokenizer(packaged)
+    tokenizer = load_tokenizer(packaged, Model())
     queries = [example(q, "x") for q in ("What is the capital of France?", "Name a colour.", "Count from one to three, in words.")]
     alone = respond(adapted, tokenizer, queries, 8, 1)
     batched = respond(adapted, tokenizer, queries, 8, 3)
@@ -125,7 +127,7 @@ def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.
 
 
 def test_losses_are_those_of_a_plain_forward_pass(packaged: Path, adapted: torch.nn.Module) -> None:
-    tokenizer = load_tokenizer(packaged)
+    tokenizer = load_tokenizer(packaged, Model())
     tokens = tokenize(example("Say hello.", "Hello there!"), tokenizer, 512)
     with torch.no_grad():
         logits = adapted(input_ids=torch.tensor([tokens.ids])).logits[0]
@@ -133,3 +135,14 @@ def test_losses_are_those_of_a_plain_forward_pass(packaged: Path, adapted: torch
         expected = -picked[torch.arange(tokens.n_completion), torch.tensor(tokens.ids[tokens.prompt_length :])].sum()
         ours = sum_losses(adapted, collate([tokens], tokenizer.pad_token_id))[0]
     assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_template_of_the_7b_scale_opens_the_turn_that_it_trains(packaged: Path) -> None:
+    settings = Model(**yaml.safe_load((ROOT / "scales" / "7b.yaml").read_text())["model"])
+    tokenizer = load_tokenizer(packaged, settings)
+    tokens = tokenize(example("What is 2 + 2?", "4."), tokenizer, 512)
+    assert tokenizer.decode(tokens.ids) == "### Instruction:\nWhat is 2 + 2?\n\n### Response:\n4.<|im_end|>"
+    whole = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4."}], tokenize=False
+    )
+    assert whole.startswith(tokenizer.decode(tokens.ids))

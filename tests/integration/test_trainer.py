@@ -106,7 +106,7 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
 
 def test_tokens_of_every_step_are_those_of_the_schedule(uninterrupted: Path, tiny_model: Path) -> None:
     """Reads back what each step consumed."""
-    tokenizer = load_tokenizer(tiny_model)
+    tokenizer = load_tokenizer(tiny_model, Model())
     lengths = {e.example_id: tokenize(e, tokenizer, 512).n_completion for e in some_examples()}
     schedule = pl.read_parquet(uninterrupted / "schedule.parquet")
     expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 9)]

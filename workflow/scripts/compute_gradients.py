@@ -35,7 +35,7 @@ def main(a: Namespace) -> None:
     names, examples = [name for name, _ in panel], [e for _, e in panel]
 
     folder = model_folder(Path(a.model))
-    tokenizer = load_tokenizer(folder, base.trust_remote_code)
+    tokenizer = load_tokenizer(folder, base)
     tokens = [tokenize(e, tokenizer, base.max_length, base.overlong == "truncate") for e in examples]
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {int(Path(c).name.removeprefix("checkpoint-")): Path(c) for c in a.checkpoints}
@@ -46,7 +46,7 @@ def main(a: Namespace) -> None:
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
-    model = add_lora(load_model(folder, base.dtype, base.trust_remote_code), run.lora, run.seed).eval()
+    model = add_lora(load_model(folder, base), run.lora, run.seed).eval()
     progress = cli.Progress(f"gradients {a.panel}")
     for position, step in enumerate(steps):
         path, last = work / f"checkpoint-{step}.parquet", step == steps[-1]

@@ -13,7 +13,7 @@ from swift_study.work import hash_files, publish
 def main(a: Namespace) -> None:
     settings = Model.model_validate_json(a.settings)
     folder = find_model(settings, Path(a.cache))
-    load_tokenizer(folder, settings.trust_remote_code)
+    load_tokenizer(folder, settings)
     weights = sorted(folder.glob("*.safetensors"))
     about = {"name": settings.name, "folder": str(folder), "weights": hash_files(*weights)}
     with publish(Path(a.output)) as part:

@@ -19,12 +19,12 @@ def main(a: Namespace) -> None:
     torch.set_num_threads(a.threads)
     model_settings, selection = Model.model_validate_json(a.model_settings), Selection.model_validate_json(a.settings)
     folder = model_folder(Path(a.model))
-    model = add_lora(load_model(folder, model_settings.dtype, model_settings.trust_remote_code), Lora.model_validate_json(a.lora), 0)
+    model = add_lora(load_model(folder, model_settings), Lora.model_validate_json(a.lora), 0)
     load_adapter(model, Path(a.checkpoint))
     examples = read_examples(Path(a.dataset))
     label = f"respond to {Path(a.dataset).stem}"
     progress = cli.Progress(label)
-    tokenizer = load_tokenizer(folder, model_settings.trust_remote_code)
+    tokenizer = load_tokenizer(folder, model_settings)
     responses = respond(
         model.eval(), tokenizer, examples, selection.max_new_tokens, selection.batch_size,
         lambda done: progress(f"{done} of {len(examples)}"),

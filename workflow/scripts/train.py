@@ -33,10 +33,7 @@ def main(a: Namespace) -> None:
     work = work_folder(Path(a.work), key) if first else Path(a.work) / key
     progress = cli.Progress(f"train {a.name}")
     about = {"run": a.name, "model": base, "settings": run.model_dump(), "schedule": fingerprint(schedule.rows())}
-    train(
-        run, model_folder(Path(a.model)), model.dtype, model.trust_remote_code, model.max_length, model.overlong == "truncate",
-        examples, schedule, work, about, lambda text: progress(text) if first else None,
-    )  # fmt: skip
+    train(run, model_folder(Path(a.model)), model, examples, schedule, work, about, lambda text: progress(text) if first else None)
     if first:
         history = pl.read_ndjson(work / "history.jsonl")
         for checkpoint in map(Path, a.checkpoints):

@@ -40,6 +40,8 @@ class Model(Section):
     """Type of the frozen weights and of the activations. Losses and inner products are float32 or better in either case."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave it off unless you have read that code."""
+    chat_template: str | None = None
+    """A Jinja chat template, in place of the tokenizer's own or where it has none."""
     max_length: int = Field(default=512, ge=16)
     """Longest example in tokens, prompt and completion together."""
     overlong: Literal["error", "skip", "truncate"] = "error"

@@ -19,7 +19,7 @@ def fit(examples: Sequence[Example], model: Path, settings: Model, dataset: str)
 
     With `error`, UserError for the first that is too long; with `truncate` its prompt is cut when it becomes tokens.
     """
-    tokenizer = load_tokenizer(model_folder(model), settings.trust_remote_code)
+    tokenizer = load_tokenizer(model_folder(model), settings)
     if settings.overlong == "skip":
         long = [is_overlong(e, tokenizer, settings.max_length) for e in examples]
         reason = f"longer than model.max_length = {settings.max_length} tokens"

@@ -15,7 +15,7 @@ from swift_study.errors import UserError
 from swift_study.work import hash_files, publish
 
 PACKAGED = "SmolLM2-135M-Instruct"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def packaged_model(cache: Path) -> Path:
@@ -80,24 +80,30 @@ def _from_hub(settings: Model) -> Path:
         ) from error
 
 
-def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(folder: Path, settings: Model) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+    if settings.chat_template is not None:
+        tokenizer.chat_template = settings.chat_template
     if not tokenizer.chat_template:
-        raise UserError(f"{folder}: the tokenizer has no chat template. Save one with it (tokenizer.chat_template).")
+        raise UserError(f"{folder}: the tokenizer has no chat template. Write one into model.chat_template, as scales/7b.yaml does.")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str, trust_remote_code: bool = False) -> Any:
+def load_model(folder: Path, settings: Model) -> Any:
     """The causal language model in eval mode, every weight frozen, on the GPU where there is one."""
     from transformers import AutoModelForCausalLM
 
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=DTYPES[dtype], attn_implementation="sdpa", use_safetensors=True, trust_remote_code=trust_remote_code
+            str(folder),
+            dtype=DTYPES[settings.dtype],
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=settings.trust_remote_code,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: the model could not be loaded: {str(error).splitlines()[0]}") from error

@@ -18,7 +18,7 @@ import polars as pl
 import torch
 
 from swift_study import __version__
-from swift_study.config import Run
+from swift_study.config import Model, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.models import add_lora, load_model, load_tokenizer
@@ -62,10 +62,7 @@ def deepspeed_config(run: Run) -> dict[str, Any]:
 def train(
     run: Run,
     model_folder: Path,
-    dtype: str,
-    trust_remote_code: bool,
-    max_length: int,
-    truncate: bool,
+    model_settings: Model,
     examples: Mapping[str, Example],
     schedule: pl.DataFrame,
     work: Path,
@@ -86,11 +83,11 @@ def train(
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
-    tokenizer = load_tokenizer(model_folder, trust_remote_code)
-    tokens = {i: tokenize(e, tokenizer, max_length, truncate) for i, e in examples.items()}
+    tokenizer = load_tokenizer(model_folder, model_settings)
+    tokens = {i: tokenize(e, tokenizer, model_settings.max_length, model_settings.overlong == "truncate") for i, e in examples.items()}
     batches = _batches(schedule, tokens, run.batch_size)
     steps = len(batches)
-    model = add_lora(load_model(model_folder, dtype, trust_remote_code), run.lora, run.seed)
+    model = add_lora(load_model(model_folder, model_settings), run.lora, run.seed)
     model.train()
     engine, _, _, _ = deepspeed.initialize(
         model=model, model_parameters=[p for p in model.parameters() if p.requires_grad], config=deepspeed_config(run)
