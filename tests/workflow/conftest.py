@@ -32,7 +32,12 @@ class Checkout:
 
     def jobs(self, *arguments: str, configs: tuple[str, ...] = ()) -> list[str]:
         """The jobs that a run (or with -n, a dry run) lists: rule names with their wildcards."""
-        return jobs_in(self.snakemake(*arguments, configs=configs).stderr)
+        done = self.snakemake(*arguments, configs=configs)
+        return jobs_in(done.stdout + done.stderr)  # a dry run prints to standard output, a run to standard error
+
+    def is_finished(self, *arguments: str, configs: tuple[str, ...] = ()) -> bool:
+        """Whether a dry run finds nothing to do."""
+        return "Nothing to be done" in self.snakemake("-n", *arguments, configs=configs).stdout
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.root / file
