@@ -44,8 +44,12 @@ wildcard_constraints:
 
 
 def settings(section):
-    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns."""
-    return section.model_dump_json()
+    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns.
+
+    A function, since Snakemake looks for wildcards in the braces of a plain string.
+    """
+    text = section.model_dump_json()
+    return lambda wildcards: text
 
 
 def dataset(name):

@@ -15,7 +15,7 @@ rule write_config:
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=json.dumps(config, ensure_ascii=False),
+        config=lambda w: json.dumps(config, ensure_ascii=False),
     shell:
         "python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
 
@@ -42,8 +42,8 @@ for name, study in CONFIG.studies.items():
         conda:
             "../envs/swift_study.yaml"
         params:
-            figures=json.dumps(study.figures),
-            title=study.caption or study.question,
+            figures=lambda w, figures=study.figures: json.dumps(figures),
+            title=lambda w, study=study: study.caption or study.question,
             folder=lambda w, output: str(Path(output[0]).parent),
         shell:
             "python workflow/scripts/draw_figures.py --curves {input:q} --figures {params.figures:q} --title {params.title:q}"

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from conftest import Checkout, make_checkout
 
-CANARY = "sk-canary-0123456789abcdef"
+CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
 
 @dataclass
