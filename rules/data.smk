@@ -36,7 +36,7 @@ rule load_panel:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: settings(getattr(CONFIG.data, w.source))(w),
+        settings=lambda w: getattr(CONFIG.data, w.source).model_dump_json(),
         model=settings(CONFIG.model),
     shell:
         "python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
@@ -97,7 +97,7 @@ rule apply_strategy:
         # Not a parameter: how fast and at what price replies come changes no reply, so it reruns nothing.
         teacher_limits=lambda w: teacher(w.strategy, affects_replies=False),
     params:
-        settings=lambda w: settings(CONFIG.strategies[w.strategy])(w),
+        settings=lambda w: CONFIG.strategies[w.strategy].model_dump_json(),
         teacher=lambda w: teacher(w.strategy, affects_replies=True),
         analogues=lambda w, input: (
             f"--analogues '{input.analogues}'" if input.analogues else ""

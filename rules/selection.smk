@@ -35,7 +35,7 @@ rule respond:
     params:
         settings=settings(CONFIG.selection),
         model=settings(CONFIG.model),
-        lora=lambda w: settings(CONFIG.runs[w.run].lora)(w),
+        lora=lambda w: CONFIG.runs[w.run].lora.model_dump_json(),
     shell:
         "python workflow/scripts/respond.py --settings {params.settings:q} --threads {threads}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"

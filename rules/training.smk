@@ -13,7 +13,7 @@ rule make_schedule:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: settings(CONFIG.runs[w.run])(w),
+        settings=lambda w: CONFIG.runs[w.run].model_dump_json(),
     shell:
         "python workflow/scripts/make_schedule.py --settings {params.settings:q} --dataset {input:q} --output {output:q} 2> {log:q}"
 

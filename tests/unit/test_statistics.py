@@ -300,6 +300,17 @@ def test_planted_effect_is_found(effect: float, verdict: str) -> None:
         assert (row["p_value"] <= 0.05) == (verdict != "no evidence")
 
 
+@pytest.mark.parametrize(("effect", "verdict"), [(1.0, "hurts"), (-1.0, "helps"), (0.0, "no evidence")])
+def test_pushing_less_towards_an_unwanted_target_helps(effect: float, verdict: str) -> None:
+    pairs = pl.concat(planted(effect))
+    target = pairs["target_set"][0]
+    table = verdicts(pairs, curves(pairs, QUICK), "old", QUICK, unwanted=[target])
+    for column in ("verdict", "verdict_mean_loss", "verdict_cosine"):
+        assert table[column].to_list() == [verdict, verdict]
+    assert table["wanted"].to_list() == [False, False]
+    assert table["effect"].to_list() == judged(*planted(effect))["effect"].to_list()
+
+
 def test_two_tasks_can_never_give_a_verdict() -> None:
     """With n tasks the smallest p is 2 / 2ⁿ: it takes six for a verdict at 95%."""
     found = {n: judged(*planted(5.0, tasks=n))["verdict"][0] for n in (2, 5, 6)}

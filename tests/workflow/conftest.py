@@ -58,7 +58,7 @@ def jobs_in(log: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process: bytes do not depend on how the machine is loaded."""
+    """The environment of these tests, kept from the network."""
     return os.environ | {"HF_HUB_OFFLINE": "1"}
 
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from swift_study import __version__, cli
 from swift_study.config import Statistics
-from swift_study.report import heading, html_table, page, paragraph, verdict_page, write_formats
+from swift_study.report import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 from swift_study.tables import (
     ACCOUNTS,
     CERTIFICATES,
@@ -81,12 +81,6 @@ def main(a: Namespace) -> None:
 def write_page(path: Path, content: str) -> None:
     with publish(path) as part:
         part.write_text(content)
-
-
-def preformatted(content: str) -> str:
-    import html
-
-    return f"<pre>{html.escape(content)}</pre>"
 
 
 def describe(path: Path, rejects: pl.DataFrame) -> dict[str, object]:

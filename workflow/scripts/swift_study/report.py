@@ -63,6 +63,10 @@ def heading(content: str) -> str:
     return f"<h2>{html.escape(content)}</h2>"
 
 
+def preformatted(content: str) -> str:
+    return f"<pre>{html.escape(content)}</pre>"
+
+
 def html_table(frame: pl.DataFrame) -> str:
     """An HTML table. Cell texts are escaped: replies of models are data."""
     head = "".join(f"<th>{html.escape(c.replace('_', ' '))}</th>" for c in frame.columns)
