@@ -10,10 +10,12 @@ report: "workflow/report/workflow.rst"
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/training.smk"
+include: "rules/responses.smk"
 include: "rules/selection.smk"
 include: "rules/gradients.smk"
 include: "rules/influence.smk"
 include: "rules/results.smk"
+include: "rules/validation.smk"
 
 
 localrules:
@@ -25,7 +27,7 @@ rule swift:
     input:
         swift_targets(),
         rules.write_tables.output,
-        [figure(f"loss_{run}", kind) for run in CONFIG.runs for kind in ("svg", "png")],
+        [figure(f"loss_{run}", kind) for run in swift_runs() for kind in ("svg", "png")],
 
 
 rule all:

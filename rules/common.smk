@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from swift_study.config import SELECTED, Comparison, load
+from swift_study.config import MAIN, SELECTED, Comparison, load, training, training_of
 from swift_study.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
 
@@ -24,7 +24,11 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 RESULTS = CONFIG.results
-STEPS = {run: CONFIG.steps(run) for run in CONFIG.runs}
+V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
+# Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
+STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
+# Sources whose examples are split into those that are used and their analogues.
+SPLIT = ["panel", "candidates", "questions"]
 # Where the queries come from on which the base model is tried, in their original and in their revised form.
 TRIED = [
     "candidates",
@@ -35,12 +39,15 @@ TRIED = [
 
 
 wildcard_constraints:
-    run="|".join(CONFIG.runs),
-    study="|".join(CONFIG.studies),
+    # A run, or one training of it on one of the models with one of the seeds.
+    run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
+    model="|".join([MAIN, *CONFIG.models]),
+    study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies),
-    source="panel|candidates",
+    source="panel|candidates|questions",
     step=r"\d+",
-    tried="|".join(TRIED),
+    queries="|".join([*TRIED, "questions"]),
+    scorer="key_points|judge",
 
 
 def settings(section):
@@ -56,6 +63,15 @@ def dataset(name):
     return f"{RESULTS}/data/{name}.parquet"
 
 
+def model_file(model):
+    """What is known of a model: where it is, and a hash of its weights."""
+    return f"{RESULTS}/models/{model}.json"
+
+
+def model_of(run):
+    return model_file(training_of(run)[1])
+
+
 def panel(study):
     """The datasets whose gradients a study compares, each once."""
     s = CONFIG.studies[study]
@@ -67,7 +83,33 @@ def checkpoint(run, step):
 
 
 def last_checkpoint(run):
-    return checkpoint(run, STEPS[run][-1])
+    steps = CONFIG.steps(run)
+    return checkpoint(run, steps[-1] if steps else "last")
+
+
+def scheduled(run):
+    """The datasets that a run is trained on."""
+    return list(dict.fromkeys(d for phase in CONFIG.run(run).schedule for d in phase))
+
+
+def started_from(run):
+    """The checkpoint that a run starts from; nothing where that is the model itself."""
+    start = CONFIG.run(run).start
+    return [] if start == "model" else last_checkpoint(start)
+
+
+def trained_on(run):
+    """The datasets whose queries a run has seen, what it starts from included.
+
+    Strategies keep a query, perhaps in other words around it, so the dataset before them is named; `similar` makes another query.
+    """
+    seen = [d for r in CONFIG.ancestry(run) for d in scheduled(r)]
+    return list(dict.fromkeys(map(with_queries_of, seen)))
+
+
+def with_queries_of(name):
+    parent, _, strategy = name.rpartition(".")
+    return name if not parent or strategy == "similar" else with_queries_of(parent)
 
 
 def derived(name):
@@ -99,16 +141,53 @@ def source_files(sources):
 def analogues(parent):
     """Further examples of the same tasks as this dataset's, where its source has them."""
     source = parent.split(".")[0]
-    return dataset(f"{source}.analogues") if source in ("panel", "candidates") else []
+    return dataset(f"{source}.analogues") if source in SPLIT else []
 
 
 def teacher(strategy, affects_replies):
     """The teacher's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
-    if CONFIG.strategies[strategy].by != "teacher":
+    by = CONFIG.strategies[strategy].by
+    return endpoint(CONFIG.teacher if by == "teacher" else None, affects_replies)
+
+
+def endpoint(settings, affects_replies):
+    """An endpoint's settings as JSON, or null where there is none: those that affect a reply, or the others."""
+    if settings is None:
         return "null"
     names = set(AFFECT_REPLIES)
     chosen = {"include": names} if affects_replies else {"exclude": names}
-    return CONFIG.teacher.model_dump_json(**chosen)
+    return settings.model_dump_json(**chosen)
+
+
+def responses_settings(affects_responses):
+    """The section `responses` as JSON: the keys that affect a response, or the others."""
+    names = {"batch_size": True, "server": True}
+    if CONFIG.responses.server is not None:
+        names["server"] = {*type(CONFIG.responses.server).model_fields} - {
+            *AFFECT_REPLIES
+        }
+    chosen = {"exclude" if affects_responses else "include": names}
+    text = CONFIG.responses.model_dump_json(**chosen)
+    return lambda wildcards: text
+
+
+def judge(scorer, affects_replies):
+    """The judge's settings as JSON, or null for the key points, which a machine checks without one."""
+    return endpoint(CONFIG.judge if scorer == "judge" else None, affects_replies)
+
+
+def held_out(study):
+    """What no run that a study looks at may be trained on."""
+    return ["questions"] if study == "validation" else panel(study)
+
+
+def seen_before(study):
+    """The datasets that the runs of a study are trained on."""
+    if study != "validation":
+        return trained_on(CONFIG.studies[study].run)
+    runs = [*(r for t in V.tables.values() for r in t.runs.values())]
+    runs += [r for p in V.predictions.values() for r in p.proxy.values()]
+    return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
 def gradient_files(study):
@@ -153,6 +232,11 @@ def swift_targets(studies=None):
     return figures + tables
 
 
+def swift_runs():
+    """The runs whose checkpoints the swift studies look at."""
+    return list(dict.fromkeys(study.run for study in CONFIG.studies.values()))
+
+
 def figure(name, kind):
     return f"{RESULTS}/figures/{name}.{kind}"
 
@@ -176,10 +260,136 @@ def reject_files():
     ]
 
 
-def account_files():
-    names = [n for n in derived_datasets() if n not in SELECTED]
+def account_files(names):
+    """What a teacher cost for those of these datasets that it made."""
     return [
         f"{RESULTS}/data/accounts/{n}.parquet"
         for n in names
-        if CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
+        if n not in SELECTED and CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
     ]
+
+
+# ---- the validation ----
+
+SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
+
+
+def scorers():
+    """Key points always, since a machine checks them for nothing; the judge where there is one."""
+    return ["key_points", *(["judge"] if CONFIG.judge else [])]
+
+
+def validated_runs():
+    """For every table, row, model and seed of the validation the files that its training's results are in."""
+    return [
+        {
+            "table": table,
+            "row": row,
+            "model": model,
+            "seed": seed,
+            "judgements": f"{RESULTS}/judgements/{name}/questions/{V.scorer}.parquet",
+            "likelihoods": likelihoods(name),
+        }
+        for model in V.models
+        for seed in V.seeds
+        for table, settings in V.tables.items()
+        for row, run in settings.runs.items()
+        for name in [training(run, model, seed)]
+    ]
+
+
+def likelihoods(run):
+    return f"{RESULTS}/likelihoods/{run}/questions.parquet"
+
+
+def proxies():
+    """For each context the likelihoods of the short runs, by strategy, and of the one on plain data."""
+    found = {c: {"control": likelihoods(run)} for c, run in V.proxy_control.items()}
+    for strategy, prediction in V.predictions.items():
+        for context, run in prediction.proxy.items():
+            found[context][strategy] = likelihoods(run)
+    return found
+
+
+def predicting_studies():
+    return list(dict.fromkeys(p.study for p in V.predictions.values()))
+
+
+def predicting():
+    """For each study that predicts something its baseline and its tables."""
+    return {
+        study: {
+            "baseline": CONFIG.studies[study].baseline,
+            **{t: f"{RESULTS}/influence/{study}/{t}.parquet" for t in SWIFT_TABLES},
+        }
+        for study in predicting_studies()
+    }
+
+
+def validation_tables():
+    return [*V.tables, "claims", "agreement", "rank_agreement"]
+
+
+def ways():
+    """For each way of finding out, by its parts, the files that tell what they cost."""
+    studies = predicting_studies()
+    swift = list(dict.fromkeys(CONFIG.studies[s].run for s in studies))
+    short = [r for p in V.predictions.values() for r in p.proxy.values()]
+    short = list(dict.fromkeys([*V.proxy_control.values(), *short]))
+    names = [e["likelihoods"].split("/")[-2] for e in validated_runs()]
+    proof = list(dict.fromkeys(r for name in names for r in CONFIG.ancestry(name)))
+
+    def part(rule, *targets, histories=(), accounts=()):
+        return {
+            "benchmarks": [f"{RESULTS}/benchmarks/{rule}/{t}.tsv" for t in targets],
+            "histories": [f"{RESULTS}/runs/{run}/history.parquet" for run in histories],
+            "accounts": list(accounts),
+        }
+
+    return {
+        "swift study": {
+            "training": part("train", *swift, histories=swift),
+            "data by a teacher": part("", accounts=account_files(derived_datasets())),
+            "negatives and positives": part(
+                "respond", *(f"{r}/{q}" for r in swift for q in TRIED if selecting())
+            ),
+            "gradients": part(
+                "gradients", *(f"{CONFIG.studies[s].run}/{s}" for s in studies)
+            ),
+            "influence": part("pair_influence", *studies),
+            "verdicts": part("decide_verdicts", *studies),
+        },
+        "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
+        "proxy training": {
+            "training": part("train", *short, histories=short),
+            "likelihoods": part("score_golden", *(f"{r}/questions" for r in short)),
+        },
+        "validation": {
+            "training": part("train", *proof, histories=proof),
+            "data by a teacher": part("", accounts=account_files(trained_datasets())),
+            "responses": part("respond", *(f"{r}/questions" for r in names)),
+            "judging": part(
+                "judge",
+                *(f"{r}/questions.{V.scorer}" for r in names),
+                accounts=[
+                    e["judgements"].replace(".parquet", ".account.parquet")
+                    for e in validated_runs()
+                ],
+            ),
+            "likelihoods": part("score_golden", *(f"{r}/questions" for r in names)),
+        },
+    }
+
+
+def trained_datasets():
+    """Every dataset that strategies make for the runs of the validation."""
+    names = [training(r, MAIN, 0) for t in V.tables.values() for r in t.runs.values()]
+    return list(
+        dict.fromkeys(
+            d
+            for n in names
+            for r in CONFIG.ancestry(n)
+            for s in scheduled(r)
+            for d in derived(s)
+        )
+    )

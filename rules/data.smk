@@ -6,15 +6,17 @@ ruleorder: select_examples > apply_strategy
 
 rule find_model:
     output:
-        f"{RESULTS}/model.json",
+        f"{RESULTS}/models/{{model}}.json",
     log:
-        f"{RESULTS}/logs/find_model.log",
+        f"{RESULTS}/logs/find_model/{{model}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/find_model.tsv"
+        f"{RESULTS}/benchmarks/find_model/{{model}}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=settings(CONFIG.model),
+        settings=lambda w: (
+            CONFIG.model if w.model == MAIN else CONFIG.models[w.model]
+        ).model_dump_json(),
         cache=CONFIG.cache,
     shell:
         "python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
@@ -23,7 +25,7 @@ rule find_model:
 
 rule load_panel:
     input:
-        model=f"{RESULTS}/model.json",
+        model=model_file("main"),
         files=lambda w: source_files(getattr(CONFIG.data, w.source).sources),
     output:
         examples=f"{RESULTS}/data/{{source}}.parquet",
@@ -38,20 +40,24 @@ rule load_panel:
     params:
         settings=lambda w: getattr(CONFIG.data, w.source).model_dump_json(),
         model=settings(CONFIG.model),
+        # Analogues of the evaluation queries become training data: none may nearly be one of the queries.
+        unlike=lambda w: (
+            f"--unlike {CONFIG.data.near_duplicate}" if w.source == "questions" else ""
+        ),
     shell:
         "python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
-        " --model {input.model:q} --model-settings {params.model:q}"
+        " --model {input.model:q} --model-settings {params.model:q} {params.unlike}"
         " --output {output.examples:q} --analogues {output.analogues:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
 # Probes are kept out by their source queries: strategies keep the query, so that editing one retrains nothing.
 rule draw_base:
     input:
-        model=f"{RESULTS}/model.json",
+        model=model_file("main"),
         files=source_files(CONFIG.data.base.sources),
         probes=[
             dataset(f"{source}{part}")
-            for source in ("panel", "candidates")
+            for source in SPLIT
             for part in ("", ".analogues")
         ],
     output:
@@ -81,7 +87,7 @@ rule apply_strategy:
         parent=f"{RESULTS}/data/{{parent}}.parquet",
         analogues=lambda w: analogues(w.parent),
         strategy="strategies/{strategy}.py",
-        model=f"{RESULTS}/model.json",
+        model=model_file("main"),
         replies=lambda w: CONFIG.strategies[w.strategy].file or [],
     output:
         examples=f"{RESULTS}/data/{{parent}}.{{strategy}}.parquet",
@@ -114,8 +120,8 @@ rule apply_strategy:
 
 rule check_leakage:
     input:
-        base=lambda w: dataset(CONFIG.runs[CONFIG.studies[w.study].run].dataset),
-        datasets=lambda w: [dataset(name) for name in panel(w.study)],
+        trained=lambda w: [dataset(name) for name in seen_before(w.study)],
+        datasets=lambda w: [dataset(name) for name in held_out(w.study)],
     output:
         f"{RESULTS}/data/leakage/{{study}}.parquet",
     log:
@@ -127,5 +133,5 @@ rule check_leakage:
     params:
         near_duplicate=CONFIG.data.near_duplicate,
     shell:
-        "python workflow/scripts/check_leakage.py --study {wildcards.study} --base {input.base:q}"
+        "python workflow/scripts/check_leakage.py --study {wildcards.study} --trained {input.trained:q}"
         " --datasets {input.datasets:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"

@@ -6,7 +6,7 @@ for name, study in CONFIG.studies.items():
         name:
             f"gradients_{name}"
         input:
-            model=f"{RESULTS}/model.json",
+            model=model_file("main"),
             checkpoints=[checkpoint(study.run, step) for step in STEPS[study.run]],
             datasets=[dataset(d) for d in panel(name)],
             leakage=f"{RESULTS}/data/leakage/{name}.parquet",
@@ -23,7 +23,7 @@ for name, study in CONFIG.studies.items():
         params:
             panel=name,
             settings=settings(CONFIG.gradients),
-            run=settings(CONFIG.runs[study.run]),
+            run=settings(CONFIG.run(study.run)),
             model=settings(CONFIG.model),
             work=f"{RESULTS}/work/gradients/{study.run}/{name}",
         shell:

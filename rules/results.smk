@@ -84,12 +84,12 @@ rule write_tables:
             for name in TRIED
             if selecting()
         ],
-        accounts=account_files(),
+        accounts=account_files(derived_datasets()),
         certificates=[
             f"{RESULTS}/gradients/{study.run}/{s}/certificate.json"
             for s, study in CONFIG.studies.items()
         ],
-        checkpoints=[last_checkpoint(run) for run in CONFIG.runs],
+        checkpoints=[last_checkpoint(run) for run in swift_runs()],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"

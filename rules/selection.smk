@@ -1,4 +1,4 @@
-# What the base model can and cannot answer: candidates' queries, as they are and revised.
+# What the base model can and cannot answer: its responses to candidates' queries, as they are and revised, tell negatives from positives.
 
 
 rule revise_queries:
@@ -18,49 +18,9 @@ rule revise_queries:
         " --clarifications {input.clarifications:q} --output {output:q} 2> {log:q}"
 
 
-rule respond:
-    input:
-        model=f"{RESULTS}/model.json",
-        checkpoint=lambda w: last_checkpoint(w.run),
-        dataset=f"{RESULTS}/data/{{tried}}.parquet",
-    output:
-        f"{RESULTS}/responses/{{run}}/{{tried}}.parquet",
-    log:
-        f"{RESULTS}/logs/respond/{{run}}/{{tried}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/respond/{{run}}/{{tried}}.tsv"
-    conda:
-        "../envs/swift_study.yaml"
-    threads: workflow.cores
-    params:
-        settings=settings(CONFIG.selection),
-        model=settings(CONFIG.model),
-        lora=lambda w: CONFIG.runs[w.run].lora.model_dump_json(),
-    shell:
-        "python workflow/scripts/respond.py --settings {params.settings:q} --threads {threads}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
-        " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"
-
-
-rule judge:
-    input:
-        dataset=f"{RESULTS}/data/{{tried}}.parquet",
-        responses=f"{RESULTS}/responses/{{run}}/{{tried}}.parquet",
-    output:
-        f"{RESULTS}/judgements/{{run}}/{{tried}}/key_points.parquet",
-    log:
-        f"{RESULTS}/logs/judge/{{run}}/{{tried}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/judge/{{run}}/{{tried}}.tsv"
-    conda:
-        "../envs/swift_study.yaml"
-    shell:
-        "python workflow/scripts/judge.py --dataset {input.dataset:q} --responses {input.responses:q} --output {output:q} 2> {log:q}"
-
-
 rule select_examples:
     input:
-        model=f"{RESULTS}/model.json",
+        model=model_file("main"),
         datasets=[dataset(name) for name in [*TRIED, "candidates.clarify"]],
         responses=[f"{RESULTS}/responses/base/{name}.parquet" for name in TRIED],
         judgements=[

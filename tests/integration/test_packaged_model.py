@@ -9,7 +9,7 @@ import torch
 import yaml
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN, Lora, Model
+from swift_study.config import HANDWRITTEN, Lora, Model, Responses
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.gradients import autograd_gradients, panel_gradients, reference_gram
@@ -120,8 +120,8 @@ def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.n
 def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.Module) -> None:
     tokenizer = load_tokenizer(packaged, Model())
     queries = [example(q, "x") for q in ("What is the capital of France?", "Name a colour.", "Count from one to three, in words.")]
-    alone = respond(adapted, tokenizer, queries, 8, 1)
-    batched = respond(adapted, tokenizer, queries, 8, 3)
+    alone = respond(adapted, tokenizer, queries, Responses(max_new_tokens=8, batch_size=1))
+    batched = respond(adapted, tokenizer, queries, Responses(max_new_tokens=8, batch_size=3))
     assert alone == batched
     assert all(r.response for r in alone)
 

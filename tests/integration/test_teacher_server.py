@@ -1,13 +1,5 @@
 """The client for chat servers, against a real one: `transformers serve` with the packaged model, on the CPU."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +7,7 @@ import pytest
 from swift_study.endpoint import Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
-from swift_study.models import packaged_model
 
-ROOT = Path(__file__).resolve().parents[2]
-READY_S = 120
 PROMPTS = [
     [Message(role="user", content="What is 2 + 2?")],
     [Message(role="user", content="What is the capital of France?")],
@@ -26,40 +15,9 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointSettings]:
-    model = str(packaged_model(ROOT / ".cache").resolve())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    log = tmp_path_factory.mktemp("teacher") / "server.log"
-    # The model is named by its folder, and a request must name it in just the same way.
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", model]
-    command += ["--host", "127.0.0.1", "--port", port, "--device", "cpu"]
-    with log.open("wb") as stream:
-        server = subprocess.Popen(command, stdout=stream, stderr=stream, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    try:
-        wait_until_ready(server, f"http://127.0.0.1:{port}/health", log)
-        yield EndpointSettings(base_url=f"http://127.0.0.1:{port}/v1", model=model, max_tokens=32, attempts=2, backoff_s=0.1)
-    finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def wait_until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    until = time.monotonic() + READY_S
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            with opener.open(url, timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"the server did not come up (exit code {server.poll()}):\n{log.read_text(errors='replace')[-3000:]}")
+@pytest.fixture
+def teacher(served_model: EndpointSettings) -> EndpointSettings:
+    return served_model
 
 
 def test_replies_come_from_the_model_once_and_then_from_the_cache(teacher: EndpointSettings, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,33 +14,37 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import ROOT
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from swift_study.config import Lora, Model, Run
+from swift_study.config import Lora, Model, Part, Run
 from swift_study.examples import Example, Message
-from swift_study.models import load_tokenizer
-from swift_study.schedule import mixed
+from swift_study.models import load_model, load_tokenizer
+from swift_study.schedule import make_schedule
 from swift_study.tables import SCHEDULE, write_examples, write_table
-from swift_study.tokens import tokenize
+from swift_study.tokens import collate, sum_losses, tokenize
 from swift_study.trainer import learning_rate
 from swift_study.work import work_folder
 
 STEPS = (2, 4, 6, 8)
 
 
-def some_examples() -> list[Example]:
+FULL = {"method": "full", "learning_rate": 1e-4, "checkpoint_every": None, "resume_every": 2}
+
+
+def some_examples(n: int = 16, word: str = "") -> list[Example]:
     return [
         Example(
             task="counting",
             messages=[
-                Message(role="user", content=f"Say the number {i}."),
+                Message(role="user", content=f"Say the number {i}{word}."),
                 Message(role="assistant", content=f"{i} " * (1 + i % 5)),
             ],
         )
-        for i in range(16)
+        for i in range(n)
     ]
 
 
-def command(folder: Path, model: Path, **changes: object) -> list[str]:
+def command(folder: Path, model: Path, start: Path | None = None, settings: Model | None = None, **changes: object) -> list[str]:
     """The command line of the training rule for a small run in ``folder``."""
     run = Run(
         epochs=2,
@@ -53,25 +58,46 @@ def command(folder: Path, model: Path, **changes: object) -> list[str]:
     ).model_copy(update=changes)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.json").write_text(json.dumps({"name": "tiny", "folder": str(model), "weights": "x"}))
-    write_examples(folder / "base.parquet", some_examples())
-    schedule = mixed(some_examples(), "base", run.epochs, run.batch_size, run.seed)
-    write_table(folder / "schedule.parquet", schedule, SCHEDULE)
+    datasets = {"base": some_examples(), "base.cot": some_examples(9, " and why")}
+    used = {name: datasets[name] for phase in run.schedule for name in phase}
+    for name, examples in used.items():
+        write_examples(folder / f"{name}.parquet", examples)
+    write_table(folder / "schedule.parquet", make_schedule(run, used), SCHEDULE)
+    steps = STEPS if run.checkpoint_every else ("last",)
     return [
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", str(run.processes),
         str(ROOT / "workflow" / "scripts" / "train.py"),
         "--name", "base", "--settings", run.model_dump_json(), "--threads", "2",
-        "--model", str(folder / "model.json"), "--model-settings", Model().model_dump_json(),
-        "--dataset", str(folder / "base.parquet"), "--schedule", str(folder / "schedule.parquet"),
-        "--work", str(folder / "work"), "--history", str(folder / "history.parquet"),
-        "--checkpoints", *(str(folder / f"checkpoint-{step}") for step in STEPS),
+        "--model", str(folder / "model.json"), "--model-settings", (settings or Model()).model_dump_json(),
+        *(["--start-from", str(start)] if start else []),
+        "--datasets", *(str(folder / f"{name}.parquet") for name in used), "--schedule", str(folder / "schedule.parquet"),
+        "--deepspeed", str(ROOT / "deepspeed" / f"zero-{run.zero_stage}.json"),
+        "--work", str(folder / "work"), "--history", str(folder / "history.parquet"), "--consumed", str(folder / "consumed.parquet"),
+        "--checkpoints", *(str(folder / f"checkpoint-{step}") for step in steps),
     ]  # fmt: skip
 
 
-def train(folder: Path, model: Path, **changes: object) -> dict[str, torch.Tensor]:
+def train(
+    folder: Path, model: Path, start: Path | None = None, settings: Model | None = None, **changes: object
+) -> dict[str, torch.Tensor]:
     """Train to the end and return the last checkpoint's weights."""
-    done = subprocess.run(command(folder, model, **changes), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(folder, model, start, settings, **changes), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    return load_file(folder / "checkpoint-8" / "adapter_model.safetensors")
+    return weights_of(folder)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = max(folder.glob("checkpoint-*"), key=lambda c: (c.name == "checkpoint-last", c.name))
+    return load_file(next(checkpoint.glob("*model.safetensors")))
+
+
+def fails(*arguments: object, **changes: object) -> str:
+    """What a training that fails says to people: a sentence, no traceback."""
+    done = subprocess.run(command(*arguments, **changes), capture_output=True, text=True, check=False)  # type: ignore[arg-type]
+    assert done.returncode != 0
+    assert "ERROR in train" in done.stdout, done.stdout + done.stderr[-3000:]
+    assert "Traceback" not in done.stdout
+    return done.stdout
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -113,31 +139,216 @@ def test_tokens_of_every_step_are_those_of_the_schedule(uninterrupted: Path, tin
     assert pl.read_parquet(uninterrupted / "history.parquet")["tokens"].to_list() == expected
 
 
-def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path, tiny_model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def kill_half_way(line: list[str], folder: Path) -> None:
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("work/*/state/latest")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(folder.glob("work/*/state/latest")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     kill(process)
-    assert not (tmp_path / "history.parquet").exists(), "the run ended before it could be killed"
+    assert not (folder / "history.parquet").exists(), "the run ended before it could be killed"
+
+
+def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kill_half_way(command(tmp_path, tiny_model), tmp_path)
     done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=True)
     assert "resuming after step" in done.stdout
     for step in STEPS:
         name = Path(f"checkpoint-{step}") / "adapter_model.safetensors"
         assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
-    assert (tmp_path / "history.parquet").read_bytes() == (uninterrupted / "history.parquet").read_bytes()
+    for table in ("history.parquet", "consumed.parquet"):
+        assert (tmp_path / table).read_bytes() == (uninterrupted / table).read_bytes()
 
 
 @pytest.mark.parametrize(("zero_stage", "processes"), [(0, 2), (2, 1), (2, 2), (3, 2)])
 def test_stages_and_processes_agree(uninterrupted: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int) -> None:
     reference = load_file(uninterrupted / "checkpoint-8" / "adapter_model.safetensors")
     weights = train(tmp_path, tiny_model, zero_stage=zero_stage, processes=processes)
+    agree(tmp_path, weights, uninterrupted, reference)
+
+
+def agree(folder: Path, weights: dict[str, torch.Tensor], other: Path, reference: dict[str, torch.Tensor]) -> None:
+    """Weights to 2e-6, losses to 1e-5, gradient norms to 1e-4 of themselves; tokens and examples of every step exactly."""
     assert weights.keys() == reference.keys()
     for name, weight in weights.items():
-        assert torch.allclose(weight, reference[name], rtol=0, atol=2e-6), name
-    ours, theirs = (pl.read_parquet(f / "history.parquet") for f in (tmp_path, uninterrupted))
+        assert torch.allclose(weight, reference[name], rtol=0, atol=2e-6), (name, float((weight - reference[name]).abs().max()))
+    ours, theirs = (pl.read_parquet(f / "history.parquet") for f in (folder, other))
     assert (ours["loss"] - theirs["loss"]).abs().max() < 1e-5
+    assert (ours["grad_norm"] / theirs["grad_norm"] - 1).abs().max() < 1e-4
     assert ours["tokens"].to_list() == theirs["tokens"].to_list()
+    ate, had = (sorted(pl.read_parquet(f / "consumed.parquet").select("step", "example_id").rows()) for f in (folder, other))
+    assert ate == had
+
+
+# ---- all parameters ----
+
+
+@pytest.fixture(scope="module")
+def full(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all parameters on a mixture whose epochs end in a smaller batch: 16 + 9 examples in batches of 4."""
+    folder = tmp_path_factory.mktemp("full")
+    train(folder, tiny_model, **FULL, schedule=MIXTURE, export_second_moments=True)
+    return folder
+
+
+MIXTURE = [{"base": Part(), "base.cot": Part()}]
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "processes", "more"),
+    [
+        (0, 2, {}),
+        (1, 2, {}),
+        (2, 1, {}),
+        (2, 2, {}),
+        (3, 1, {}),
+        (3, 2, {}),
+        (2, 2, {"offload": "optimizer"}),
+        (3, 2, {"offload": "parameters"}),
+        (0, 1, {"activation_checkpointing": True}),
+    ],
+)
+def test_full_runs_agree_for_any_stage_and_number_of_processes(
+    full: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int, more: dict[str, object]
+) -> None:
+    settings = FULL | {"schedule": MIXTURE, "export_second_moments": True, "zero_stage": zero_stage, "processes": processes} | more
+    weights = train(tmp_path, tiny_model, **settings)
+    agree(tmp_path, weights, full, weights_of(full))
+    ours, theirs = (load_file(f / "checkpoint-last" / "exp_avg_sq.safetensors") for f in (tmp_path, full))
+    assert ours.keys() == theirs.keys() == weights.keys()
+    for name, moment in ours.items():
+        assert moment.dtype == torch.float32
+        assert torch.allclose(moment, theirs[name], rtol=1e-3, atol=1e-10), name
+
+
+def test_a_full_run_trains_every_weight_and_is_a_model_again(full: Path, tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    before, after = load_file(tiny_model / "model.safetensors"), weights_of(full)
+    assert before.keys() == after.keys()
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    model = AutoModelForCausalLM.from_pretrained(full / "checkpoint-last")
+    assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)  # tied, and saved once
+    assert not list((full / "checkpoint-last").glob("*.bin"))
+
+
+def test_a_full_run_is_the_one_that_plain_torch_makes(full: Path, tiny_model: Path) -> None:
+    """AdamW by torch alone, batch by batch of the schedule, without DeepSpeed."""
+    run = Run.model_validate(json.loads((full / "checkpoint-last" / "run.json").read_text())["settings"])
+    model = load_model(tiny_model, Model()).requires_grad_(True)
+    tokenizer = load_tokenizer(tiny_model, Model())
+    tokens = {e.example_id: tokenize(e, tokenizer, 512) for e in [*some_examples(), *some_examples(9, " and why")]}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, betas=run.betas, eps=run.epsilon, weight_decay=0)
+    schedule = pl.read_parquet(full / "schedule.parquet")
+    steps = schedule["step"].n_unique()
+    for step in range(1, steps + 1):
+        batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
+        loss = sum_losses(model, collate(batch, tokenizer.pad_token_id)).sum() / sum(t.n_completion for t in batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        optimizer.param_groups[0]["lr"] = learning_rate(run, step, steps)
+        optimizer.step()
+    for name, weight in weights_of(full).items():
+        assert torch.allclose(weight, model.state_dict()[name], rtol=0, atol=2e-6), name
+
+
+def test_each_process_consumes_its_share_of_the_schedule(full: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Reads back what each of two processes worked on."""
+    train(tmp_path, tiny_model, **FULL, schedule=MIXTURE, processes=2, zero_stage=2)
+    consumed, schedule = pl.read_parquet(tmp_path / "consumed.parquet"), pl.read_parquet(tmp_path / "schedule.parquet")
+    assert schedule.group_by("step").len().sort("step")["len"].to_list() == [4, 4, 4, 4, 4, 4, 1] * 2
+    for step, used in schedule.group_by("step"):
+        eaten = consumed.filter(pl.col("step") == step[0])
+        assert sorted(eaten["example_id"]) == sorted(used["example_id"])
+        shares = [eaten.filter(pl.col("process") == rank)["example_id"].to_list() for rank in (0, 1)]
+        assert abs(len(shares[0]) - len(shares[1])) <= 1
+        assert max(eaten.group_by("process", "micro_batch").len()["len"]) <= 2
+
+
+def test_a_killed_full_run_resumes_and_ends_in_the_same_bytes(full: Path, tiny_model: Path, tmp_path: Path) -> None:
+    settings = FULL | {"schedule": MIXTURE, "export_second_moments": True}
+    kill_half_way(command(tmp_path, tiny_model, **settings), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **settings), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    for name in ("checkpoint-last/model.safetensors", "checkpoint-last/exp_avg_sq.safetensors", "history.parquet", "consumed.parquet"):
+        assert (tmp_path / name).read_bytes() == (full / name).read_bytes(), name
+
+
+def test_a_run_starts_from_another_runs_checkpoint(full: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """With a learning rate of nearly nothing the start's weights are what is left; the first loss is that of the start."""
+    still = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "warmup_steps": 0, "epochs": 1}
+    weights = train(tmp_path / "full", tiny_model, full / "checkpoint-last", **FULL | still)
+    assert all(torch.equal(weight, weights_of(full)[name]) for name, weight in weights.items())
+    about = json.loads((tmp_path / "full" / "checkpoint-last" / "run.json").read_text())
+    assert about["start"]["weights"] not in ("x", None)
+    adapter = train(tmp_path / "lora", tiny_model, uninterrupted / "checkpoint-8", **still | {"checkpoint_every": None})
+    reference = load_file(uninterrupted / "checkpoint-8" / "adapter_model.safetensors")
+    assert all(torch.equal(weight, reference[name]) for name, weight in adapter.items())
+
+
+def test_bfloat16_keeps_float32_masters(tiny_model: Path, tmp_path: Path) -> None:
+    """Steps far below bfloat16's resolution add up in the masters; saved are bfloat16 weights."""
+    settings = FULL | {"dtype": "bfloat16", "zero_stage": 2, "learning_rate": 3e-4, "epochs": 6}
+    weights = train(tmp_path, tiny_model, **settings)
+    assert {w.dtype for w in weights.values()} == {torch.bfloat16}
+    history = pl.read_parquet(tmp_path / "history.parquet")
+    assert history["loss"][-4:].mean() < history["loss"][:4].mean()
+
+
+def test_loss_on_all_tokens_counts_the_prompts_as_well(tiny_model: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_model, **FULL, loss_on="all", epochs=1)
+    tokenizer = load_tokenizer(tiny_model, Model())
+    lengths = {e.example_id: len(tokenize(e, tokenizer, 512).ids) - 1 for e in some_examples()}
+    schedule = pl.read_parquet(tmp_path / "schedule.parquet")
+    expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 5)]
+    assert pl.read_parquet(tmp_path / "history.parquet")["tokens"].to_list() == expected
+
+
+def test_a_checkpoint_of_another_model_is_a_sentence(full: Path, tiny_model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(full / "checkpoint-last", other)
+    for key, value in (("architectures", ["GPTNeoXForCausalLM"]), ("vocab_size", 7)):
+        config = json.loads((full / "checkpoint-last" / "config.json").read_text()) | {key: value}
+        (other / "config.json").write_text(json.dumps(config))
+        assert f"{other} is a checkpoint of another model: its {key} is" in fails(tmp_path / key, tiny_model, other, **FULL)
+
+
+def test_a_tokenizer_of_another_vocabulary_is_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(tiny_model, small)
+    config = LlamaConfig.from_pretrained(tiny_model, vocab_size=100)
+    LlamaForCausalLM(config).save_pretrained(small)
+    assert "the model's vocabulary has 100 tokens" in fails(tmp_path / "run", small, **FULL)
+
+
+def test_a_cut_short_start_is_a_sentence(full: Path, tiny_model: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(full / "checkpoint-last", cut)
+    weights = cut / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert f"{cut}: the model could not be loaded" in fails(tmp_path / "run", tiny_model, cut, **FULL)
+
+
+def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    """The last step holds an example of 200,000 tokens: their logits alone are 39 GB, more than the machine has."""
+    parts = {"schedule": [{"base": Part()}, {"base.cot": Part()}], "epochs": 1}
+    line = command(tmp_path, tiny_model, settings=Model(max_length=10**6), **FULL | parts)
+    monster = [Example(task="t", messages=[Message(role="user", content="?"), Message(role="assistant", content="1 " * 100_000)])]
+    write_examples(tmp_path / "base.cot.parquet", monster)
+    datasets = {"base": some_examples(), "base.cot": monster}
+    write_table(tmp_path / "schedule.parquet", make_schedule(Run(**FULL | parts, batch_size=4, micro_batch_size=2), datasets), SCHEDULE)
+    for expected in ("step 4/5", "resuming after step 4 of 5"):
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "Memory ran out" in done.stdout, done.stdout + done.stderr[-2000:]
+        assert "micro_batch_size (2;" in done.stdout
+        assert "Traceback" not in done.stdout
+        assert expected in done.stdout or expected == "step 4/5"
+
+
+# ---- what goes wrong ----
 
 
 def test_publishing_that_fails_loses_nothing(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -160,12 +371,12 @@ def test_a_second_job_does_not_tread_on_a_worker_that_outlived_the_first(tiny_mo
     assert f"pid {os.getpid()}" in done.stdout
 
 
-def test_a_diverging_run_is_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
-    done = subprocess.run(command(tmp_path, tiny_model, learning_rate=1e30, clip_norm=0.0), capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "training has diverged" in done.stdout
-    assert "learning_rate" in done.stdout
-    assert "Traceback" not in done.stdout
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_a_diverging_run_is_a_sentence(tiny_model: Path, tmp_path: Path, method: str, zero_stage: int) -> None:
+    said = fails(tmp_path, tiny_model, learning_rate=1e30, clip_norm=0.0, method=method, zero_stage=zero_stage)
+    assert "training has diverged" in said
+    assert "learning_rate" in said
 
 
 def test_learning_rate_warms_up_and_decays_to_the_floor() -> None:
@@ -176,3 +387,8 @@ def test_learning_rate_warms_up_and_decays_to_the_floor() -> None:
     assert rates[-1] == 1e-7
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[604] == pytest.approx((1e-5 + 1e-7) / 2, rel=1e-2)
+
+
+def test_learning_rate_stays_where_it_is_constant() -> None:
+    run = Run(learning_rate=1e-6, decay="constant", warmup_steps=0)
+    assert {learning_rate(run, step, 30) for step in range(1, 31)} == {1e-6}

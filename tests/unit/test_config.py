@@ -12,7 +12,8 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from swift_study.config import Config, FileSource, GeneratorSource, default_yaml, load, schema_json
+from swift_study.config import Config, FileSource, GeneratorSource, Part, default_yaml, load, schema_json, training
+from swift_study.endpoint import JudgeSettings
 from swift_study.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,13 @@ def merged(*overlays: Path) -> dict[str, Any]:
     for overlay in overlays:
         update_config(values, load_configfile(overlay))
     return values
+
+
+def changed(values: dict[str, Any]) -> Config:
+    """The default configuration with these values laid over it."""
+    config = merged()
+    update_config(config, values)
+    return load(config)
 
 
 def problems(values: dict[str, Any]) -> str:
@@ -64,13 +72,20 @@ def test_schema_is_written_from_the_models() -> None:
 def test_config_yaml_holds_every_key_with_its_default() -> None:
     values = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
     assert load(values) == load({}) == Config()
-    # Not only the same after validation: the same keys, values and types, so that no default is left unsaid.
-    assert values == json.loads(Config().model_dump_json())
+    # Not only the same after validation: the same keys, values and types, so that no default is left unsaid; a run that is like
+    # another says only what it does not take from that.
+    everything = json.loads(Config().model_dump_json())
+    for name, run in Config().runs.items():
+        if run.like:
+            own = json.loads(run.model_dump_json(include=run.model_fields_set))
+            schedule = [{d: p.model_dump(exclude_defaults=True) for d, p in phase.items()} for phase in run.schedule]
+            everything["runs"][name] = own | ({"schedule": schedule} if "schedule" in own else {})
+    assert values == everything
     assert load(load_configfile(DEFAULTS)) == Config()
 
 
 def test_every_key_of_config_yaml_is_commented_where_it_first_appears() -> None:
-    named_by_the_user = re.compile(r"  \w+:$")  # a strategy, run or study
+    named_by_the_user = re.compile(r" +[\w+→-]+:$")  # a strategy, run, study, table or prediction
     lines = DEFAULTS.read_text(encoding="utf-8").splitlines()
     section, explained, keys = "", set(), 0
     for above, line in itertools.pairwise(lines):
@@ -78,7 +93,7 @@ def test_every_key_of_config_yaml_is_commented_where_it_first_appears() -> None:
         if match is None:
             continue
         section = match[2] if not match[1] else section
-        if section in ("strategies", "runs", "studies") and named_by_the_user.fullmatch(line):
+        if section in ("strategies", "runs", "studies", "validation") and named_by_the_user.fullmatch(line):
             continue
         keys += 1
         comment = re.fullmatch(rf"{match[1]}# (.+)", above)
@@ -95,11 +110,15 @@ def test_every_key_has_a_meaning_in_the_schema() -> None:
 
 
 def test_the_keys_of_a_teacher_stand_in_config_yaml_as_comments() -> None:
-    commented = [line[2:] for line in default_yaml().splitlines() if re.match(r"# (teacher:|  )", line)]
-    teacher = yaml.safe_load("\n".join(commented))
-    values = merged() | teacher
-    assert load(values).teacher is not None
-    assert set(teacher["teacher"]) == set(schema_of("EndpointSettings")["properties"])
+    commented = [line[2:] for line in default_yaml().splitlines() if re.match(r"# (teacher:|judge:|  )", line)]
+    endpoints = yaml.safe_load("\n".join(commented))
+    config = load(merged() | endpoints)
+    assert config.teacher is not None
+    assert config.judge == JudgeSettings()
+    assert config.judge.model == "gpt-4o-2024-08-06"
+    assert config.judge.temperature == 0
+    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
+        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
 
 
 def schema_of(model: str) -> dict[str, Any]:
@@ -257,16 +276,12 @@ def test_all_mistakes_are_told_at_once() -> None:
     ("values", "sentence"),
     [
         (
-            {"data": {"base": {"examples": 30}}, "runs": {"base": RUN}},
-            "runs.base.batch_size 8 does not divide data.base.examples 30",
-        ),
-        (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"processes": 3}}},
             "runs.base.batch_size 8 is not a multiple of processes × micro_batch_size = 3 × 4",
         ),
         (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"checkpoint_every": 5}}},
-            "runs.base.checkpoint_every 5 does not divide the 8 steps of the run (32 examples × 2 epochs /",
+            "runs.base.checkpoint_every 5 does not divide the 8 steps of the run (2 epochs in batches of 8)",
         ),
         (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
@@ -274,7 +289,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         (
             {"studies": {"mine": STUDY | {"run": "bsae"}}},
-            "studies.mine.run: there is no run 'bsae'; known: base",
+            "studies.mine.run: there is no run 'bsae'",
         ),
         (
             {"studies": {"mine": STUDY | {"targets": {"T": "panel.similr"}}}},
@@ -301,6 +316,35 @@ def test_all_mistakes_are_told_at_once() -> None:
             "study name 'Mine!': use lower-case letters, digits and _, beginning with a letter",
         ),
         (
+            {"runs": {"full_base": {"start": "full_bsae"}}},
+            "runs.full_base.start: there is no run 'full_bsae' (did you mean 'full_base'?)",
+        ),
+        ({"runs": {"full_base": {"like": "bsae"}}}, "there is no run 'bsae' (did you mean 'base'?)"),
+        ({"runs": {"base": {"like": "full_base"}}}, "the run is like itself in the end"),
+        ({"runs": {"full_base": {"start": "in_pos"}}}, "the run starts from itself in the end"),
+        ({"runs": {"full_base": {"start": "base"}}}, "a run starts from one of the same method"),
+        ({"runs": {"mix_cot": {"schedule": [{"base.cto": {}}]}}}, "runs.mix_cot.schedule: unknown dataset 'base.cto'"),
+        ({"runs": {"mix_cot": {"schedule": [{"base": {}}, {}]}}}, "runs.mix_cot.schedule: a phase is empty"),
+        ({"runs": {"mix_cot": {"checkpoint_every": 5, "schedule": [{"base.cot": {}}]}}}, "how many steps the run has is known before only"),
+        ({"runs": {"full_base": {"offload": "optimizer"}}}, "runs.full_base.offload: optimizer needs zero_stage 1, 2 or 3"),
+        ({"runs": {"full_base": {"offload": "parameters", "zero_stage": 2}}}, "runs.full_base.offload: parameters needs zero_stage 3"),
+        ({"runs": {"full_base": {"dtype": "bfloat16"}}}, "runs.full_base: all parameters in bfloat16 need zero_stage 1, 2 or 3"),
+        ({"studies": {"mine": STUDY | {"run": "full_base"}}}, "studies.mine.run: a swift study needs the checkpoints of a LoRA run"),
+        ({"validation": {"models": ["13b"]}}, "validation.models: there is no model '13b'"),
+        ({"validation": {"seeds": [17, 17]}}, "validation.seeds and validation.models must not name anything twice"),
+        ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),
+        ({"validation": {"scorer": "judge"}}, "validation.scorer is 'judge', but no `judge` is configured"),
+        ({"validation": {"tables": {"table1": {"runs": {"Base": "fullbase"}}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
+        ({"validation": {"tables": {"table1": {"control": "→ D"}}}}, "the control '→ D' is not one of the rows"),
+        ({"validation": {"tables": {"all": {}}}}, "`validation.tables.all.question` is missing"),
+        ({"studies": {"all": STUDY}}, "study name 'all' is that of a target of the workflow"),
+        (
+            {"validation": {"predictions": {"CoT": {"measured": {"in-task": "→ D"}}}}},
+            "validation.predictions.CoT.measured.in-task: there must be one table of this context, with the row '→ D'",
+        ),
+        ({"validation": {"predictions": {"CoT": {"probes": "Cot"}}}}, "validation.predictions.CoT: study 'cot' has the probe sets"),
+        ({"models": {"s1": {}}}, "model name 's1': use lower-case letters, digits and _"),
+        (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
             "strategies.cot.by is 'teacher', but no `teacher` is configured",
         ),
@@ -316,17 +360,55 @@ def test_all_mistakes_are_told_at_once() -> None:
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_parts_that_do_not_agree_are_refused(values: dict[str, Any], sentence: str) -> None:
-    studies = dict.fromkeys(Config().studies) | values.get("studies", {"good": STUDY})
-    assert sentence in problems(merged() | values | {"studies": studies})
+    config = merged()
+    update_config(config, values)
+    assert sentence in problems(config)
 
 
 def test_same_without_the_mistakes_is_accepted() -> None:
     """The overlays above are refused for their mistake and for nothing else."""
-    config = load({"data": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}})
-    assert config.steps("base") == [4, 8]
+    small = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
+    assert changed(small).steps("base") == [4, 8]
+    assert changed(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
-    load({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
-    load({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
+    changed({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
+    changed({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
+    changed({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
+
+
+def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
+    config = changed({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
+    assert {config.run(name).clip_norm for name in config.runs} == {0.5}
+    assert {name for name in config.runs if config.run(name).epochs == 7} == {"in_pos", "in_cot", "in_clarify", "in_evaluate"}
+    assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base"}
+    assert config.run("mix_all").method == "full"
+    assert config.run("mix_all").lora == config.run("base").lora
+
+
+def test_trainings_on_several_models_and_seeds_have_names_of_their_own() -> None:
+    config = changed({"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}})
+    assert training("in_cot", "main", 3) == "in_cot.s3"
+    assert training("in_cot", "big", 3) == "in_cot.big.s3"
+    run = config.run("in_cot.big.s3")
+    assert (run.seed, run.start) == (3, "full_base.big.s3")
+    assert config.ancestry("in_cot.big.s3") == ["full_base.big.s3", "in_cot.big.s3"]
+    assert (config.model_of("in_cot.big.s3").name, config.model_of("in_cot.big.s3").max_length) == ("some/model", 99)
+    assert config.model_of("in_cot.s3") == config.model
+    assert config.run("in_cot").seed == config.run("base").seed
+
+
+def test_rows_take_a_part_of_the_validation() -> None:
+    config = changed({"validation": {"rows": ["→ D_cot", "Base→Clarify"]}})
+    taken = config.validation.taken(config.studies)
+    assert {name: list(t.runs) for name, t in taken.tables.items()} == {
+        "table1": ["Base", "→ D_pos", "→ D_cot"],
+        "table2": ["Base", "Base→Clarify"],
+    }
+    assert {name: dict(p.measured) for name, p in taken.predictions.items()} == {"CoT": {"in-task": "→ D_cot"}}
+    assert taken.predictions["CoT"].proxy == {"in-task": "proxy_in_cot"}
+    assert taken.proxy_control == {"in-task": "proxy_in_plain"}
+    assert config.validation.taken({"clarify": 1, "evaluate": 1}).predictions == {}
+    assert changed({}).validation.taken(Config().studies) == Config().validation
 
 
 def test_null_removes_a_study() -> None:
@@ -337,8 +419,8 @@ def test_null_removes_a_study() -> None:
 
 def test_step_0_is_added_where_it_is_asked_for() -> None:
     values = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}}
-    assert load(values).gradient_steps("base") == [4, 8]
-    assert load(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
+    assert changed(values).gradient_steps("base") == [4, 8]
+    assert changed(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
 
 
 # ---- scales and studies ----
@@ -357,6 +439,34 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
     assert config.selection.positive_response == "model"
     assert config.selection.tasks == 10
     assert config.statistics.after_step == 150
+
+
+@pytest.mark.parametrize("scale", ["7b", "13b"])
+def test_scales_have_the_papers_validation(scale: str) -> None:
+    """SPEC §4, regime B, and ambiguities 13 to 15."""
+    config = load(merged(ROOT / "scales" / f"{scale}.yaml"))
+    assert len(config.validation.seeds) >= 3
+    assert config.judge is not None
+    assert (config.judge.model, config.judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
+    for name in config.validation.tables["table1"].runs.values():
+        run = config.run(name)
+        assert run.method == "full"
+        if name != "full_base":
+            assert (run.start, run.epochs, run.learning_rate, run.decay, run.batch_size) == ("full_base", 3, 1e-6, "constant", 32)
+    for name in config.validation.tables["table2"].runs.values():
+        run = config.run(name)
+        assert (run.start, run.method, run.epochs, run.batch_size, run.warmup_steps) == ("model", "full", 6, 32, 10)
+        assert (run.learning_rate, run.final_learning_rate, run.decay) == (1e-5, 1e-7, "linear")
+        assert all(part == Part() for phase in run.schedule for part in phase.values())
+    assert len(config.validation.tables["table2"].runs) == 9
+    assert [list(phase) for phase in config.run("then_clarify").schedule] == [["base"], ["base.clarify"]]
+
+
+def test_13b_scale_is_7b_but_for_the_model() -> None:
+    seven, thirteen = (yaml.safe_load((ROOT / "scales" / f"{s}.yaml").read_text()) for s in ("7b", "13b"))
+    assert thirteen.pop("results") == seven.pop("results").replace("7b", "13b")
+    assert thirteen["model"].pop("name") == seven["model"].pop("name").replace("7b", "13b")
+    assert seven == thirteen
 
 
 def test_7b_scale_changes_only_what_it_names() -> None:

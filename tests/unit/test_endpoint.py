@@ -7,16 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from servers import Action, Handler, Server, body, break_off, completion, drip, echo_key, hang, reply, serving, status
 
 from swift_study import endpoint
 from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
@@ -27,123 +25,11 @@ CANARY = "sk-canary-0123456789abcdef"
 SCRIPTS = Path(endpoint.__file__).parents[1]
 
 
-class Server(ThreadingHTTPServer):
-    """Each request takes the next of ``actions``; where there is none left, ``default``."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.actions: deque[Action] = deque()
-        self.default: Action = reply("fine")
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: list[str] = []
-        self.in_flight = self.most_in_flight = self.tokens_paid = 0
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    @property
-    def asked(self) -> list[str]:
-        return [body["messages"][-1]["content"] for body in self.bodies]
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # the client went away, as it should
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.bodies.append(body)
-            self.server.keys.append(self.headers["Authorization"])
-            self.server.in_flight += 1
-            self.server.most_in_flight = max(self.server.most_in_flight, self.server.in_flight)
-            action = self.server.actions.popleft() if self.server.actions else self.server.default
-        try:
-            action(self)
-        finally:
-            with self.server.lock:
-                self.server.in_flight -= 1
-
-    def send(self, status: int, text: str, headers: dict[str, str] | None = None, length: int | None = None) -> None:
-        data = text.encode()
-        self.send_response(status)
-        for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-Action = Callable[[Handler], None]
-
-
-def completion(content: str | None, finish: str = "stop", tokens: tuple[int, int] | None = (10, 5), refusal: str | None = None) -> str:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
-    choice = {"index": 0, "finish_reason": finish, "message": message}
-    return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage})
-
-
-def reply(content: str | None, seconds: float = 0.0, **parts: Any) -> Action:
-    def act(handler: Handler) -> None:
-        handler.server.closing.wait(seconds)
-        text = completion(content, **parts)
-        with handler.server.lock:
-            handler.server.tokens_paid += sum(parts.get("tokens", (10, 5)) or (0, 0))
-        handler.send(200, text)
-
-    return act
-
-
-def status(code: int, text: str = '{"error": {"message": "no"}}', **headers: str) -> Action:
-    return lambda handler: handler.send(code, text, {k.replace("_", "-"): v for k, v in headers.items()})
-
-
-def body(text: str, content_type: str = "application/json") -> Action:
-    return lambda handler: handler.send(200, text, {"Content-Type": content_type})
-
-
-def hang(handler: Handler) -> None:
-    handler.server.closing.wait(30)
-
-
-def break_off(handler: Handler) -> None:
-    handler.send(200, completion("fine")[:40], length=500)
-    handler.close_connection = True
-
-
-def drip(handler: Handler) -> None:
-    handler.send(200, "", length=1000)
-    while not handler.server.closing.wait(0.05):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-
-
-def echo_key(handler: Handler) -> None:
-    handler.send(200, completion(f"your header: {handler.headers['Authorization']}"))
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    server = Server()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 def settings(server: Server, **changes: Any) -> EndpointSettings:
@@ -488,6 +374,139 @@ def test_no_more_requests_are_in_flight_than_allowed(server: Server, tmp_path: P
     server.default = reply("fine", seconds=0.05)
     ask(settings(server, concurrency=3), prompts(*"abcdefghijkl"), anything, tmp_path)
     assert server.most_in_flight == 3
+
+
+# ---- what an answer took ----
+
+
+def test_an_answer_says_how_it_ended_and_what_it_cost_whether_or_not_it_is_cached(server: Server, tmp_path: Path) -> None:
+    server.actions.append(reply("bad", tokens=(100, 50)))
+
+    def accept(index: int, text: str) -> str:
+        return text if text != "bad" else nothing(index, text)
+
+    priced = settings(server, usd_per_million_prompt_tokens=1.0, usd_per_million_completion_tokens=2.0)
+    for paid in (True, False):
+        outcomes, account = ask(priced, prompts("a"), accept, tmp_path)
+        assert isinstance(outcomes[0], Answer)
+        assert (outcomes[0].finish_reason, outcomes[0].tokens) == ("stop", 15)
+        assert outcomes[0].cost_usd == pytest.approx(20 / 1e6)  # of the accepted reply
+        assert account.cost_usd == pytest.approx((200 + 20) / 1e6 if paid else 0)
+
+
+def test_a_failure_says_what_all_its_replies_cost(server: Server, tmp_path: Path) -> None:
+    priced = settings(server, reply_attempts=2, usd_per_million_prompt_tokens=1.0)
+    outcomes, _ = ask(priced, prompts("a"), nothing, tmp_path)
+    assert isinstance(outcomes[0], Failure)
+    assert (outcomes[0].tokens, outcomes[0].cost_usd) == (30, pytest.approx(20 / 1e6))
+
+
+@pytest.mark.parametrize(
+    ("content", "finish"), [("The answer is", "length"), ("", "length"), ("", "stop"), (None, "stop"), (" \n", "stop")]
+)
+def test_a_reply_is_taken_as_it_comes_where_that_is_allowed(server: Server, tmp_path: Path, content: str | None, finish: str) -> None:
+    server.default = reply(content, finish=finish)
+    outcomes, account = ask(settings(server), prompts("a"), anything, tmp_path, allow_cut_off=True)
+    assert values(outcomes) == [content or ""]
+    assert isinstance(outcomes[0], Answer)
+    assert outcomes[0].finish_reason == finish
+    assert (account.requests_sent, account.rejected) == (1, 0)
+    # The rule is about the reply, not part of the request: the same cached reply is not accepted without it.
+    outcomes, account = ask(settings(server, reply_attempts=1), prompts("a"), anything, tmp_path)
+    assert (account.requests_sent, account.rejected, account.failures) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("refusal", [reply(None, refusal="no"), reply("x", finish="content_filter")])
+def test_a_refusal_is_never_taken(server: Server, tmp_path: Path, refusal: Action) -> None:
+    server.default = refusal
+    outcomes, _ = ask(settings(server, reply_attempts=1), prompts("a"), anything, tmp_path, allow_cut_off=True)
+    assert isinstance(outcomes[0], Failure)
+
+
+# ---- format and repeat ----
+
+FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"type": "object"}}}
+
+
+def takes_no_format(code: int) -> Action:
+    def act(handler: Handler) -> None:
+        (status(code) if "response_format" in handler.body else reply("fine"))(handler)
+
+    return act
+
+
+def test_without_format_and_repeat_the_keys_of_older_caches_hold(server: Server, tmp_path: Path) -> None:
+    request = endpoint._Request(
+        base_url="http://localhost:1/v1", model="m", messages=[Message(role="user", content="é")], temperature=0.0, max_tokens=9,
+        seed=None, attempt=1,
+    )  # fmt: skip
+    assert request.key == "9ca1ed4f4dcb84777bc06532452e0efbbec256ef"  # as it was before requests had these two
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    (path,) = tmp_path.rglob("*.json")
+    assert set(json.loads(path.read_text())["request"]) == set(endpoint._Request.model_fields) - {"response_format", "repeat"}
+
+
+def test_a_format_is_sent_and_is_part_of_the_key(server: Server, tmp_path: Path) -> None:
+    for _ in range(2):
+        outcomes, account = ask(settings(server), prompts("a", "b"), anything, tmp_path, response_format=FORMAT)
+        assert values(outcomes) == ["fine", "fine"]
+    assert [body["response_format"] for body in server.bodies] == [FORMAT, FORMAT]
+    assert (account.requests_sent, account.replies_from_cache) == (0, 2)
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    assert len(server.bodies) == 3
+    assert "response_format" not in server.bodies[2]
+    ask(settings(server), prompts("a"), anything, tmp_path, response_format={"type": "json_object"})
+    assert len(server.bodies) == 3  # the reply without a format will do: the acceptance rule is the same
+
+
+@pytest.mark.parametrize("code", endpoint.REFUSES_FORMAT)
+def test_a_server_that_does_not_take_a_format_is_asked_without(server: Server, tmp_path: Path, code: int) -> None:
+    server.default = takes_no_format(code)
+    one = settings(server, concurrency=1)
+    outcomes, account = ask(one, prompts("a", "b", "c"), anything, tmp_path, response_format=FORMAT)
+    assert values(outcomes) == ["fine"] * 3
+    assert ["response_format" in body for body in server.bodies] == [True, False, False, False]  # once is enough
+    assert (account.requests_sent, account.retries, account.rejected) == (4, 0, 0)
+    # The replies are kept under the requests that were sent, and both forms are looked up.
+    again, account = ask(one, prompts("a", "b", "c"), anything, tmp_path, response_format=FORMAT)
+    assert again == outcomes
+    assert (account.requests_sent, account.replies_from_cache, len(server.bodies)) == (0, 3, 4)
+    _, account = ask(one, prompts("a"), anything, tmp_path)
+    assert account.requests_sent == 0
+
+
+def test_a_prompt_that_is_refused_with_and_without_a_format_says_nothing_about_the_format(server: Server, tmp_path: Path) -> None:
+    def act(handler: Handler) -> None:
+        (status(400) if handler.body["messages"][-1]["content"] == "b" else reply("fine"))(handler)
+
+    server.default = act
+    outcomes, _ = ask(settings(server, concurrency=1), prompts(*"abc"), anything, tmp_path, response_format=FORMAT)
+    assert [type(o) for o in outcomes] == [Answer, Failure, Answer]
+    assert all("response_format" in body for body in server.bodies)
+
+
+@pytest.mark.parametrize("code", [400, 404, 422])
+def test_a_server_that_refuses_either_form_is_a_sentence(server: Server, tmp_path: Path, code: int) -> None:
+    server.default = status(code, "no such model")
+    with pytest.raises(UserError, match=rf"status {code} \(no such model\).*`judge.model`"):
+        ask(settings(server, concurrency=1), prompts("a"), anything, tmp_path, name="judge", response_format=FORMAT)
+    assert len(server.bodies) == 2
+
+
+def test_replies_in_either_form_count_for_the_budget(server: Server, tmp_path: Path) -> None:
+    server.default = takes_no_format(422)
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20}
+    ask(settings(server, **paid), prompts("a"), anything, tmp_path, response_format=FORMAT)
+    with pytest.raises(UserError, match=r"15\.000000 of 200 USD are spent \(15\.000000 of it by earlier runs\)"):
+        ask(settings(server, budget_usd=200, **paid), prompts("a", "b"), anything, tmp_path, response_format=FORMAT)
+
+
+def test_a_repeat_is_asked_anew_and_kept_apart(server: Server, tmp_path: Path) -> None:
+    server.actions.extend([reply("first"), reply("second")])
+    said = [values(ask(settings(server), prompts("a"), anything, tmp_path, repeat=n)[0])[0] for n in (0, 1, 0, 1)]
+    assert said == ["first", "second", "first", "second"]
+    assert len(server.bodies) == 2
+    assert server.bodies[0] == server.bodies[1]  # the server is told nothing of it
 
 
 # ---- budget ----

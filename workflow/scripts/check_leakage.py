@@ -1,4 +1,4 @@
-"""Stop if a probe or target of a study, or a near-duplicate of one, is in the data that its run is trained on."""
+"""Stop if a probe or target of a study, an evaluation query, or a near-duplicate of one, is in what its runs are trained on."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -12,23 +12,25 @@ from swift_study.tables import LEAKAGE, read_examples, write_table
 
 
 def main(a: Namespace) -> None:
-    base = read_examples(Path(a.base))
+    trained = [e for path in a.trained for e in read_examples(Path(path))]
     rows = []
     for path in map(Path, a.datasets):
         probes = read_examples(path)
-        leaks = find_leaks(probes, base, a.near_duplicate)
+        leaks = find_leaks(probes, trained, a.near_duplicate)
         if leaks:
             raise UserError(
-                f"{path}: {len(leaks)} of {len(probes)} examples are in the base data, so their gradients would not be those of unseen "
-                f"examples: {'; '.join(leaks[:3])}. Change the sources or the seed of one of the two."
+                f"{path}: {len(leaks)} of {len(probes)} examples are in the training data, so results on them would not be those of "
+                f"unseen examples: {'; '.join(leaks[:3])}. Change the sources or the seed of one of the two."
             )
-        rows.append({"study": a.study, "dataset": path.stem, "n_examples": len(probes), "n_base": len(base), "leaks": 0})
+        rows.append({"study": a.study, "dataset": path.stem, "n_examples": len(probes), "n_base": len(trained), "leaks": 0})
     write_table(Path(a.output), pl.DataFrame(rows), LEAKAGE)
-    cli.say(f"{a.study}: no probe is in the base data ({sum(r['n_examples'] for r in rows)} examples held against {len(base)})")
+    n = sum(r["n_examples"] for r in rows)
+    cli.say(f"{a.study}: none of its {n} examples is in the training data ({len(trained)} examples)")
 
 
 if __name__ == "__main__":
-    p = cli.parser(__doc__, study="its name", base="Parquet file of the training data", output="Parquet file of the counts")
-    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the study's probes and targets")
+    p = cli.parser(__doc__, study="its name", output="Parquet file of the counts")
+    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the study's probes and targets, or of the evaluation set")
+    p.add_argument("--trained", nargs="+", required=True, help="Parquet files of what its runs are trained on")
     p.add_argument("--near-duplicate", type=float, required=True, help="Jaccard similarity from which queries are near-duplicates")
     cli.run(main, p)

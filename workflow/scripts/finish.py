@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from swift_study import cli
-from swift_study.tables import VERDICTS, read_table
+from swift_study.tables import VALIDATION, VERDICTS, read_table
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 
@@ -23,13 +23,18 @@ def main(a: Namespace) -> None:
         return  # only a part was asked for
     newest = max(p.stat().st_mtime for folder in ("tables", "figures", "pages") for p in (results / folder).iterdir())
     if not report.is_file() or report.stat().st_mtime < newest:
-        command = [sys.executable, "-m", "snakemake", "swift", "--report", str(report), "--configfile", str(results / "config.yaml")]
+        proved = (results / "pages" / "costs.html").is_file()
+        targets = ["swift", *(["validation"] if proved else [])]
+        command = [sys.executable, "-m", "snakemake", *targets, "--report", str(report), "--configfile", str(results / "config.yaml")]
         done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
         if done.returncode:
             # Not all of the targets are up to date: tables of the parts that are there remain readable.
             print(done.stderr, file=sys.stderr)
             cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
     show(read_table(tables, VERDICTS))
+    for name in ("table1", "table2"):
+        if (path := results / "tables" / f"{name}.parquet").is_file():
+            show_validation(name, read_table(path, VALIDATION))
     if report.is_file():
         cli.say(f"Report: {report}")
 
@@ -46,6 +51,32 @@ def show(verdicts: pl.DataFrame) -> None:
             r["study"], r["strategy"], r["context"], r["target_set"], verdict, effect.replace("[", r"\["), f"{r['p_value']:.3f}",
             r["verdict_mean_loss"], r["verdict_cosine"],
         )  # fmt: skip
+    print_table(table)
+
+
+def show_validation(name: str, rows: pl.DataFrame) -> None:
+    table = Table(title=f"{name}: gains are over Base, on the same queries", title_justify="left")
+    for column in ("model", "training data", "accuracy", "gain [interval]", "log-likelihood a token", "gain [interval]", "n", "unparsed"):
+        table.add_column(column)
+    for r in rows.iter_rows(named=True):
+        gains = []
+        for measure in ("accuracy", "ll_token"):
+            gain, low, high = (r[f"{measure}_gain{part}"] for part in ("", "_low", "_high"))
+            gains.append("" if gain is None or low is None else rf"{gain:+.3f} \[{low:+.3f}, {high:+.3f}]")
+        table.add_row(
+            r["model"],
+            r["training_data"],
+            f"{r['accuracy']:.3f}",
+            gains[0],
+            f"{r['ll_token']:.3f}",
+            gains[1],
+            str(r["n"]),
+            str(r["unparsed"]),
+        )
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
     text = io.StringIO()
     Console(file=text, width=140, force_terminal=sys.stderr.isatty()).print(table)
     cli.say(text.getvalue().rstrip())

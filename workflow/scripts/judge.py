@@ -1,27 +1,49 @@
-"""Judge responses by the key points that a machine can check."""
+"""Judge responses, by the key points that a machine can check or by a language model."""
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
 import polars as pl
 
 from swift_study import cli
-from swift_study.examples import judge_by_key_points
-from swift_study.tables import JUDGEMENTS, RESPONSES, read_examples, read_table, write_table
+from swift_study.endpoint import JudgeSettings
+from swift_study.errors import UserError
+from swift_study.judging import KEY_POINTS, judge_by_checks, judge_by_model, read_instructions
+from swift_study.tables import ACCOUNTS, JUDGEMENTS, RESPONSES, read_examples, read_table, write_table
 
 
 def main(a: Namespace) -> None:
-    examples = {e.example_id: e for e in read_examples(Path(a.dataset))}
-    rows = []
-    for response in read_table(Path(a.responses), RESPONSES).to_dicts():
-        label, reason = judge_by_key_points(response["response"], examples[response["query_id"]].key_points)
-        rows.append({"query_id": response["query_id"], "label": label, "reason": reason, "judge": "key_points"})
-    empty = {"raw": None, "prompt_hash": None, "tokens": 0, "cost": 0.0}
-    frame = pl.DataFrame([r | empty for r in rows], schema_overrides={"label": pl.Int64})
+    by_id = {e.example_id: e for e in read_examples(Path(a.dataset))}
+    rows = read_table(Path(a.responses), RESPONSES).to_dicts()
+    for row in rows:
+        if row["query_id"] not in by_id:
+            raise UserError(f"{a.responses}: the query {row['query_id']} is not in {a.dataset}. Delete the responses and run again.")
+    examples, responses = [by_id[row["query_id"]] for row in rows], [row["response"] or "" for row in rows]
+    name = Path(a.dataset).stem
+    costs = []
+    if a.scorer == KEY_POINTS:
+        judged = judge_by_checks(examples, responses)
+    else:
+        settings = JudgeSettings(**json.loads(a.judge), **(json.loads(a.judge_limits) or {}))
+        instructions = read_instructions(Path(a.instructions))
+        progress = cli.Progress(f"judge {name}")
+        judged, account = judge_by_model(settings, examples, responses, instructions, Path(a.cache) / "replies", progress)
+        costs = [{"dataset": name, **account.__dict__}]
+    frame = pl.DataFrame(judged, schema=JUDGEMENTS.names, schema_overrides={"label": pl.Int64, "raw": pl.String}, infer_schema_length=None)
     write_table(Path(a.output), frame, JUDGEMENTS)
-    met = frame["label"].sum()
-    cli.say(f"judge {Path(a.dataset).stem}: {met} of {len(frame)} satisfactory, {frame['label'].null_count()} not checkable")
+    if a.account:
+        write_table(Path(a.account), pl.DataFrame(costs, schema=dict.fromkeys(ACCOUNTS.names)), ACCOUNTS)
+    without = "not checkable" if a.scorer == KEY_POINTS else "without a label"
+    cli.say(f"judge {name}: {frame['label'].sum()} of {len(frame)} satisfactory, {frame['label'].null_count()} {without}")
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser(__doc__, dataset="Parquet file", responses="Parquet file", output="Parquet file"))
+    p = cli.parser(__doc__, dataset="Parquet file", responses="Parquet file", output="Parquet file")
+    p.add_argument("--scorer", choices=[KEY_POINTS, "judge"], default=KEY_POINTS, help="by the key points' checks or by a language model")
+    p.add_argument("--judge", default="null", help="the keys of `judge` that affect a reply as JSON; for the scorer judge")
+    p.add_argument("--judge-limits", default="null", help="its other keys as JSON, or null")
+    p.add_argument("--instructions", default="workflow/prompts/judge.txt", help="text file of the judge's system message")
+    p.add_argument("--cache", default=".cache", help="folder of the cache")
+    p.add_argument("--account", help="Parquet file of what the judge cost; empty for the scorer key_points")
+    cli.run(main, p)

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 from swift_study import cli
 from swift_study.config import Model, Panel
 from swift_study.datasets import fit, write_rejects
-from swift_study.sources import read_sources, split_panel
+from swift_study.sources import read_sources, split_panel, without_near_duplicates
+from swift_study.strategy import Reject
 from swift_study.tables import write_examples
 
 
@@ -16,6 +17,9 @@ def main(a: Namespace) -> None:
     panel = TypeAdapter(Panel).validate_json(a.settings)
     examples, rejects = fit(read_sources(panel.sources), Path(a.model), Model.model_validate_json(a.model_settings), a.dataset)
     used, analogues = split_panel(examples, panel)
+    if a.unlike is not None:
+        analogues, near = without_near_duplicates(analogues, used, a.unlike)
+        rejects += [Reject(a.dataset, e.task, e.example_id, "an analogue that is nearly one of the queries", 1, None) for e in near]
     write_examples(Path(a.output), used)
     write_examples(Path(a.analogues), analogues)
     write_rejects(Path(a.rejects), rejects)
@@ -35,4 +39,5 @@ if __name__ == "__main__":
         analogues="Parquet file of their analogues",
         rejects="Parquet file of what was left out",
     )
+    p.add_argument("--unlike", type=float, help="leave out analogues whose query is at least so similar to one that is used")
     cli.run(main, p)

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from swift_study import cli
 from swift_study.config import Run
-from swift_study.schedule import mixed
+from swift_study.schedule import make_schedule
 from swift_study.tables import SCHEDULE, read_examples, write_table
 
 
 def main(a: Namespace) -> None:
-    run = Run.model_validate_json(a.settings)
-    schedule = mixed(read_examples(Path(a.dataset)), run.dataset, run.epochs, run.batch_size, run.seed)
+    schedule = make_schedule(Run.model_validate_json(a.settings), {Path(path).stem: read_examples(Path(path)) for path in a.datasets})
     write_table(Path(a.output), schedule, SCHEDULE)
-    cli.say(f"schedule: {len(schedule) // run.batch_size} steps of {run.batch_size} examples")
+    steps, examples = int(schedule["step"].to_numpy().max()), schedule["example_id"].n_unique()
+    cli.say(f"schedule {Path(a.output).stem}: {steps} steps, {len(schedule)} uses of {examples} examples")
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser(__doc__, settings="the run's settings as JSON", dataset="Parquet file", output="Parquet file"))
+    p = cli.parser(__doc__, settings="the run's settings as JSON", output="Parquet file")
+    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
+    cli.run(main, p)

@@ -1,4 +1,4 @@
-"""Train a run (start it with torchrun), then publish its checkpoints and its history.
+"""Train a run (start it with torchrun), then publish its checkpoints, its history and what each process consumed.
 
 Everything happens in a work folder that no rule declares. There it goes on after a kill. Publishing links the finished files into place;
 only when all are there is the work folder removed, so that nothing is lost if publishing fails.
@@ -16,9 +16,9 @@ from swift_study import cli
 from swift_study.config import Model, Run
 from swift_study.datasets import model_folder
 from swift_study.models import quiet_libraries
-from swift_study.tables import HISTORY, SCHEDULE, read_examples, read_table, write_table
+from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
 from swift_study.trainer import train
-from swift_study.work import copy_tree, fingerprint, remove, work_folder
+from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_folder
 
 
 def main(a: Namespace) -> None:
@@ -27,18 +27,29 @@ def main(a: Namespace) -> None:
     run, model = Run.model_validate_json(a.settings), Model.model_validate_json(a.model_settings)
     base = json.loads(Path(a.model).read_text())
     schedule = read_table(Path(a.schedule), SCHEDULE)
-    examples = {e.example_id: e for e in read_examples(Path(a.dataset))}
-    key = fingerprint(run.model_dump(), model.model_dump(), base["weights"], schedule.rows())
+    examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path))}
+    start = Path(a.start_from) if a.start_from else None
+    started_from = hash_files(*start.glob("*.safetensors")) if start else base["weights"]
+    key = fingerprint(run.model_dump(), model.model_dump(), base["weights"], started_from, schedule.rows())
     first = int(os.environ.get("RANK", "0")) == 0
     work = work_folder(Path(a.work), key) if first else Path(a.work) / key
     progress = cli.Progress(f"train {a.name}")
-    about = {"run": a.name, "model": base, "settings": run.model_dump(), "schedule": fingerprint(schedule.rows())}
-    train(run, model_folder(Path(a.model)), model, examples, schedule, work, about, lambda text: progress(text) if first else None)
+    about = {
+        "run": a.name,
+        "model": base,
+        "start": {"run": run.start, "weights": started_from},
+        "settings": run.model_dump(),
+        "schedule": fingerprint(schedule.rows()),
+    }
+    stage = json.loads(Path(a.deepspeed).read_text())
+    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, lambda t: progress(t) if first else None)
     if first:
         history = pl.read_ndjson(work / "history.jsonl")
+        consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
         for checkpoint in map(Path, a.checkpoints):
             copy_tree(work / checkpoint.name, checkpoint)
         write_table(Path(a.history), history, HISTORY)
+        write_table(Path(a.consumed), consumed.sort("step", "process", "micro_batch", maintain_order=True), CONSUMED)
         remove(work)  # all is published; a forced rerun starts anew
         progress(f"done, {len(history)} steps, loss {history['loss'][0]:.3f} at the first, {history['loss'][-1]:.3f} at the last", True)
 
@@ -50,11 +61,14 @@ if __name__ == "__main__":
         settings="the run's settings as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",
-        dataset="Parquet file of the examples",
         schedule="Parquet file of the schedule",
+        deepspeed="DeepSpeed's JSON file for the run's ZeRO stage",
         work="folder for unfinished work",
         history="Parquet file, one row a step",
+        consumed="Parquet file, one row an example that a process worked on",
     )
-    p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP")
+    p.add_argument("--start-from", help="folder of the checkpoint that it starts from, where that is not the model")
+    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
+    p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP or checkpoint-last")
     p.add_argument("--threads", type=int, default=1, help="CPU threads, over all processes")
     cli.run(main, p)

@@ -17,14 +17,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
-from swift_study.endpoint import EndpointSettings
+from swift_study.endpoint import EndpointSettings, JudgeSettings
 from swift_study.errors import UserError
 
 Context = Literal["in-task", "cross-task"]
 # Datasets that the selection makes, beside the sources and what strategies derive.
-SOURCES = ("panel", "candidates")
+SOURCES = ("panel", "candidates", "questions", "base")
 SELECTED = ("negative", "positive", "negative.similar", "positive.similar", "negative.clarify")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+SEED = re.compile(r"s\d+")
+TARGETS = ("all", "swift", "validation")
+MAIN = "main"  # the name of the model under study where several are named
 
 
 class Section(BaseModel):
@@ -133,8 +136,14 @@ class GeneratorSource(Section):
 
 Source = Annotated[FileSource | HubSource | GeneratorSource, Field(discriminator="kind")]
 HANDWRITTEN = FileSource(path="data/panel/handwritten.jsonl")
+# Families of which no example is in the base data, so that what a strategy does for other tasks than its own can be measured on them.
+HELD_OUT = ["leg_counting", "count_bits", "spiral_matrix", "letter_counting", "needle_haystack", "time_intervals"]
+BASE_FAMILIES = [
+    "basic_arithmetic", "chain_sum", "gcd", "fraction_simplification", "complex_arithmetic", "simple_equations",
+    "simple_geometry", "number_filtering", "word_sorting", "word_sequence_reversal",
+]  # fmt: skip
 # Taken where the base model answers too many of the hand-written tasks, or their revisions, too well.
-SPARE_TASKS = GeneratorSource(families=["leg_counting", "count_bits", "spiral_matrix"], per_family=4, seed=2)
+SPARE_TASKS = GeneratorSource(families=HELD_OUT[:3], per_family=4, seed=2)
 
 
 class Panel(Section):
@@ -142,12 +151,12 @@ class Panel(Section):
     """Where the examples come from."""
     tasks: list[str] | None = None
     """Only these tasks; null takes all."""
-    per_task: int = Field(default=1, ge=1)
-    """So many examples of each task are used; the ones after them are their analogues, for the strategy `similar`."""
+    per_task: int | None = Field(default=1, ge=1)
+    """So many examples of each task are used, null: half of them; the ones after them are their analogues, for the strategy `similar`."""
 
 
 class BaseData(Section):
-    sources: list[Source] = [GeneratorSource(per_family=16, seed=1)]
+    sources: list[Source] = [GeneratorSource(families=BASE_FAMILIES, per_family=24, seed=1)]
     """Where the examples come from."""
     examples: int = Field(default=160, ge=1)
     """So many are drawn, without replacement, after probes and their near-duplicates are excluded."""
@@ -158,6 +167,8 @@ class Data(Section):
     """The reference examples Z of the CoT study, of distinct tasks (SPEC: Table 4)."""
     candidates: Panel = Panel(sources=[HANDWRITTEN, SPARE_TASKS], per_task=2)
     """Queries among which the base model's satisfactory and unsatisfactory responses are looked for."""
+    questions: Panel = Panel(sources=[HANDWRITTEN, GeneratorSource(families=HELD_OUT, per_family=60, seed=3)], per_task=None)
+    """The evaluation set Q_eval, whose queries no run is trained on; in the paper 402 queries of real users. Analogues make up D_pos."""
     base: BaseData = BaseData()
     """The base dataset, on which the base run is trained."""
     near_duplicate: float = Field(default=0.8, gt=0, le=1)
@@ -186,27 +197,48 @@ class Lora(Section):
     """Linear layers that get an adapter, by the end of their module name."""
 
 
+class Part(Section):
+    """How much of a dataset a schedule takes."""
+
+    examples: int | None = Field(default=None, ge=1)
+    """So many of its examples, drawn by the run's seed; null takes all."""
+    weight: float = Field(default=1.0, gt=0)
+    """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
+
+
 class Run(Section):
-    dataset: Literal["base"] = "base"
-    """What it is trained on."""
-    method: Literal["lora"] = "lora"
-    """Which parameters are trained."""
+    like: str | None = None
+    """Take what is not named here from this run."""
+    start: str = "model"
+    """What it starts from: `model`, or the last checkpoint of another run of the same method."""
+    schedule: list[dict[str, Part]] = Field(default=[{"base": Part()}], min_length=1)
+    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets."""
+    method: Literal["lora", "full"] = "lora"
+    """Which parameters are trained: those of a LoRA adapter, or all."""
     lora: Lora = Lora()
     """The adapter."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the weights in training, null: model.dtype; with `full`, DeepSpeed keeps float32 masters of bfloat16 weights."""
     epochs: int = Field(default=2, ge=1)
     """Times each example is seen."""
     batch_size: int = Field(default=8, ge=1)
-    """Examples a step, over all processes."""
+    """Examples a step, over all processes; the last batch of an epoch may be smaller."""
     micro_batch_size: int = Field(default=8, ge=1)
     """Examples a process works on at once; the batch is accumulated from these."""
+    loss_on: Literal["completion", "all"] = "completion"
+    """Tokens that the loss is on: the completion and its end token, or the prompt's as well."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of the warm-up."""
+    decay: Literal["linear", "constant"] = "linear"
+    """After the warm-up: down to `final_learning_rate` in a straight line, or none."""
     final_learning_rate: float = Field(default=1e-6, ge=0)
     """Reached linearly at the last step."""
     warmup_steps: int = Field(default=5, ge=0)
     """Steps of linear warm-up from zero."""
-    checkpoint_every: int = Field(default=8, ge=1)
-    """Steps between published checkpoints; must divide the number of steps."""
+    checkpoint_every: int | None = Field(default=8, ge=1)
+    """Steps between published checkpoints; must divide the number of steps. null publishes the last state only, as `checkpoint-last`."""
+    resume_every: int = Field(default=50, ge=1)
+    """Steps between states from which a killed run goes on, where no checkpoint is published."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW."""
     epsilon: float = 1e-8
@@ -216,11 +248,34 @@ class Run(Section):
     clip_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage; what else DeepSpeed is told stands in deepspeed/zero-STAGE.json."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What is kept in the host's memory: nothing, the optimizer's state (stage 1 and up), or the parameters as well (stage 3)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     processes: int = Field(default=1, ge=1)
     """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
+    export_second_moments: bool = False
+    """Also publish Adam's second moments, as exp_avg_sq.safetensors in the last checkpoint."""
     seed: int = 17
     """Of the adapter's initial values and of the order of the examples."""
+
+
+class Responses(Section):
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Longest response."""
+    batch_size: int = Field(default=16, ge=1)
+    """Responses generated at once; the same ones for any value in float32."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 takes the likeliest token (greedy)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """With a temperature: only the likeliest tokens that together have this probability."""
+    seed: int = 17
+    """With a temperature: another seed, other responses."""
+    stop: list[str] = []
+    """Texts at which a response ends, beside the model's end token; they are cut off."""
+    server: EndpointSettings | None = None
+    """An OpenAI-compatible server that responds instead; `{run}` in its `model` stands for the run's name."""
 
 
 class Selection(Section):
@@ -228,10 +283,6 @@ class Selection(Section):
     """So many distinct tasks, one negative and one positive each (the paper: 10)."""
     positive_response: Literal["model", "golden"] = "golden"
     """Z_pos keeps the base model's satisfactory response to the revised query (the paper), or the golden answer."""
-    max_new_tokens: int = Field(default=32, ge=1)
-    """Longest response."""
-    batch_size: int = Field(default=16, ge=1)
-    """Responses generated at once; greedy, and the same for any value in float32."""
 
 
 class Gradients(Section):
@@ -297,8 +348,111 @@ class Study(Comparison):
         return self
 
 
+class ValidationTable(Section):
+    """Runs whose responses to the evaluation set are compared, such as the paper's Table 1."""
+
+    question: str
+    """What it asks, in one sentence."""
+    context: Context
+    """Whether the data are of the evaluation set's tasks (in-task) or of others (cross-task)."""
+    baseline: str = "Base"
+    """The row whose accuracy the others' gains are measured from."""
+    control: str
+    """The row that stands for plain data, as the baseline probes of the swift studies do: agreement is about gains over it."""
+    runs: dict[str, str]
+    """Rows: the name of the training data, and the run."""
+    paper: dict[str, dict[str, float]] = {}
+    """The paper's accuracies in percent, by the name of its model and the row; reference columns."""
+
+    @model_validator(mode="after")
+    def _names_are_rows(self) -> Self:
+        for key, name in (("baseline", self.baseline), ("control", self.control)):
+            if name not in self.runs:
+                raise ValueError(f"the {key} {name!r} is not one of the rows {list(self.runs)}")
+        return self
+
+
+class Prediction(Section):
+    """What a swift study says of a strategy, and the measurements to hold it against."""
+
+    study: str
+    """The swift study."""
+    probes: str
+    """Its probe set."""
+    targets: str
+    """Its target set."""
+    measured: dict[Context, str]
+    """For each context the row of the table of that context."""
+    proxy: dict[Context, str] = {}
+    """For each context a short run on the strategy's data, a rival of the swift study; `control` beside it."""
+
+
+class Audit(Section):
+    labels: str | None = None
+    """Your labels: JSONL, Parquet or CSV with `query`, `response` and `label` (1 right, 0 not); null: right and wrong answers of Q_eval."""
+    examples: int = Field(default=60, ge=2)
+    """So many responses, at most, are judged for the audit, each twice; each one rightly judged wrong once more, with a hostile text."""
+    reference: float = Field(default=0.87, ge=0, le=1)
+    """The agreement that is shown beside: 87% in the paper, between its judge and people."""
+
+
+class Near(Section):
+    """How small a difference is taken for none, where a claim is that two things are alike."""
+
+    accuracy: float = Field(default=0.02, gt=0)
+    """Of accuracies, as shares."""
+    log_likelihood: float = Field(default=0.02, gt=0)
+    """Of log-likelihoods, in nats a token."""
+    rel_inf: float = Field(default=0.05, gt=0)
+    """Of RelInf."""
+
+
+class Validation(Section):
+    models: list[str] = ["main"]
+    """On which models: `main` is the model under study, other names are those of `models`."""
+    seeds: list[int] = Field(default=[17], min_length=1)
+    """Each run is made once for each; with several, tables show mean and standard deviation."""
+    rows: list[str] | None = None
+    """Only these rows of the tables, and what goes with them, beside baselines and controls: a smaller subset. null takes all."""
+    scorer: Literal["key_points", "judge"] = "key_points"
+    """Whose labels make the accuracy: the machine-checkable key points, or the language model under `judge`."""
+    tables: dict[str, ValidationTable]
+    """Tables of runs, by name."""
+    predictions: dict[str, Prediction]
+    """For each strategy what is held against what, in the table `agreement`."""
+    proxy_control: dict[Context, str] = {}
+    """For each context the short run on plain data that the `proxy` runs are compared with."""
+    claims: str = "data/claims.yaml"
+    """File of the paper's claims; each is held against these results by its interval."""
+    near: Near = Near()
+    """The rule for claims that two things are alike."""
+    audit: Audit = Audit()
+    """How the judge itself is tested."""
+
+    def taken(self, studies: typing.Collection[str]) -> Self:
+        """What of this is made: by ``rows``, and by which studies are there to predict something."""
+        tables = {}
+        for name, table in self.tables.items():
+            kept = {*table.runs} if self.rows is None else {*self.rows, table.baseline, table.control}
+            tables[name] = table.model_copy(update={"runs": {row: run for row, run in table.runs.items() if row in kept}})
+        rows = {context: {row for t in tables.values() if t.context == context for row in t.runs} for context in typing.get_args(Context)}
+        predictions = {}
+        for name, prediction in self.predictions.items():
+            measured = {context: row for context, row in prediction.measured.items() if row in rows[context]}
+            if prediction.study in studies and measured:
+                proxy = {context: run for context, run in prediction.proxy.items() if context in measured}
+                predictions[name] = prediction.model_copy(update={"measured": measured, "proxy": proxy})
+        contexts = {context for prediction in predictions.values() for context in prediction.proxy}
+        control = {context: run for context, run in self.proxy_control.items() if context in contexts}
+        return self.model_copy(update={"tables": tables, "predictions": predictions, "proxy_control": control})
+
+
 POSITIVES_AND_NEGATIVES = {"Pos": "positive.similar", "Neg": "negative.similar"}
-EXAMPLE_TEACHER = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
+# Sections that are empty by default: their settings, and values for what has no default.
+ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
+    "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
+    "judge": (JudgeSettings, {}),
+}
 STUDIES = {
     "cot": Study(
         question="Can CoT training data improve generalization on non-CoT queries?",
@@ -329,6 +483,108 @@ STUDIES = {
 }
 
 
+def _mixture(*phases: str) -> Run:
+    """A run on phases written like `base + base.cot`; at laptop scale 48 of the examples that a strategy makes are taken."""
+    parts = [{name: Part(examples=None if name == "base" else 48) for name in phase.split(" + ")} for phase in phases]
+    return Run(like="full_base", schedule=parts)
+
+
+def _on(dataset: str, examples: int, like: str, **settings: Any) -> Run:
+    return Run(like=like, schedule=[{dataset: Part(examples=examples)}], **settings)
+
+
+RUNS = {
+    "base": Run(),
+    # Full-parameter runs: the base run, three more epochs from it on each D, and mixtures of the base data with what is made of them.
+    "full_base": Run(like="base", method="full", learning_rate=3e-5, micro_batch_size=4, checkpoint_every=None),
+    "in_pos": _on("questions.similar", 64, "full_base", start="full_base", epochs=3, learning_rate=1e-5, decay="constant", warmup_steps=0),
+    "in_cot": _on("questions.similar.cot", 64, "in_pos"),
+    "in_clarify": _on("questions.similar.clarify", 64, "in_pos"),
+    "in_evaluate": _on("questions.similar.evaluate", 64, "in_pos"),
+    "mix_cot": _mixture("base + base.cot"),
+    "mix_clarify": _mixture("base + base.clarify"),
+    "then_clarify": _mixture("base", "base.clarify"),
+    "mix_evaluate": _mixture("base + base.evaluate"),
+    "mix_cot_clarify": _mixture("base + base.cot + base.clarify"),
+    "mix_cot_evaluate": _mixture("base + base.cot + base.evaluate"),
+    "mix_clarify_evaluate": _mixture("base + base.clarify + base.evaluate"),
+    "mix_all": _mixture("base + base.cot + base.clarify + base.evaluate"),
+    # Rivals of the swift study: short LoRA runs from the base run's end, on each strategy's data and on plain data.
+    "proxy_in_plain": _on("questions.similar", 48, "base", start="base", epochs=1, warmup_steps=0, checkpoint_every=None),
+    "proxy_in_cot": _on("questions.similar.cot", 48, "proxy_in_plain"),
+    "proxy_in_clarify": _on("questions.similar.clarify", 48, "proxy_in_plain"),
+    "proxy_in_evaluate": _on("questions.similar.evaluate", 48, "proxy_in_plain"),
+    "proxy_cross_plain": _on("base", 48, "proxy_in_plain"),
+    "proxy_cross_cot": _on("base.cot", 48, "proxy_in_plain"),
+    "proxy_cross_clarify": _on("base.clarify", 48, "proxy_in_plain"),
+    "proxy_cross_evaluate": _on("base.evaluate", 48, "proxy_in_plain"),
+}
+VALIDATION = Validation(
+    tables={
+        "table1": ValidationTable(
+            question="How much do data that are made from analogues of the evaluation queries help?",
+            context="in-task",
+            control="→ D_pos",
+            runs={
+                "Base": "full_base",
+                "→ D_pos": "in_pos",
+                "→ D_cot": "in_cot",
+                "→ D_clarify": "in_clarify",
+                "→ D_eval": "in_evaluate",
+            },
+            paper={
+                "7B": {"Base": 52.74, "→ D_pos": 59.70, "→ D_cot": 55.22, "→ D_clarify": 52.98, "→ D_eval": 54.48},
+                "13B": {"Base": 65.42, "→ D_pos": 70.40, "→ D_cot": 68.40, "→ D_clarify": 66.17, "→ D_eval": 67.67},
+            },
+        ),
+        "table2": ValidationTable(
+            question="How much do data that are made from the base dataset help on other tasks?",
+            context="cross-task",
+            control="Base",
+            runs={
+                "Base": "full_base",
+                "Base+CoT": "mix_cot",
+                "Base+Clarify": "mix_clarify",
+                "Base→Clarify": "then_clarify",
+                "Base+Eval": "mix_evaluate",
+                "Base+CoT+Clarify": "mix_cot_clarify",
+                "Base+CoT+Eval": "mix_cot_evaluate",
+                "Base+Clarify+Eval": "mix_clarify_evaluate",
+                "Base+CoT+Clarify+Eval": "mix_all",
+            },
+            paper={
+                "7B": {
+                    "Base": 52.74, "Base+CoT": 59.45, "Base+Clarify": 54.62, "Base→Clarify": 56.36, "Base+Eval": 55.98,
+                    "Base+CoT+Clarify": 62.19, "Base+CoT+Eval": 59.96, "Base+Clarify+Eval": 57.97, "Base+CoT+Clarify+Eval": 59.46,
+                },
+                "13B": {
+                    "Base": 65.42, "Base+CoT": 68.16, "Base+Clarify": 66.03, "Base→Clarify": 67.18, "Base+Eval": 66.42,
+                    "Base+CoT+Clarify": 69.37, "Base+CoT+Eval": 66.67, "Base+Clarify+Eval": 66.19, "Base+CoT+Clarify+Eval": 65.92,
+                },
+            },
+        ),
+    },
+    predictions={
+        "CoT": Prediction(
+            study="cot", probes="CoT", targets="non-CoT",
+            measured={"in-task": "→ D_cot", "cross-task": "Base+CoT"},
+            proxy={"in-task": "proxy_in_cot", "cross-task": "proxy_cross_cot"},
+        ),
+        "Clarify": Prediction(
+            study="clarify", probes="Clarify", targets="Pos",
+            measured={"in-task": "→ D_clarify", "cross-task": "Base+Clarify"},
+            proxy={"in-task": "proxy_in_clarify", "cross-task": "proxy_cross_clarify"},
+        ),
+        "Eval": Prediction(
+            study="evaluate", probes="EvalPos", targets="Pos",
+            measured={"in-task": "→ D_eval", "cross-task": "Base+Eval"},
+            proxy={"in-task": "proxy_in_evaluate", "cross-task": "proxy_cross_evaluate"},
+        ),
+    },
+    proxy_control={"in-task": "proxy_in_plain", "cross-task": "proxy_cross_plain"},
+)  # fmt: skip
+
+
 def _values_may_be_null(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "null"}]}
 
@@ -340,14 +596,20 @@ class Config(Section):
     """Folder of what later runs reuse: the converted packaged model, teacher replies."""
     model: Model = Model()
     """The model under study."""
+    models: dict[str, Model] = {}
+    """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
     data: Data = Data()
     """Where examples come from."""
     strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate")}
     """Ways of making data: for each name a file `strategies/<name>.py`."""
     teacher: EndpointSettings | None = None
     """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
-    runs: dict[str, Run] = {"base": Run()}
+    judge: JudgeSettings | None = None
+    """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
+    runs: dict[str, Run] = RUNS
     """Trainings, by name."""
+    responses: Responses = Responses()
+    """How runs respond to queries."""
     selection: Selection = Selection()
     """How negatives and positives are chosen from the base model's responses."""
     gradients: Gradients = Gradients()
@@ -355,7 +617,9 @@ class Config(Section):
     statistics: Statistics = Statistics()
     """Intervals and the rule of the verdict."""
     studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
-    """Experiments, by name; each is a target of its own. A null removes one."""
+    """Swift studies, by name; each is a target of its own. A null removes one."""
+    validation: Validation = VALIDATION
+    """The proof: training with and without the data, and the comparison with what the swift studies said."""
 
     @model_validator(mode="before")
     @classmethod
@@ -364,23 +628,122 @@ class Config(Section):
             values = values | {"studies": {k: v for k, v in values["studies"].items() if v is not None}}
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _models_are_like_the_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("models"), dict) and isinstance(values.get("model", {}), dict):
+            own = {name: m for name, m in values["models"].items() if isinstance(m, dict)}
+            values = values | {"models": values["models"] | {name: values.get("model", {}) | m for name, m in own.items()}}
+        return values
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        for kind, names in (("run", self.runs), ("study", self.studies), ("strategy", self.strategies)):
+        for kind, names in (
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
+            ("table", self.validation.tables),
+        ):  # fmt: skip
             for name in names:
-                if not NAME.fullmatch(name):
-                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter")
+                if kind in ("study", "table") and name in TARGETS:
+                    raise ValueError(f"{kind} name {name!r} is that of a target of the workflow; take another")
+                if not NAME.fullmatch(name) or (kind == "model" and (SEED.fullmatch(name) or name == MAIN)):
+                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter"
+                                     + (f"; {MAIN!r} and names like 's1' mean something else" if kind == "model" else ""))  # fmt: skip
         for name, strategy in self.strategies.items():
             if strategy.by == "teacher" and self.teacher is None:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
-        for name, run in self.runs.items():
-            _check_steps(name, run, self.data.base.examples)
+        for name in self.runs:
+            self._check_run(name)
         for name, study in self.studies.items():
             if study.run not in self.runs:
                 raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
             for dataset in [*study.probes.values(), *study.targets.values()]:
                 self._check_dataset(f"studies.{name}", dataset)
+            if self.run(study.run).method != "lora" or self.run(study.run).checkpoint_every is None:
+                raise ValueError(f"studies.{name}.run: a swift study needs the checkpoints of a LoRA run; {study.run!r} "
+                                 "has another method, or publishes its last state only (checkpoint_every: null)")  # fmt: skip
+        self._check_validation()
         return self
+
+    def _check_run(self, name: str) -> None:
+        run = self.run(name)
+        where = f"runs.{name}"
+        for phase in run.schedule:
+            for dataset in phase:
+                self._check_dataset(f"{where}.schedule", dataset)
+            if not phase:
+                raise ValueError(f"{where}.schedule: a phase is empty")
+        if run.start != "model":
+            start = self.run(run.start, f"{where}.start")
+            if start.method != run.method or (run.method == "lora" and start.lora != run.lora):
+                raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
+                                 f"{run.start!r} is another kind")  # fmt: skip
+        self.ancestry(name)
+        if run.offload == "optimizer" and run.zero_stage == 0:
+            raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
+        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
+            raise ValueError(f"{where}: all parameters in bfloat16 need zero_stage 1, 2 or 3, where DeepSpeed keeps float32 masters")
+        if run.offload == "parameters" and run.zero_stage != 3:
+            raise ValueError(f"{where}.offload: parameters needs zero_stage 3")
+        if run.batch_size % (run.processes * run.micro_batch_size):
+            raise ValueError(f"{where}.batch_size {run.batch_size} is not a multiple of processes × micro_batch_size "
+                             f"= {run.processes} × {run.micro_batch_size}")  # fmt: skip
+        steps = self._number_of_steps(run)
+        if run.checkpoint_every is not None and steps is None:
+            raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
+                             "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
+        if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
+            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
+                             f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
+        if steps is not None and run.warmup_steps >= steps:
+            raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
+
+    def _number_of_steps(self, run: Run) -> int | None:
+        """None where the datasets' sizes are not known before they are made."""
+        size = 0
+        for phase in run.schedule:
+            for dataset, part in phase.items():
+                n = part.examples or (self.data.base.examples if dataset == "base" else None)
+                if n is None:
+                    return None
+                size += round(n * part.weight)
+        return run.epochs * -(-size // run.batch_size)
+
+    def _check_validation(self) -> None:
+        v = self.validation
+        for model in v.models:
+            if model != MAIN and model not in self.models:
+                raise ValueError(f"validation.models: there is no model {model!r}{_nearest(model, self.models)}; known: "
+                                 f"{', '.join([MAIN, *self.models])}")  # fmt: skip
+        if len(set(v.seeds)) < len(v.seeds) or len(set(v.models)) < len(v.models):
+            raise ValueError("validation.seeds and validation.models must not name anything twice")
+        if v.scorer == "judge" and self.judge is None:
+            raise ValueError("validation.scorer is 'judge', but no `judge` is configured")
+        for name, table in v.tables.items():
+            for run in table.runs.values():
+                self.run(run, f"validation.tables.{name}.runs")
+        known = [row for table in v.tables.values() for row in table.runs]
+        for row in v.rows or []:
+            if row not in known:
+                raise ValueError(f"validation.rows: no table has the row {row!r}{_nearest(row, known)}")
+        contexts = [table.context for table in v.tables.values()]
+        for name, prediction in v.predictions.items():
+            where = f"validation.predictions.{name}"
+            study = self.studies.get(prediction.study)
+            if study is None:
+                continue  # the study was removed, and with it what it predicts
+            if prediction.probes not in study.probes or prediction.targets not in study.targets:
+                raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
+                                 f"{list(study.targets)}, not {prediction.probes!r} or {prediction.targets!r}")  # fmt: skip
+            for context, row in prediction.measured.items():
+                tables = [t for t in v.tables.values() if t.context == context]
+                if contexts.count(context) != 1 or row not in tables[0].runs:
+                    raise ValueError(f"{where}.measured.{context}: there must be one table of this context, with the row {row!r}")
+            for context, run in prediction.proxy.items():
+                self.run(run, f"{where}.proxy")
+                if context not in v.proxy_control:
+                    raise ValueError(f"{where}.proxy.{context} needs validation.proxy_control.{context} beside it")
+        for run in v.proxy_control.values():
+            self.run(run, "validation.proxy_control")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
         if dataset in SOURCES or dataset in SELECTED:
@@ -393,28 +756,65 @@ class Config(Section):
                              f"({', '.join(self.strategies)})")  # fmt: skip
         self._check_dataset(where, parent)
 
+    def run(self, name: str, where: str = "runs") -> Run:
+        """The settings of a run, with what it takes from the run that it is like.
+
+        ``name`` is one of ``runs``, or that of one training among several of it (see ``training``): its seed and what it starts
+        from are then those of that training.
+        """
+        plain, model, seed = training_of(name)
+        chain: list[Run] = []
+        following: str | None = plain
+        while following is not None:
+            if following not in self.runs:
+                raise ValueError(f"{where}: there is no run {following!r}{_nearest(following, self.runs)}; known: {', '.join(self.runs)}")
+            if self.runs[following] in chain:
+                raise ValueError(f"runs.{plain}.like: the run is like itself in the end")
+            chain.append(self.runs[following])
+            following = chain[-1].like
+        values: dict[str, Any] = {}
+        for run in reversed(chain):
+            values |= {key: getattr(run, key) for key in run.model_fields_set}
+        run = Run.model_construct(**{key: field.get_default() for key, field in Run.model_fields.items()} | values | {"like": None})
+        if seed is not None:
+            start = "model" if run.start == "model" else training(run.start, model, seed)
+            run = run.model_copy(update={"seed": seed, "start": start})
+        return run
+
+    def ancestry(self, name: str) -> list[str]:
+        """The run and those it starts from, the last one first. ValueError if they go round in a circle."""
+        found = [name]
+        while (start := self.run(found[0]).start) != "model":
+            if start in found:
+                raise ValueError(f"runs.{name}.start: the run starts from itself in the end")
+            found.insert(0, start)
+        return found
+
+    def model_of(self, name: str) -> Model:
+        """The model that a training is of."""
+        model = training_of(name)[1]
+        return self.model if model == MAIN else self.models[model]
+
     def steps(self, run: str) -> list[int]:
-        """The steps at which a run publishes a checkpoint."""
-        r = self.runs[run]
-        last = self.data.base.examples * r.epochs // r.batch_size
-        return list(range(r.checkpoint_every, last + 1, r.checkpoint_every))
+        """The steps at which a run publishes a checkpoint; empty where it publishes the last state only."""
+        r = self.run(run)
+        last = self._number_of_steps(r)
+        return [] if r.checkpoint_every is None or last is None else list(range(r.checkpoint_every, last + 1, r.checkpoint_every))
 
     def gradient_steps(self, run: str) -> list[int]:
         return [0] * self.gradients.include_step_0 + self.steps(run)
 
 
-def _check_steps(name: str, run: Run, examples: int) -> None:
-    if examples % run.batch_size:
-        raise ValueError(f"runs.{name}.batch_size {run.batch_size} does not divide data.base.examples {examples}")
-    if run.batch_size % (run.processes * run.micro_batch_size):
-        raise ValueError(f"runs.{name}.batch_size {run.batch_size} is not a multiple of processes × micro_batch_size "
-                         f"= {run.processes} × {run.micro_batch_size}")  # fmt: skip
-    steps = examples * run.epochs // run.batch_size
-    if steps % run.checkpoint_every:
-        raise ValueError(f"runs.{name}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
-                         f"({examples} examples × {run.epochs} epochs / batches of {run.batch_size})")  # fmt: skip
-    if run.warmup_steps >= steps:
-        raise ValueError(f"runs.{name}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
+def training(run: str, model: str, seed: int) -> str:
+    """The name of one training of a run, on one of several models with one of several seeds: ``run.s17``, ``run.model.s17``."""
+    return ".".join([run, *([] if model == MAIN else [model]), f"s{seed}"])
+
+
+def training_of(name: str) -> tuple[str, str, int | None]:
+    """Run, model and seed of a training; model ``main`` and no seed for the plain name of a run."""
+    run, *rest = name.split(".")
+    seed = int(rest[-1].removeprefix("s")) if rest else None
+    return run, rest[0] if len(rest) == 2 else MAIN, seed
 
 
 def _nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -494,6 +894,8 @@ def _write_section(section: BaseModel, indent: int, lines: list[str], explained:
     """Append the section's keys; comments are left out for a class in ``explained``, which stood above with its comments."""
     pad = "  " * indent
     for name, field in type(section).model_fields.items():
+        if isinstance(section, Run) and section.like and name not in section.model_fields_set:
+            continue  # it is as in the run that this one is like
         value = getattr(section, name)
         if indent == 0:
             lines.append("")
@@ -503,7 +905,7 @@ def _write_section(section: BaseModel, indent: int, lines: list[str], explained:
         if isinstance(value, Section):
             lines.append(f"{pad}{name}:")
             _write_section(value, indent + 1, lines, explained)
-        elif isinstance(value, dict) and all(isinstance(v, Section) for v in value.values()):
+        elif isinstance(value, dict) and value and all(isinstance(v, Section) for v in value.values()):
             lines.append(f"{pad}{name}:")
             seen = explained
             for key, entry in value.items():
@@ -515,10 +917,16 @@ def _write_section(section: BaseModel, indent: int, lines: list[str], explained:
             for entry in value:
                 lines.append(f"{pad}  -")
                 _write_section(entry, indent + 2, lines, explained)
+        elif isinstance(section, Run) and name == "schedule":
+            brief = section.like is not None
+            phases = [{d: part.model_dump(exclude_defaults=brief) for d, part in phase.items()} for phase in value]
+            if not brief:
+                lines += [f"{pad}#   {key}: {field.description}" for key, field in Part.model_fields.items()]
+            lines.append(f"{pad}{name}: {_yaml_value(phases)}")
         else:
             lines.append(f"{pad}{name}: {_yaml_value(value)}")
-        if name == "teacher":
-            _write_teacher(lines)
+        if name in ENDPOINTS and indent == 0:
+            _write_endpoint(name, lines)
 
 
 def _yaml_value(value: Any) -> str:
@@ -527,14 +935,15 @@ def _yaml_value(value: Any) -> str:
     return re.sub(r"^(-?\d+)e", r"\1.0e", text)
 
 
-def _write_teacher(lines: list[str]) -> None:
+def _write_endpoint(name: str, lines: list[str]) -> None:
     """The keys of an endpoint as a commented-out section, since there is none by default."""
-    lines.append("# teacher:")
-    for name, field in EndpointSettings.model_fields.items():
+    settings, example = ENDPOINTS[name]
+    lines.append(f"# {name}:")
+    for key, field in settings.model_fields.items():
         if field.description:
             lines.append(f"#   # {' '.join(field.description.split())}")
-        default = EXAMPLE_TEACHER[name] if field.is_required() else field.default
-        lines.append(f"#   {name}: {_yaml_value(default)}")
+        default = example[key] if field.is_required() else field.default
+        lines.append(f"#   {key}: {_yaml_value(default)}")
 
 
 def schema_json() -> str:

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit
@@ -48,6 +48,7 @@ RETRY_TEMPERATURE = 0.7  # for a second reply where the first was asked for at t
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds; a longer Retry-After is cut to this
 UNANSWERED_IN_A_ROW = 3  # prompts without a reply, one after another, after which the server is taken to be down
+REFUSES_FORMAT = (400, 404, 422, 501)  # statuses by which a server may say that it does not know `response_format`
 SHORTEST_SECRET = 8  # characters; a shorter key is a local server's dummy, which may be an ordinary word
 
 
@@ -62,7 +63,9 @@ class EndpointSettings(BaseModel):
         description="NAME of the environment variable that holds the key; a server on this machine needs none.",
     )
     temperature: float = Field(default=0.0, ge=0, le=2, description="Sampling temperature; 0 takes the likeliest token.")
-    max_tokens: int = Field(default=512, ge=1, description="Longest reply in tokens; a reply cut off here is not accepted.")
+    max_tokens: int = Field(
+        default=512, ge=1, description="Longest reply in tokens, its reasoning included; a reply cut off here is not accepted."
+    )
     seed: int | None = Field(default=None, description="Sent with every request (plus 1 for each reply asked for again).")
     concurrency: int = Field(default=8, ge=1, description="Requests in flight at once.")
     timeout_s: float = Field(default=120.0, gt=0, description="Seconds until a reply must be complete.")
@@ -114,6 +117,13 @@ class EndpointSettings(BaseModel):
         return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
 
 
+class JudgeSettings(EndpointSettings):
+    """An endpoint whose model labels responses; the defaults are the paper's judge."""
+
+    base_url: str = Field(default="https://api.openai.com/v1", description="Address of the server's API.")
+    model: str = Field(default="gpt-4o-2024-08-06", min_length=1, description="Name under which the server knows the model.")
+
+
 @dataclass(frozen=True)
 class Answer(Generic[T]):
     """What the acceptance rule made of the reply to prompt ``index``, and the reply, which was number ``attempts``."""
@@ -122,6 +132,11 @@ class Answer(Generic[T]):
     attempts: int
     value: T
     reply: str
+    finish_reason: str | None = field(default=None, compare=False)
+    tokens: int = field(default=0, compare=False)
+    """Of prompt and reply."""
+    cost_usd: float = field(default=0.0, compare=False)
+    """The reply's price, also where it was paid by an earlier call: what this call paid stands in the account."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,9 @@ class Failure:
     attempts: int
     reason: str
     reply: str | None
+    tokens: int = field(default=0, compare=False)
+    """Of all its replies, and their price."""
+    cost_usd: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -173,6 +191,10 @@ class _Unanswered(Exception):
     """A prompt gets no reply; the message says why."""
 
 
+class _FormatRefused(Exception):
+    """The server may not know `response_format`."""
+
+
 # The parts of a chat completion that matter here. A body that lacks them is not one.
 class _BodyMessage(BaseModel):
     content: str | None = None
@@ -206,15 +228,24 @@ class _Request(BaseModel):
     max_tokens: int
     seed: int | None
     attempt: int
+    # Not part of the hash where they have these values, so that older caches stay valid.
+    response_format: dict[str, Any] | None = None
+    repeat: int = 0
 
     @property
     def key(self) -> str:
-        return hashlib.blake2b(json.dumps(self.model_dump(), sort_keys=True).encode(), digest_size=20).hexdigest()
+        content = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
     @property
     def most_prompt_tokens(self) -> int:
         """No tokenizer makes more tokens than bytes; the rest is room for a chat template and its system prompt."""
-        return 128 + sum(16 + len(m.content.encode()) for m in self.messages)
+        schema = len(json.dumps(self.response_format)) if self.response_format is not None else 0
+        return 128 + schema + sum(16 + len(m.content.encode()) for m in self.messages)
+
+    def forms(self) -> list["_Request"]:
+        """This request and, where it asks for a format, the one without, for a server that does not know it."""
+        return [self] if self.response_format is None else [self, self.model_copy(update={"response_format": None})]
 
 
 class _Reply(BaseModel):
@@ -227,10 +258,12 @@ class _Reply(BaseModel):
     completion_tokens: int
     tokens_estimated: bool
 
-    def text(self) -> str:
-        """The reply's text. Rejected where it is not a whole answer."""
+    def text(self, allow_cut_off: bool) -> str:
+        """The reply's text. Rejected where it is not a whole answer, or where there is none at all."""
         if self.refusal or self.finish_reason == "content_filter":
             raise Rejected("the server refused to answer" + (f": {_line(self.refusal)}" if self.refusal else ""))
+        if allow_cut_off:
+            return self.content or ""
         if self.finish_reason == "length":
             raise Rejected(f"the reply was cut off after {self.completion_tokens} tokens (max_tokens)")
         if not self.content or not self.content.strip():
@@ -252,13 +285,25 @@ def ask(
     cache_dir: Path,
     progress: Callable[[str], None] | None = None,
     name: str = "teacher",
+    *,
+    allow_cut_off: bool = False,
+    response_format: dict[str, Any] | None = None,
+    repeat: int = 0,
 ) -> tuple[list[Answer[T] | Failure], Account]:
     """Get an accepted reply to every prompt: the outcomes in the order of ``prompts``, and what it took.
 
     ``accept(index, reply)`` turns a reply into a value or raises ``Rejected``. ``name`` is the section of the
     configuration, for error sentences. Raises UserError where the server as a whole fails or the budget is used up.
+
+    ``allow_cut_off`` takes a reply as it comes, also cut off or empty. ``response_format`` is the API's parameter of that
+    name; a server that refuses it is asked without, and ``accept`` must check the reply in any case. With another
+    ``repeat`` the same prompts are asked anew, not looked up in the cache.
     """
-    return asyncio.run(_Call(settings, prompts, accept, cache_dir, progress or (lambda _: None), name).run())
+    call = _Call(
+        settings, prompts, accept, cache_dir, progress or (lambda _: None), name,
+        allow_cut_off=allow_cut_off, response_format=response_format, repeat=repeat,
+    )  # fmt: skip
+    return asyncio.run(call.run())
 
 
 class _Call(Generic[T]):
@@ -272,9 +317,14 @@ class _Call(Generic[T]):
         cache_dir: Path,
         progress: Callable[[str], None],
         name: str,
+        *,
+        allow_cut_off: bool,
+        response_format: dict[str, Any] | None,
+        repeat: int,
     ) -> None:
         self.settings, self.prompts, self.accept, self.progress, self.name = settings, prompts, accept, progress, name
         self.cache_dir = cache_dir
+        self.allow_cut_off, self.response_format, self.repeat = allow_cut_off, response_format, repeat
         self.server = f"{name}: the server {settings.base_url} (model {settings.model})"
         self.outcomes: list[Answer[T] | Failure | None] = [None] * len(prompts)
         self.client: openai.AsyncOpenAI | None = None
@@ -285,6 +335,7 @@ class _Call(Generic[T]):
         self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by request, so that none is sent twice at once
         self.answering = False  # the server has given a reply, now or when the cache was filled
         self.unanswered_in_a_row = 0
+        self.takes_format: bool | None = None  # not known before the first reply
 
         self.earlier = 0.0  # USD that the cached replies cost when they were new
         self.spent = 0.0  # USD
@@ -345,17 +396,22 @@ class _Call(Generic[T]):
     async def _outcome(self, index: int) -> Answer[T] | Failure:
         reason = ""
         text: str | None = None
+        tokens, cost = 0, 0.0
         for attempt in range(1, self.settings.reply_attempts + 1):
             try:
                 reply = await self._reply(self._request(index, attempt))
                 text = reply.content
-                return Answer(index, attempt, self.accept(index, reply.text()), text or "")
+                reply_tokens = reply.prompt_tokens + reply.completion_tokens
+                reply_cost = self.settings.price(reply.prompt_tokens, reply.completion_tokens)
+                tokens, cost = tokens + reply_tokens, cost + reply_cost
+                value = self.accept(index, reply.text(self.allow_cut_off))
+                return Answer(index, attempt, value, text or "", reply.finish_reason, reply_tokens, reply_cost)
             except Rejected as error:
                 self.rejected += 1
                 reason = str(error)
             except _Unanswered as error:
-                return Failure(index, attempt, str(error), text)
-        return Failure(index, self.settings.reply_attempts, reason, text)
+                return Failure(index, attempt, str(error), text, tokens, cost)
+        return Failure(index, self.settings.reply_attempts, reason, text, tokens, cost)
 
     def _request(self, index: int, attempt: int) -> _Request:
         s = self.settings
@@ -367,20 +423,23 @@ class _Call(Generic[T]):
             max_tokens=s.max_tokens,
             seed=None if s.seed is None else s.seed + attempt - 1,
             attempt=attempt,
+            response_format=self.response_format,
+            repeat=self.repeat,
         )
 
     async def _reply(self, request: _Request) -> _Reply:
         """The reply from the cache, else from the server; then it is in the cache before anything else is done."""
         async with self.asking[request.key]:
-            reply = self._cached(request)
-            if reply is not None:
-                self.answering = True
-                self.replies_from_cache += 1
-                self.cached_prompt_tokens += reply.prompt_tokens
-                self.cached_completion_tokens += reply.completion_tokens
-                return reply
-            reply = await self._send(request)
-            self._keep(request, reply)
+            for form in request.forms():
+                reply = self._cached(form)
+                if reply is not None:
+                    self.answering = True
+                    self.replies_from_cache += 1
+                    self.cached_prompt_tokens += reply.prompt_tokens
+                    self.cached_completion_tokens += reply.completion_tokens
+                    return reply
+            sent, reply = await self._send_as_taken(request)
+            self._keep(sent, reply)
             return reply
 
     # ---- cache ----
@@ -400,7 +459,7 @@ class _Call(Generic[T]):
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # two processes may write the same reply
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(_Entry(request=request, reply=reply).model_dump_json(), encoding="utf-8")
+            part.write_text(_Entry(request=request, reply=reply).model_dump_json(exclude_defaults=True), encoding="utf-8")
             os.replace(part, path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -411,13 +470,29 @@ class _Call(Generic[T]):
         paid: dict[str, float] = {}
         for index in range(len(self.prompts)):
             for attempt in range(1, self.settings.reply_attempts + 1):
-                request = self._request(index, attempt)
-                if (reply := self._cached(request)) is None:
+                replies = {form.key: reply for form in self._request(index, attempt).forms() if (reply := self._cached(form))}
+                if not replies:
                     break
-                paid[request.key] = self.settings.price(reply.prompt_tokens, reply.completion_tokens)
+                paid |= {key: self.settings.price(r.prompt_tokens, r.completion_tokens) for key, r in replies.items()}
         return sum(paid.values())
 
     # ---- server ----
+
+    async def _send_as_taken(self, request: _Request) -> tuple[_Request, _Reply]:
+        """The server's reply and the request that it replied to: without the format where it does not take that."""
+        form, *without = request.forms()
+        if without and self.takes_format is not False:
+            try:
+                reply = await self._send(form)
+                self.takes_format = True
+                return form, reply
+            except _FormatRefused:
+                reply = await self._send(without[0])
+                self.takes_format = False
+                logger.info("%s does not take `response_format`; it is asked without", self.server)
+                return without[0], reply
+        form = without[0] if without else form
+        return form, await self._send(form)
 
     async def _send(self, request: _Request) -> _Reply:
         """Try until the server replies. _Unanswered if it does not reply to this prompt, _Stop if it does to none."""
@@ -479,12 +554,15 @@ class _Call(Generic[T]):
                     temperature=request.temperature,
                     max_tokens=request.max_tokens,
                     seed=openai.omit if request.seed is None else request.seed,
+                    response_format=openai.omit if request.response_format is None else request.response_format,  # type: ignore[arg-type]
                 )
             cost = most  # what it does cost is known once the body is read
             reply = self._read(request, response.content)
             cost = s.price(reply.prompt_tokens, reply.completion_tokens)
             return reply
         except openai.APIStatusError as error:
+            if request.response_format is not None and not self.takes_format and error.response.status_code in REFUSES_FORMAT:
+                raise _FormatRefused from None
             raise self._by_status(error.response.status_code, error.response.text, error.response.headers) from None
         except (TimeoutError, openai.APIConnectionError) as error:
             cause = error.__cause__

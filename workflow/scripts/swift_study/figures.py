@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import polars as pl
 
 from swift_study.work import publish
@@ -75,3 +76,71 @@ def _save(figure: Any, svg: Path, png: Path) -> None:
     with publish(png) as part:
         figure.savefig(part, format="png", dpi=160, metadata={"Software": None})
     plt.close(figure)
+
+
+def draw_validation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+    """A table of the validation: accuracy with its interval, and the gain in the golden answers' log-likelihood with its interval.
+
+    ``table`` has the columns of the table and ``accuracy_low``, ``accuracy_high``; models stand side by side within a row.
+    """
+    rows, models = (table[c].unique(maintain_order=True).to_list() for c in ("training_data", "model"))
+    height = 0.8 / len(models)
+    figure, (left, right) = plt.subplots(
+        1, 2, sharey=True, figsize=(9.6, 1.7 + 0.42 * len(rows) * max(1, len(models) / 2)), layout="constrained"
+    )
+    for k, model in enumerate(models):
+        part = table.filter(pl.col("model") == model)
+        colour, marker = COLOURS[(k + 1) % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        y = np.array([rows.index(r) for r in part["training_data"]]) + (k - (len(models) - 1) / 2) * height
+        accuracy = part["accuracy"].to_numpy()
+        left.barh(y, accuracy, height * 0.92, color=colour, alpha=0.45, label=model)
+        left.errorbar(accuracy, y, xerr=_around(part, "accuracy"), fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
+        compared = part["ll_token_gain"].is_not_null().to_numpy()
+        right.errorbar(
+            part["ll_token_gain"].to_numpy()[compared], y[compared], xerr=_around(part, "ll_token_gain")[:, compared],
+            fmt=marker, color=colour, markersize=5, elinewidth=1.2, capsize=2.5,
+        )  # fmt: skip
+    left.set_yticks(range(len(rows)), rows)
+    left.invert_yaxis()
+    left.set_xlim(left=0)
+    right.axvline(0, color="black", linewidth=0.8)
+    right.spines["left"].set_visible(False)
+    right.tick_params(axis="y", length=0)
+    left.set(xlabel="accuracy (share of right responses)")
+    baseline = [row for row in rows if table.filter((pl.col("training_data") == row) & pl.col("ll_token_gain").is_null()).height]
+    right.set(xlabel=f"gain in log-likelihood over {', '.join(baseline)} (nats per token)")
+    if len(models) > 1:
+        figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=len(models))
+    figure.suptitle(title, fontsize=11)
+    _save(figure, svg, png)
+
+
+def draw_agreement(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+    """Measured gain against swift score, with both intervals: one panel for each context and measure, one point for each strategy."""
+    contexts = table["context"].unique(maintain_order=True).to_list() or ["no strategy"]
+    measures = {"accuracy": "gain in accuracy over plain data", "log_likelihood": "gain in log-likelihood (nats per token)"}
+    figure, panels = plt.subplots(
+        len(measures), len(contexts), figsize=(4.6 * len(contexts) + 0.4, 7.0), layout="constrained", squeeze=False
+    )
+    strategies = table["strategy"].unique(maintain_order=True).to_list()
+    for row, (measure, label) in zip(panels, measures.items(), strict=True):
+        for axes, context in zip(row, contexts, strict=True):
+            gain = f"{measure}_gain"
+            part = table.filter((pl.col("context") == context) & pl.col("swift").is_not_null() & pl.col(gain).is_not_null())
+            for one in part.partition_by("strategy", maintain_order=True):
+                k = strategies.index(one["strategy"][0])
+                x, y = one["swift"][0], one[gain][0]
+                style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
+                axes.errorbar(x, y, xerr=_around(one, "swift"), yerr=_around(one, gain), elinewidth=1, capsize=2.5, markersize=6, **style)
+                axes.annotate(one["strategy"][0], (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9, color=style["color"])
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.set(xlabel="swift score: RelInf over plain data's", ylabel=label, title=context)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, svg, png)
+
+
+def _around(table: pl.DataFrame, name: str) -> np.ndarray:
+    """Lengths of the error bars, shape (2, rows); 0 where there is no interval."""
+    value, low, high = (table[c].cast(pl.Float64).to_numpy() for c in (name, f"{name}_low", f"{name}_high"))
+    return np.asarray(np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,9 +106,40 @@ def load_model(folder: Path, settings: Model) -> Any:
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the library raises many kinds, safetensors' own for a file that is cut short
         raise UserError(f"{folder}: the model could not be loaded: {str(error).splitlines()[0]}") from error
     return model.to(device()).eval().requires_grad_(False)
+
+
+def load_checkpoint(model_folder: Path, settings: Model, checkpoint: Path, lora: Lora) -> Any:
+    """The model at a run's checkpoint, in eval mode and frozen: all its weights, or an adapter on the model in ``model_folder``.
+
+    UserError if the checkpoint is not whole, or of another architecture or vocabulary than the model.
+    """
+    if (checkpoint / "adapter_config.json").is_file():
+        model = add_lora(load_model(model_folder, settings), lora, 0)
+        return load_adapter(model, checkpoint).eval().requires_grad_(False)
+    check_fits(checkpoint, model_folder)
+    return load_model(checkpoint, settings)
+
+
+def check_fits(checkpoint: Path, model_folder: Path) -> None:
+    """UserError if a checkpoint with all weights is of another architecture, size or vocabulary than the model."""
+    configs = []
+    for folder in (checkpoint, model_folder):
+        try:
+            configs.append(json.loads((folder / "config.json").read_text()))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder}: this is not a whole checkpoint: its config.json cannot be read. Delete the folder and run snakemake again."
+            ) from error
+    for key in ("architectures", "vocab_size", "hidden_size", "num_hidden_layers"):
+        ours, theirs = (config.get(key) for config in configs)
+        if ours != theirs:
+            raise UserError(
+                f"{checkpoint} is a checkpoint of another model: its {key} is {ours}, that of {model_folder} is {theirs}. Delete it and "
+                "run snakemake again, or set model.name to the model that it is of."
+            )
 
 
 def device() -> torch.device:

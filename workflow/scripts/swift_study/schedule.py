@@ -1,25 +1,56 @@
 """Which example is seen at which step: written down as a table before training, the same for any number of processes."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from swift_study.config import Part, Run
+from swift_study.errors import UserError
 from swift_study.examples import Example
 
 
-def mixed(examples: Sequence[Example], dataset: str, epochs: int, batch_size: int, seed: int) -> pl.DataFrame:
-    """Every epoch sees each example once, in an order of its own drawn from ``seed``.
+def make_schedule(run: Run, datasets: Mapping[str, Sequence[Example]]) -> pl.DataFrame:
+    """One row for one use of an example: epoch and step from 1, position from 0 within the step, example and dataset.
 
-    One row for one use of an example: epoch and step from 1, position from 0 within the step. ``batch_size`` divides the
-    number of examples.
+    An epoch goes through the run's phases in their order, each a random mixture of its datasets, in an order of its own drawn from
+    ``run.seed``; the epoch is cut into batches, of which the last may be smaller. UserError if a dataset has too few examples.
     """
-    ids = sorted(example.example_id for example in examples)
+    chosen = {
+        (k, name): _chosen(name, datasets[name], part, run.seed) for k, phase in enumerate(run.schedule) for name, part in phase.items()
+    }
     rows = []
-    for epoch in range(1, epochs + 1):
-        order = random.Random(f"{seed}/{epoch}").sample(ids, len(ids))
-        for number, example_id in enumerate(order):
-            step, position = divmod(number, batch_size)
-            rows.append(((epoch - 1) * (len(ids) // batch_size) + step + 1, epoch, position, example_id))
-    frame = pl.DataFrame(rows, schema=["step", "epoch", "position", "example_id"], orient="row")
-    return frame.with_columns(pl.lit(dataset).alias("dataset"))
+    step = 0
+    for epoch in range(1, run.epochs + 1):
+        used: list[tuple[str, str]] = []
+        for k, phase in enumerate(run.schedule):
+            parts = [(i, name) for name, part in phase.items() for i in _in_epoch(chosen[k, name], part, f"{run.seed}/{name}/{epoch}")]
+            used += random.Random(f"{run.seed}/{k}/{epoch}").sample(parts, len(parts))
+        for number, (example_id, name) in enumerate(used):
+            extra, position = divmod(number, run.batch_size)
+            rows.append((epoch, step + extra + 1, position, example_id, name))
+        step += -(-len(used) // run.batch_size)
+    return pl.DataFrame(rows, schema=["epoch", "step", "position", "example_id", "dataset"], orient="row")
+
+
+def _chosen(name: str, examples: Sequence[Example], part: Part, seed: int) -> list[str]:
+    """Ids of the examples that the run uses, the same in every epoch.
+
+    The draw is by place in the dataset: from datasets that strategies made of one another it takes the forms of the same examples.
+    """
+    ids = [example.example_id for example in examples]
+    if part.examples is None:
+        return ids
+    if part.examples > len(ids):
+        raise UserError(
+            f"The run asks for {part.examples} examples of the dataset {name!r}, which has {len(ids)}. Lower `examples` in its schedule, "
+            f"or see why there are no more: data/rejects/{name}.parquet."
+        )
+    return [ids[k] for k in sorted(random.Random(seed).sample(range(len(ids)), part.examples))]
+
+
+def _in_epoch(ids: list[str], part: Part, seed: str) -> list[str]:
+    """What one epoch sees of these: each ``weight`` times, its fraction by a draw."""
+    times = int(part.weight)
+    rest = round(len(ids) * part.weight) - times * len(ids)
+    return ids * times + random.Random(seed).sample(ids, rest)

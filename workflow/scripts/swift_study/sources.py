@@ -232,14 +232,26 @@ def split_panel(examples: Iterable[Example], panel: Panel) -> tuple[list[Example
         if missing:
             raise UserError(f"The sources have no task {missing[0]!r}; they have {', '.join(by_task)}.")
         by_task = {task: by_task[task] for task in panel.tasks}
+    used, analogues = [], []
     for task, members in by_task.items():
-        if len(members) < 2 * panel.per_task:
+        n = panel.per_task or max(1, len(members) // 2)
+        if len(members) < 2 * n:
             raise UserError(
-                f"Task {task!r} has {len(members)} example{'s' * (len(members) != 1)}, but {2 * panel.per_task} are needed: "
-                f"{panel.per_task} to use and as many analogues. Add examples, lower `per_task`, or leave the task out by `tasks`."
+                f"Task {task!r} has {len(members)} example{'s' * (len(members) != 1)}, but {2 * n} are needed: "
+                f"{n} to use and as many analogues. Add examples, lower `per_task`, or leave the task out by `tasks`."
             )
-    used = [e for members in by_task.values() for e in members[: panel.per_task]]
-    return used, [e for members in by_task.values() for e in members[panel.per_task :]]
+        used += members[:n]
+        analogues += members[n:]
+    return used, analogues
+
+
+def without_near_duplicates(
+    examples: Sequence[Example], others: Sequence[Example], near_duplicate: float
+) -> tuple[list[Example], list[Example]]:
+    """The examples whose query is not (nearly) a query of ``others``, and those whose is."""
+    similarity, _ = nearest([e.query for e in examples], [e.query for e in others])
+    near = [s >= near_duplicate for s in similarity]
+    return [e for e, n in zip(examples, near, strict=True) if not n], [e for e, n in zip(examples, near, strict=True) if n]
 
 
 def draw_base(

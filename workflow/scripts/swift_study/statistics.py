@@ -36,6 +36,34 @@ class Grid:
     in_task: bool
 
 
+@dataclass(frozen=True)
+class Effect:
+    """A strategy's mean score minus its baseline's, over the tasks that both have probes for; NaN where there is none."""
+
+    strategy: float
+    baseline: float
+    low: float
+    high: float
+    p_value: float
+    n_probes: int
+    n_tasks: int
+    draws: np.ndarray  # (resamples,) the difference in every bootstrap resample
+
+    @property
+    def difference(self) -> float:
+        return self.strategy - self.baseline
+
+
+def curve_name(probe_set: str, context: str, target_set: str) -> str:
+    """As in the paper: `CoT → In-task non-CoT`."""
+    return f"{probe_set} → {context.capitalize()} {target_set}"
+
+
+def counted(table: pl.DataFrame, settings: Statistics) -> pl.DataFrame:
+    """The rows of the checkpoints that count: those after ``settings.after_step``, and never step 0."""
+    return table.filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
+
+
 def grid(pairs: pl.DataFrame, score: str, tasks: list[str], in_task: bool) -> Grid:
     """The pairs of one probe set and target set as a matrix, averaged over the steps in ``pairs``."""
     ids = {side: pairs.select(f"{side}_id", f"{side}_task").unique(maintain_order=True) for side in ("probe", "target")}
@@ -134,7 +162,7 @@ def curves(pairs: pl.DataFrame, settings: Statistics) -> pl.DataFrame:
         rows.append(
             {
                 "study": study,
-                "curve": f"{probe_set} → {str(context).capitalize()} {target_set}",
+                "curve": curve_name(str(probe_set), str(context), str(target_set)),
                 "probe_set": probe_set,
                 "target_set": target_set,
                 "context": context,
@@ -169,10 +197,10 @@ def verdicts(
     (below) 0 and p <= 1 - confidence; anything else is *no evidence*. For ``unwanted`` target sets it is the other way round: there a
     strategy helps that pushes towards them less. The effect keeps its sign.
     """
-    pairs = with_scores(pairs).filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
+    pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
-    counted = curve_table.filter((pl.col("step") > settings.after_step) & (pl.col("step") > 0))
+    counted_curves = counted(curve_table, settings)
     rows = []
     for (target_set, context), part in pairs.group_by("target_set", "context", maintain_order=True):
         for strategy in part["probe_set"].unique(maintain_order=True):
@@ -182,7 +210,9 @@ def verdicts(
                 score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted)
                 for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
             }
-            own = counted.filter((pl.col("probe_set") == strategy) & (pl.col("target_set") == target_set) & (pl.col("context") == context))
+            own = counted_curves.filter(
+                (pl.col("probe_set") == strategy) & (pl.col("target_set") == target_set) & (pl.col("context") == context)
+            )
             share = float(np.mean(own["ci_low"].to_numpy() > 0)) if len(own) else 0.0  # NaN is not above 0
             main = outcome["rel_inf"]
             rows.append(
@@ -209,12 +239,30 @@ def verdicts(
 def _compare(
     pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, wanted: bool
 ) -> dict[str, object]:
-    """Strategy minus baseline: effect, interval, p and verdict, over the tasks that both have probes for."""
+    """Strategy minus baseline as columns of the verdicts table, with the verdict."""
+    e = effect(pairs, score, strategy, baseline, in_task, settings)
+    significant = e.p_value <= 1 - settings.confidence + 1e-12
+    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
+    return {
+        "strategy_rel_inf": e.strategy,
+        "baseline_rel_inf": e.baseline,
+        "effect": e.difference,
+        "ci_low": e.low,
+        "ci_high": e.high,
+        "p_value": e.p_value,
+        "n_probes": e.n_probes,
+        "n_tasks": e.n_tasks,
+        "verdict": more if significant and e.low > 0 else less if significant and e.high < 0 else "no evidence",
+    }
+
+
+def effect(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> Effect:
+    """Strategy minus baseline in the column ``score``, over the pairs and steps that are given: of one target set and context."""
     ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, baseline))
     common = set(ours["probe_task"]) & set(theirs["probe_task"])
     if not common:
-        means = dict.fromkeys(("strategy_rel_inf", "baseline_rel_inf", "effect", "ci_low", "ci_high"), float("nan"))
-        return {**means, "p_value": 1.0, "n_probes": 0, "n_tasks": 0, "verdict": "no evidence"}
+        nan = float("nan")
+        return Effect(nan, nan, nan, nan, 1.0, 0, 0, np.full(settings.resamples, nan))
     ours, theirs = (p.filter(pl.col("probe_task").is_in(list(common))) for p in (ours, theirs))
     tasks = sorted(common | set(ours["target_task"]))
     a, b = (grid(p, score, tasks, in_task) for p in (ours, theirs))
@@ -227,20 +275,7 @@ def _compare(
     differences = resampled_means(a, draws, probes_a, targets) - resampled_means(b, draws, probes_b, targets)
     low, high = interval(differences, len(common), settings.confidence)
     p = sign_flip_p(_by_probe_task(a) - _by_probe_task(b), rng)
-    significant = p <= 1 - settings.confidence + 1e-12
-    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
-    verdict = more if significant and low > 0 else less if significant and high < 0 else "no evidence"
-    return {
-        "strategy_rel_inf": mean(a),
-        "baseline_rel_inf": mean(b),
-        "effect": mean(a) - mean(b),
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": p,
-        "n_probes": len(a.probe_task),
-        "n_tasks": len(common),
-        "verdict": verdict,
-    }
+    return Effect(mean(a), mean(b), low, high, p, len(a.probe_task), len(common), differences)
 
 
 def _by_probe_task(g: Grid) -> np.ndarray:

@@ -201,6 +201,133 @@ VERDICTS = pa.schema(
 )
 
 
+LIKELIHOODS = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("log_likelihood", pa.float64()),
+        ("n_tokens", pa.int64()),
+    ]
+)
+RIVALS = pa.schema(
+    [
+        *(PAIRS.field(name) for name in PAIRS.names[: PAIRS.get_field_index("dot")]),
+        ("similarity", pa.float64()),
+        ("loss_change", pa.float64()),
+    ]
+)
+CONSUMED = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("process", pa.int64()),
+        ("micro_batch", pa.int64()),
+        ("example_id", pa.string()),
+    ]
+)
+AUDIT = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("source", pa.string()),
+        ("query_id", pa.string()),
+        ("task", pa.string()),
+        ("query", pa.string()),
+        ("response", pa.string()),
+        ("expected", pa.int64()),
+        ("label", pa.int64()),
+        ("reason", pa.string()),
+        ("label_again", pa.int64()),
+        ("hostile", pa.string()),
+        ("label_hostile", pa.int64()),
+        ("tokens", pa.int64()),
+        ("cost", pa.float64()),
+    ]
+)
+AUDIT_SUMMARY = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("measure", pa.string()),
+        ("n", pa.int64()),
+        ("unparsed", pa.int64()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("reference", pa.float64()),
+    ]
+)
+CONFUSION = pa.schema(
+    [
+        ("judge", pa.string()),
+        ("expected", pa.int64()),
+        ("label", pa.int64()),
+        ("n", pa.int64()),
+    ]
+)
+VALIDATION = pa.schema(
+    [
+        ("model", pa.string()),
+        ("training_data", pa.string()),
+        ("run", pa.string()),
+        ("scorer", pa.string()),
+        ("n_seeds", pa.int64()),
+        ("n", pa.int64()),
+        ("unparsed", pa.int64()),
+        *((f"{measure}{part}", pa.float64())
+          for measure in ("accuracy", "ll_token", "ll_answer")
+          for part in ("", "_sd", "_gain", "_gain_low", "_gain_high", "_gain_p")),
+    ]
+)  # fmt: skip
+CLAIMS = pa.schema(
+    [
+        ("source", pa.string()),
+        ("claim", pa.string()),
+        ("model", pa.string()),
+        ("measure", pa.string()),
+        ("this", pa.string()),
+        ("that", pa.string()),
+        ("estimate", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("outcome", pa.string()),
+    ]
+)
+AGREEMENT = pa.schema(
+    [
+        ("strategy", pa.string()),
+        ("context", pa.string()),
+        ("verdict", pa.string()),
+        *((f"{score}{part}", pa.float64())
+          for score in ("swift", "swift_mean_loss", "swift_cosine", "similarity", "loss_change", "proxy",
+                        "accuracy_gain", "log_likelihood_gain")
+          for part in ("", "_low", "_high")),
+    ]
+)  # fmt: skip
+RANK_AGREEMENT = pa.schema(
+    [
+        ("context", pa.string()),
+        ("predictor", pa.string()),
+        ("measure", pa.string()),
+        ("n_items", pa.int64()),
+        ("kendall_tau", pa.float64()),
+        ("tau_low", pa.float64()),
+        ("tau_high", pa.float64()),
+        ("n_decisions", pa.int64()),
+        ("decision_accuracy", pa.float64()),
+        ("decision_low", pa.float64()),
+        ("decision_high", pa.float64()),
+    ]
+)
+COSTS = pa.schema(
+    [
+        ("way", pa.string()),
+        ("part", pa.string()),
+        ("jobs", pa.int64()),
+        ("seconds", pa.float64()),
+        ("cpu_seconds", pa.float64()),
+        ("tokens", pa.int64()),
+        ("cost_usd", pa.float64()),
+    ]
+)
+
+
 def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> None:
     """Write the schema's columns of ``frame`` as Parquet (zstd), with the version and ``metadata`` in the file's metadata."""
     table = frame.select(schema.names).to_arrow().cast(schema)

@@ -9,8 +9,10 @@ import logging
 import math
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +23,47 @@ from swift_study import __version__
 from swift_study.config import Model, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.models import add_lora, load_model, load_tokenizer
+from swift_study.lines import append_lines, read_lines
+from swift_study.models import add_lora, check_fits, load_adapter, load_model, load_tokenizer
 from swift_study.tokens import Tokens, collate, sum_losses, tokenize
 from swift_study.work import publish, remove, writing_to
 
 log = logging.getLogger(__name__)
+Batch = list[tuple[str, Tokens]]  # ids of examples, and their tokens
 
 
 def learning_rate(run: Run, step: int, steps: int) -> float:
-    """Linear warm-up over ``warmup_steps``, then linear decay that reaches ``final_learning_rate`` at the last step."""
+    """Linear warm-up over ``warmup_steps``; then constant, or a linear decay that reaches ``final_learning_rate`` at the last step."""
     if step <= run.warmup_steps:
         return run.learning_rate * step / run.warmup_steps
+    if run.decay == "constant":
+        return run.learning_rate
     share = (step - run.warmup_steps) / (steps - run.warmup_steps)
     return run.final_learning_rate + (1 - share) * (run.learning_rate - run.final_learning_rate)
 
 
-def deepspeed_config(run: Run) -> dict[str, Any]:
-    """DeepSpeed's JSON for this run."""
+def deepspeed_config(run: Run, dtype: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """DeepSpeed's JSON for this run; ``stage`` is what its ZeRO stage's file says."""
+    zero = dict(stage["zero_optimization"])
+    if zero.get("stage") != run.zero_stage:
+        raise UserError(f"The DeepSpeed file for ZeRO stage {run.zero_stage} has zero_optimization.stage = {zero.get('stage')}; mend it.")
+    if run.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if run.offload == "parameters":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    half = run.method == "full" and dtype == "bfloat16"
     return {
+        **stage,
+        "zero_optimization": zero,
         "train_batch_size": run.batch_size,
         "train_micro_batch_size_per_gpu": run.micro_batch_size,
         "gradient_accumulation_steps": run.batch_size // (run.micro_batch_size * run.processes),
-        "gradient_clipping": run.clip_norm,
-        "zero_optimization": {"stage": run.zero_stage},
+        # Where every process holds all gradients they are clipped here, once, with the norm that the history records.
+        "gradient_clipping": run.clip_norm if run.zero_stage else 0.0,
+        "bf16": {"enabled": half},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "optimizer": {
             "type": "AdamW",
             "params": {
@@ -63,16 +82,19 @@ def train(
     run: Run,
     model_folder: Path,
     model_settings: Model,
+    start: Path | None,
     examples: Mapping[str, Example],
     schedule: pl.DataFrame,
+    stage: Mapping[str, Any],
     work: Path,
     about: Mapping[str, Any],
     progress: Callable[[str], None],
 ) -> None:
     """Train to the end of the schedule, from the last state in ``work`` where there is one.
 
-    Leaves ``work/checkpoint-{step}/`` (PEFT adapter, tokenizer, ``run.json``) for every checkpoint step and
-    ``work/history.jsonl``, one line a step. ``about`` goes into every ``run.json``. Call it in every process of a torchrun.
+    ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a checkpoint (all weights as safetensors, or a
+    PEFT adapter; tokenizer, ``run.json``) for every step that has one, or ``checkpoint-last``; ``history.jsonl``, one line a step; and
+    ``consumed-{process}.jsonl``, one line an example. ``about`` goes into every ``run.json``. Call it in every process of a torchrun.
     """
     import deepspeed
 
@@ -84,92 +106,190 @@ def train(
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
     tokenizer = load_tokenizer(model_folder, model_settings)
-    tokens = {i: tokenize(e, tokenizer, model_settings.max_length, model_settings.overlong == "truncate") for i, e in examples.items()}
-    batches = _batches(schedule, tokens, run.batch_size)
+    batches = _batches(schedule, _tokens(run, model_settings, examples, tokenizer))
     steps = len(batches)
-    model = add_lora(load_model(model_folder, model_settings), run.lora, run.seed)
-    model.train()
-    engine, _, _, _ = deepspeed.initialize(
-        model=model, model_parameters=[p for p in model.parameters() if p.requires_grad], config=deepspeed_config(run)
-    )
-
-    start = _resume(engine, work)
-    if start:
-        progress(f"resuming after step {start} of {steps}")
-    history = work / "history.jsonl"
-    if rank == 0:
-        _truncate(history, start)
-    for step in range(start + 1, steps + 1):
-        batch = batches[step - 1]
-        n_tokens = sum(t.n_completion for t in batch)
+    if run.warmup_steps >= steps:
+        raise UserError(f"The run's warmup_steps {run.warmup_steps} is not below its {steps} steps; lower it.")
+    settings = model_settings.model_copy(update={"dtype": run.dtype or model_settings.dtype})
+    with _telling_of_memory(run):
+        model = _start(run, model_folder, settings, start)
+        _check_vocabulary(model, batches, model_folder)
+        engine, _, _, _ = deepspeed.initialize(
+            model=model,
+            model_parameters=[p for p in model.parameters() if p.requires_grad],
+            config=deepspeed_config(run, settings.dtype, stage),
+        )
+    done = _resume(engine, work)
+    if done:
+        progress(f"resuming after step {done} of {steps}")
+    history, consumed = work / "history.jsonl", work / f"consumed-{rank}.jsonl"
+    for file in (history, consumed) if rank == 0 else (consumed,):
+        _forget_after(file, done)
+    for step in range(done + 1, steps + 1):
         rate = learning_rate(run, step, steps)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
-        loss = _accumulate(engine, batch[rank::world], run.micro_batch_size, n_tokens, world, tokenizer.pad_token_id)
-        norm = _grad_norm(engine)
+        parts = share_of(batches[step - 1], rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
+        n_tokens = sum(t.n_completion for _, t in batches[step - 1])
+        with _telling_of_memory(run):
+            loss = _accumulate(engine, parts, batches[step - 1][0][1], n_tokens, world, tokenizer.pad_token_id)
+            norm = _update(engine, run)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError(
                 f"At step {step} the loss is {loss} and the gradient norm {norm}: training has diverged. Lower "
-                f"the run's learning_rate (at this step {rate:.2e}) or its lora.alpha."
+                f"the run's learning_rate (at this step {rate:.2e}){' or its lora.alpha' if run.method == 'lora' else ''}."
             )
-        engine.step()
+        append_lines(
+            consumed, [{"step": step, "process": rank, "micro_batch": k, "example_id": i} for k, p in enumerate(parts) for i, _ in p]
+        )
         if rank == 0:
-            row = {"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": n_tokens}
-            with history.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append_lines(history, [{"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": n_tokens}])
             progress(f"step {step}/{steps}  loss {loss:.3f}")
-        if step % run.checkpoint_every == 0:
-            _save_checkpoint(engine, tokenizer, work / f"checkpoint-{step}", {**about, **_versions(world, run), "step": step}, rank)
+        last = step == steps
+        if (last and run.checkpoint_every is None) or (run.checkpoint_every is not None and step % run.checkpoint_every == 0):
+            folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
+            moments = second_moments(engine) if last and run.export_second_moments else None
+            _save_checkpoint(engine, run, tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
+        if step % (run.checkpoint_every or run.resume_every) == 0 or last:
             _save_state(engine, work / "state", step, rank)
 
 
-def _batches(schedule: pl.DataFrame, tokens: Mapping[str, Tokens], batch_size: int) -> list[list[Tokens]]:
-    ordered = schedule.sort("step", "position")
-    missing = set(ordered["example_id"]) - set(tokens)
+def _tokens(run: Run, settings: Model, examples: Mapping[str, Example], tokenizer: Any) -> dict[str, Tokens]:
+    tokens = {i: tokenize(e, tokenizer, settings.max_length, settings.overlong == "truncate") for i, e in examples.items()}
+    if run.loss_on == "all":  # the first token has nothing before it to be predicted from
+        tokens = {i: Tokens(t.ids, 1) for i, t in tokens.items()}
+    return tokens
+
+
+def _start(run: Run, model_folder: Path, settings: Model, start: Path | None) -> Any:
+    """The model as the run finds it, in training mode; what is trained asks for gradients."""
+    if run.method == "lora":
+        model = add_lora(load_model(model_folder, settings), run.lora, run.seed)
+        if start is not None:
+            load_adapter(model, start)
+    else:
+        if start is not None:
+            check_fits(start, model_folder)
+        model = load_model(start or model_folder, settings).requires_grad_(True)
+    if run.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def _check_vocabulary(model: Any, batches: Sequence[Batch], folder: Path) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(max(t.ids) for batch in batches for _, t in batch)
+    if largest >= rows:
+        raise UserError(
+            f"{folder}: the tokenizer makes the token {largest}, but the model's vocabulary has {rows} tokens: they are not of one model."
+        )
+
+
+def _batches(schedule: pl.DataFrame, tokens: Mapping[str, Tokens]) -> list[Batch]:
+    """For each step its examples in the order of the schedule."""
+    missing = set(schedule["example_id"]) - set(tokens)
     if missing:
-        raise UserError(f"The schedule uses the example {min(missing)}, which is not in the dataset; make the schedule anew.")
-    used = [tokens[i] for i in ordered["example_id"]]
-    return [used[i : i + batch_size] for i in range(0, len(used), batch_size)]
+        raise UserError(f"The schedule uses the example {min(missing)}, which is not in the datasets; make the schedule anew.")
+    ordered = schedule.sort("step", "position").group_by("step", maintain_order=True).agg("example_id")
+    return [[(i, tokens[i]) for i in ids] for ids in ordered["example_id"]]
 
 
-def _accumulate(engine: Any, mine: list[Tokens], micro: int, n_tokens: int, world: int, pad_id: int) -> float:
-    """Forward and backward over this process's share. Returns the batch's mean loss per completion token, over all processes.
+def share_of(batch: Batch, rank: int, world: int, micro: int, accumulation: int) -> list[Batch]:
+    """What one process works on in one step: ``accumulation`` micro-batches of at most ``micro`` examples, of similar length each.
+
+    All shares together are the batch. In a batch that is smaller than it should be, some may be empty.
+    """
+    mine = sorted(batch, key=lambda item: -len(item[1].ids))[rank::world]
+    return [mine[k * micro : (k + 1) * micro] for k in range(accumulation)]
+
+
+def _accumulate(engine: Any, parts: Sequence[Batch], spare: Tokens, n_tokens: int, world: int, pad_id: int) -> float:
+    """Forward and backward over this process's share. Returns the batch's mean loss per token, over all processes.
 
     The batch's loss is the sum over its tokens divided by their number. DeepSpeed divides by processes and micro-batches, so
-    each part is multiplied by them.
+    each part is multiplied by them. All processes must do the same number of passes: for an empty part ``spare`` goes through, times 0.
     """
-    parts = [mine[i : i + micro] for i in range(0, len(mine), micro)]
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
-    for part in parts:
-        loss = sum_losses(engine, collate(part, pad_id, engine.device)).sum()
+    for k, part in enumerate(parts):
+        loss = sum_losses(engine, collate([t for _, t in part] or [spare], pad_id, engine.device)).sum() * bool(part)
         engine.backward(loss * (world * len(parts) / n_tokens))
         total += loss.detach()
-        if part is not parts[-1]:
+        if k < len(parts) - 1:
             engine.step()  # counts the micro-batch; updates nothing before the batch is whole
     if world > 1:
         torch.distributed.all_reduce(total)
     return float(total) / n_tokens
 
 
-def _grad_norm(engine: Any) -> float:
-    """Norm of the averaged gradient, before clipping, over all processes."""
-    from deepspeed.utils import safe_get_full_grad
+def _update(engine: Any, run: Run) -> float:
+    """The optimizer's step. Returns the norm of the averaged gradient before clipping, over all processes."""
+    if run.zero_stage == 0:
+        weights = [p for p in engine.module.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(weights, run.clip_norm or math.inf)
+        if not norm.isfinite():
+            return float(norm)
+        engine.step()
+    else:
+        engine.step()
+        norm = engine.get_global_grad_norm()
+    return float(norm)
 
-    squares = [safe_get_full_grad(p) for p in engine.module.parameters() if p.requires_grad]
-    return math.sqrt(sum(float(g.double().square().sum()) for g in squares if g is not None))
+
+@contextmanager
+def _telling_of_memory(run: Run) -> Iterator[None]:
+    """Turns the errors by which torch says that memory is full into a sentence that says what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        said = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not re.search("can't allocate memory|out of memory", said):
+            raise
+        raise UserError(
+            f"Memory ran out ({said.splitlines()[0][:200] if said else 'no more is known'}). Lower the run's micro_batch_size "
+            f"({run.micro_batch_size}; batch_size may stay), set activation_checkpointing, raise zero_stage ({run.zero_stage}) or offload, "
+            "or use more processes. The run goes on from its last saved step."
+        ) from error
 
 
-def _save_checkpoint(engine: Any, tokenizer: Any, folder: Path, about: dict[str, Any], rank: int) -> None:
+def _save_checkpoint(
+    engine: Any, run: Run, tokenizer: Any, folder: Path, about: dict[str, Any], moments: Mapping[str, torch.Tensor] | None, rank: int
+) -> None:
+    """Consolidated weights as safetensors, whatever the ZeRO stage: gathered on process 0, one weight at a time."""
     import deepspeed
+    from safetensors.torch import save_file
 
-    trainable = [p for p in engine.module.parameters() if p.requires_grad]
-    with deepspeed.zero.GatheredParameters(trainable, enabled=engine.zero_optimization_stage() == 3):
+    trained = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}
+    whole = run.method == "full"
+    weights = {n: b.detach().cpu() for n, b in engine.module.named_buffers() if n in engine.module.state_dict()} if whole else {}
+    sharded = engine.zero_optimization_stage() == 3
+    for name, weight in trained.items() if whole else ():
+        with deepspeed.zero.GatheredParameters([weight], enabled=sharded):
+            if rank == 0:
+                weights[name] = weight.detach().to("cpu", copy=True)
+    with deepspeed.zero.GatheredParameters([] if whole else list(trained.values()), enabled=sharded and not whole):
         if rank == 0:
             with publish(folder) as part:
-                engine.module.save_pretrained(part, safe_serialization=True)
+                engine.module.save_pretrained(part, **({"state_dict": weights} if whole else {}))
                 tokenizer.save_pretrained(part)
+                if moments is not None:
+                    save_file(dict(moments), part / "exp_avg_sq.safetensors")
                 (part / "run.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     torch.distributed.barrier()
+
+
+def second_moments(engine: Any) -> dict[str, torch.Tensor]:
+    """Adam's second moments by the weights' names, whole, in float32 on the CPU; equal for every ZeRO stage. Call it in all processes."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    found = {}
+    for name, weight in engine.module.named_parameters():
+        if weight.requires_grad:
+            if engine.zero_optimization_stage() == 0:
+                moment = engine.optimizer.state[weight]["exp_avg_sq"]
+            else:
+                moment = safe_get_full_optimizer_state(weight, "exp_avg_sq")
+            found[name] = moment.detach().float().cpu().contiguous().clone()
+    return found
 
 
 def _save_state(engine: Any, folder: Path, step: int, rank: int) -> None:
@@ -191,11 +311,11 @@ def _resume(engine: Any, work: Path) -> int:
     return int(state["step"])
 
 
-def _truncate(history: Path, step: int) -> None:
-    """Forget what was logged after the state that the run resumes from."""
-    lines = history.read_text().splitlines() if history.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    history.write_text("".join(line + "\n" for line in kept))
+def _forget_after(file: Path, step: int) -> None:
+    """Forget what was noted after the state that the run resumes from."""
+    kept = [row for row in read_lines(file) if row["step"] <= step]
+    file.write_bytes(b"")
+    append_lines(file, kept)
 
 
 def _versions(world: int, run: Run) -> dict[str, Any]:

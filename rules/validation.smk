@@ -1,0 +1,179 @@
+# The proof: runs with and without a strategy's data, what they respond, and whether that is what the swift studies said.
+
+
+rule compute_rivals:
+    input:
+        model=model_file(MAIN),
+        checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
+        datasets=lambda w: [dataset(d) for d in panel(w.study)],
+    output:
+        f"{RESULTS}/influence/{{study}}/rivals.parquet",
+    log:
+        f"{RESULTS}/logs/compute_rivals/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compute_rivals/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    threads: workflow.cores
+    params:
+        settings=lambda w: compared(w.study),
+        run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
+        model=settings(CONFIG.model),
+        work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
+    shell:
+        "python workflow/scripts/compute_rivals.py --study {wildcards.study} --settings {params.settings:q}"
+        " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
+        " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
+
+
+rule audit_judge:
+    input:
+        dataset=dataset("questions"),
+        instructions="workflow/prompts/judge.txt",
+        labels=V.audit.labels or [],
+    output:
+        rows=f"{RESULTS}/audit/{{scorer}}.parquet",
+        summary=f"{RESULTS}/audit/{{scorer}}.summary.parquet",
+        confusion=f"{RESULTS}/audit/{{scorer}}.confusion.parquet",
+        account=f"{RESULTS}/audit/{{scorer}}.account.parquet",
+    log:
+        f"{RESULTS}/logs/audit_judge/{{scorer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/audit_judge/{{scorer}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    resources:
+        judge_limits=lambda w: judge(w.scorer, affects_replies=False),
+    params:
+        settings=settings(V.audit),
+        judge=lambda w: judge(w.scorer, affects_replies=True),
+        seed=CONFIG.statistics.seed,
+        cache=CONFIG.cache,
+    shell:
+        "python workflow/scripts/audit_judge.py --scorer {wildcards.scorer} --settings {params.settings:q} --seed {params.seed}"
+        " --judge {params.judge:q} --judge-limits {resources.judge_limits:q} --instructions {input.instructions:q}"
+        " --cache {params.cache:q} --dataset {input.dataset:q} --rows {output.rows:q} --summary {output.summary:q}"
+        " --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
+
+
+rule validate:
+    input:
+        evaluation=dataset("questions"),
+        leakage=f"{RESULTS}/data/leakage/validation.parquet",
+        judgements=lambda w: [entry["judgements"] for entry in validated_runs()],
+        likelihoods=lambda w: [entry["likelihoods"] for entry in validated_runs()],
+        proxies=lambda w: [path for c in proxies().values() for path in c.values()],
+        studies=lambda w: [s[t] for s in predicting().values() for t in SWIFT_TABLES],
+        claims=V.claims,
+    output:
+        tables=[
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in validation_tables()
+            for kind in ("parquet", "csv", "md")
+        ],
+        figures=report(
+            [figure(name, "svg") for name in [*V.tables, "agreement"]],
+            caption="../workflow/report/validation_figure.rst",
+            category="8 Validation figures",
+        ),
+        png=[figure(name, "png") for name in [*V.tables, "agreement"]],
+        page=report(
+            f"{RESULTS}/pages/validation.html",
+            caption="../workflow/report/validation.rst",
+            category="7 Validation",
+            labels={"page": "tables, claims, agreement"},
+        ),
+    log:
+        f"{RESULTS}/logs/validate.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/validate.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=settings(V),
+        statistics=settings(CONFIG.statistics),
+        runs=lambda w: json.dumps(validated_runs(), ensure_ascii=False),
+        proxies=lambda w: json.dumps(proxies()),
+        studies=lambda w: json.dumps(predicting()),
+        tables=lambda w, output: str(Path(output.tables[0]).parent),
+        figures=lambda w, output: str(Path(output.png[0]).parent),
+    shell:
+        "python workflow/scripts/validate.py --settings {params.settings:q} --statistics {params.statistics:q}"
+        " --evaluation {input.evaluation:q} --runs {params.runs:q} --proxies {params.proxies:q} --studies {params.studies:q}"
+        " --claims {input.claims:q} --tables {params.tables:q} --figures {params.figures:q} --page {output.page:q} 2> {log:q}"
+
+
+rule write_audit:
+    input:
+        rows=[f"{RESULTS}/audit/{s}.parquet" for s in scorers()],
+        summary=[f"{RESULTS}/audit/{s}.summary.parquet" for s in scorers()],
+        confusion=[f"{RESULTS}/audit/{s}.confusion.parquet" for s in scorers()],
+    output:
+        tables=[
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in ("audit", "audit_confusion", "audit_disagreements")
+            for kind in ("parquet", "csv", "md")
+        ],
+        page=report(
+            f"{RESULTS}/pages/audit.html",
+            caption="../workflow/report/audit.rst",
+            category="7 Validation",
+            labels={"page": "audit of the judge"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_audit.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_audit.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        tables=lambda w, output: str(Path(output.tables[0]).parent),
+    shell:
+        "python workflow/scripts/write_audit.py --rows {input.rows:q} --summary {input.summary:q} --confusion {input.confusion:q}"
+        " --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
+
+
+# Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.
+rule write_costs:
+    input:
+        rules.validate.output.page,
+        rules.write_audit.output.page,
+        [
+            f"{RESULTS}/influence/{study}/verdicts.parquet"
+            for study in predicting_studies()
+        ],
+    output:
+        tables=[f"{RESULTS}/tables/costs.{kind}" for kind in ("parquet", "csv", "md")],
+        page=report(
+            f"{RESULTS}/pages/costs.html",
+            caption="../workflow/report/costs.rst",
+            category="7 Validation",
+            labels={"page": "what either way cost"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_costs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_costs.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        ways=lambda w: json.dumps(ways()),
+        tables=lambda w, output: str(Path(output.tables[0]).parent),
+    shell:
+        "python workflow/scripts/write_costs.py --ways {params.ways:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
+
+
+rule validation:
+    input:
+        rules.validate.output,
+        rules.write_audit.output,
+        rules.write_costs.output,
+        # The swift half of the report as well, where the validation is laid beside it.
+        rules.write_tables.output,
+        [
+            figure(f, kind)
+            for s in CONFIG.studies.values()
+            for f in s.figures
+            for kind in ("svg", "png")
+        ],
+    localrule: True

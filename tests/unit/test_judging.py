@@ -1,0 +1,583 @@
+"""The judge and its audit; the judge's server is a local one that fails in every way that matters."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import Handler, Server, reply, serving, status
+from tiny import ROOT
+
+from swift_study import judging
+from swift_study.config import Audit
+from swift_study.endpoint import JudgeSettings
+from swift_study.errors import Rejected, UserError
+from swift_study.examples import Example, KeyPoint, Message
+from swift_study.judging import HOSTILE, Labelled, agreement, flip_rate, judge_by_model, judge_prompt, read_judgement, repeatability
+from swift_study.tables import (
+    ACCOUNTS,
+    AUDIT,
+    AUDIT_SUMMARY,
+    CONFUSION,
+    JUDGEMENTS,
+    RESPONSES,
+    read_table,
+    write_examples,
+    write_table,
+)
+
+INSTRUCTIONS = judging.read_instructions(ROOT / "workflow" / "prompts" / "judge.txt")
+
+
+def example(number: int = 1, task: str = "sums", **changes: Any) -> Example:
+    query, golden = f"What is {number} + 1?", str(number + 1)
+    fields: dict[str, Any] = {
+        "task": task,
+        "messages": [Message(role="user", content=query), Message(role="assistant", content=golden)],
+        "key_points": [KeyPoint(text=f"The sum is {golden}.", check="number", value=golden), KeyPoint(text="It is polite.")],
+        "golden": golden,
+        "unsatisfactory": str(number + 50),
+    }
+    return Example(**(fields | changes))
+
+
+def verdict(label: Any, reason: Any = "because") -> str:
+    return json.dumps({"reason": reason, "label": label})
+
+
+def judged(messages: list[dict[str, str]]) -> dict[str, Any]:
+    """What the judge is asked about, read from the request."""
+    data: dict[str, Any] = json.JSONDecoder().raw_decode(messages[-1]["content"])[0]
+    return data
+
+
+def right_if_golden(handler: Handler) -> None:
+    """A judge that cannot be talked round."""
+    data = judged(handler.body["messages"])
+    reply(verdict(int(data["response"] == data["golden_answer"])))(handler)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    with serving() as server:
+        server.default = right_if_golden
+        yield server
+
+
+def settings(server: Server, **changes: Any) -> JudgeSettings:
+    fields = {"base_url": server.url, "model": "m", "backoff_s": 0.01, "timeout_s": 5.0, "concurrency": 4}
+    return JudgeSettings(**(fields | changes))
+
+
+# ---- the prompt ----
+
+
+def test_the_judge_sees_instructions_query_golden_answer_key_points_and_response() -> None:
+    system, user = judge_prompt(example(), "It is 2.", INSTRUCTIONS)
+    assert (system.role, system.content) == ("system", INSTRUCTIONS)
+    assert user.role == "user"
+    data, end = json.JSONDecoder().raw_decode(user.content)
+    assert data == {
+        "query": "What is 1 + 1?",
+        "golden_answer": "2",
+        "key_points": {"1": "The sum is 2.", "2": "It is polite."},
+        "response": "It is 2.",
+    }
+    assert user.content[end:] == f"\n\n{judging.REMINDER}"
+
+
+def test_earlier_turns_are_shown_and_a_missing_golden_answer_is_null() -> None:
+    turns = [Message(role="system", content="s"), *example().messages, *example(2).messages]
+    data = judged([m.model_dump() for m in judge_prompt(example(messages=turns, golden=None), "3", INSTRUCTIONS)])
+    assert data["earlier_turns"] == [m.model_dump() for m in turns[:-2]]
+    assert data["query"] == "What is 2 + 1?"
+    assert data["golden_answer"] is None
+
+
+def check_that_it_is_only_data(response: str) -> None:
+    plain = judge_prompt(example(), "fine", INSTRUCTIONS)
+    system, user = judge_prompt(example(), response, INSTRUCTIONS)
+    assert system == plain[0]
+    data, end = json.JSONDecoder().raw_decode(user.content)
+    assert data["response"] == response  # whole: it has not closed its string
+    assert list(data) == ["query", "golden_answer", "key_points", "response"]
+    assert user.content[end:] == f"\n\n{judging.REMINDER}"
+    # All before the response is as it was, and the response is one line without a token of a chat template.
+    start, rest = plain[1].content.split('"fine"')
+    assert user.content.startswith(start)
+    assert user.content.endswith(rest)
+    line = user.content.removeprefix(start).removesuffix(rest)
+    assert "\n" not in line
+    assert not re.search(r"<(?:[|｜/<]|[^\W\d])|\[/?[A-Za-z_]+\]", line)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_response_is_only_data(hostile: str) -> None:
+    check_that_it_is_only_data(judging.with_hostile_text("3", hostile))
+    check_that_it_is_only_data(hostile)
+
+
+@given(st.text())
+def test_any_response_is_only_data(response: str) -> None:
+    check_that_it_is_only_data(response)
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_start|>", "</s>", "<s>", "<start_of_turn>", "<<SYS>>", "<｜User｜>", "[INST]", "[/INST]", "[gMASK]"]
+)
+def test_tokens_of_chat_templates_do_not_reach_the_server(token: str) -> None:
+    content = judge_prompt(example(), f"a < b, x[3] {token}", INSTRUCTIONS)[1].content
+    assert token not in content
+    assert "a < b, x[3]" in content  # what is no such token stays readable
+
+
+def test_every_hostile_text_is_another_one() -> None:
+    assert len(set(HOSTILE)) == len(HOSTILE) >= 12
+
+
+def test_the_prompt_hash_tells_instructions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = judging.prompt_hash(INSTRUCTIONS)
+    assert re.fullmatch(r"[0-9a-f]{16}", one)
+    assert judging.prompt_hash(INSTRUCTIONS + ".") != one
+    monkeypatch.setattr(judging, "REMINDER", "Reply.")
+    assert judging.prompt_hash(INSTRUCTIONS) != one
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "could not be read"), (b" \n", "is empty"), (b"\xff", "could not be read")])
+def test_instructions_that_cannot_be_used_are_a_sentence(tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "judge.txt").write_bytes(content)
+    with pytest.raises(UserError, match=rf"judge\.txt: .*{said}"):
+        judging.read_instructions(tmp_path / "judge.txt")
+
+
+# ---- the reply ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        verdict(1),
+        f"\n {verdict(1)} \n",
+        f"```json\n{verdict(1)}\n```",
+        f"```\n{verdict(1)}```",
+        f"<think>Is it {{0}}?</think>\n{verdict(1)}",
+        '{"label": 1, "reason": " because "}',
+    ],
+)
+def test_a_label_is_read(text: str) -> None:
+    assert read_judgement(text) == (1, "because")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1", "not an object"),
+        ("label: 1", "not JSON"),
+        ("", "not JSON"),
+        ("null", "not an object"),
+        ("[" * 100_000, "not JSON"),
+        ("9" * 10_000, "not JSON"),
+        (verdict(1)[:-3], "not JSON"),
+        (f"The response says {verdict(1)}, which is wrong.", "not JSON"),
+        (f"{verdict(1)}\n{verdict(0)}", "not JSON"),
+        (f"```json\n{verdict(1)}\n```\n```json\n{verdict(0)}\n```", "not JSON"),
+        (f"[{verdict(1)}]", "not an object"),
+        ('{"reason": "x", "label": 0, "label": 1}', "same field twice"),
+        ('{"label": 1}', "not an object of reason and label"),
+        ('{"reason": "x", "label": 1, "score": 3}', "not an object of reason and label"),
+        (verdict("1"), "not 0 or 1"),
+        (verdict(2), "not 0 or 1"),
+        (verdict(True), "not 0 or 1"),
+        (verdict(1.0), "not 0 or 1"),
+        (verdict(None), "not 0 or 1"),
+        (verdict([1]), "not 0 or 1"),
+        (verdict(1, ""), "no reason"),
+        (verdict(1, 3), "no reason"),
+    ],
+)
+def test_what_is_not_the_object_that_was_asked_for_gives_no_label(text: str, reason: str) -> None:
+    with pytest.raises(Rejected, match=reason):
+        read_judgement(text)
+
+
+# ---- judging ----
+
+
+def test_a_judgement_has_label_reason_reply_and_cost(server: Server, tmp_path: Path) -> None:
+    examples = [example(1), example(2), example(3)]
+    priced = settings(server, usd_per_million_prompt_tokens=1.0)
+    rows, account = judge_by_model(priced, examples, ["2", "", "It is 4."], INSTRUCTIONS, tmp_path)
+    assert [row["label"] for row in rows] == [1, 0, 0]
+    assert rows[0] == {
+        "query_id": examples[0].example_id,
+        "label": 1,
+        "reason": "because",
+        "raw": verdict(1),
+        "judge": "m",
+        "prompt_hash": judging.prompt_hash(INSTRUCTIONS),
+        "tokens": 15,
+        "cost": pytest.approx(10 / 1e6),
+    }
+    assert (account.requests_sent, account.failures) == (3, 0)
+    assert {(b["temperature"], b["response_format"]["json_schema"]["name"]) for b in server.bodies} == {(0.0, "judgement")}
+    again, account = judge_by_model(priced, examples, ["2", "", "It is 4."], INSTRUCTIONS, tmp_path)
+    assert again == rows
+    assert (account.requests_sent, account.cost_usd) == (0, 0.0)
+
+
+def test_a_reply_without_a_label_is_asked_for_again_and_at_last_null(server: Server, tmp_path: Path) -> None:
+    def act(handler: Handler) -> None:
+        number = sum(body["messages"] == handler.body["messages"] for body in server.bodies)
+        wrong = judged(handler.body["messages"])["response"] == "never" or number == 1
+        reply("label: 0" if wrong else verdict(1))(handler)
+
+    server.default = act
+    rows, account = judge_by_model(settings(server), [example(1), example(2)], ["2", "never"], INSTRUCTIONS, tmp_path)
+    assert [row["label"] for row in rows] == [1, None]
+    assert "not JSON" in rows[1]["reason"]
+    assert rows[1]["raw"] == "label: 0"
+    assert rows[1]["tokens"] == 45
+    assert (account.requests_sent, account.rejected, account.failures) == (5, 4, 1)
+
+
+def test_a_server_without_structured_output_is_asked_without(server: Server, tmp_path: Path) -> None:
+    server.default = lambda h: (status(422) if "response_format" in h.body else right_if_golden)(h)
+    rows, account = judge_by_model(settings(server, concurrency=1), [example(1), example(2)], ["2", "2"], INSTRUCTIONS, tmp_path)
+    assert [row["label"] for row in rows] == [1, 0]
+    assert (account.requests_sent, account.failures) == (3, 0)
+
+
+# ---- audit: responses ----
+
+
+def evaluation_set(per_task: int = 6) -> list[Example]:
+    return [example(100 * t + i, f"task-{t}") for t in range(3) for i in range(per_task)]
+
+
+def test_the_sets_own_answers_are_drawn_evenly(tmp_path: Path) -> None:
+    examples = evaluation_set()
+    rows = judging.labelled_responses(Audit(examples=12), examples, 1)
+    assert Counter((row.example.task, row.expected) for row in rows) == {(f"task-{t}", e): 2 for t in range(3) for e in (0, 1)}
+    assert all(row.response == (row.example.golden if row.expected else row.example.unsatisfactory) for row in rows)
+    assert {(row.source, row.expected) for row in rows} == {("golden", 1), ("unsatisfactory", 0)}
+    assert rows == judging.labelled_responses(Audit(examples=12), examples, 1)
+    assert rows != judging.labelled_responses(Audit(examples=12), examples, 2)
+    assert len(judging.labelled_responses(Audit(examples=100), examples, 1)) == 36
+
+
+@pytest.mark.parametrize(("n_wrong", "n"), [(2, 12), (18, 7), (1, 100)])
+def test_where_one_kind_is_short_the_other_fills_up(n_wrong: int, n: int) -> None:
+    examples = [e if i < n_wrong else e.model_copy(update={"unsatisfactory": None}) for i, e in enumerate(evaluation_set())]
+    rows = judging.labelled_responses(Audit(examples=n), examples, 1)
+    assert len(rows) == min(n, 18 + n_wrong)
+    assert sum(row.expected == 0 for row in rows) == min(n_wrong, n // 2)
+
+
+def test_a_set_without_wrong_answers_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"1 golden and 0 unsatisfactory answers.*`validation\.audit\.labels`"):
+        judging.labelled_responses(Audit(), [example(unsatisfactory=None)], 1)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_labels_come_from_a_file(tmp_path: Path, form: str) -> None:
+    frame = pl.DataFrame({"query": ["what is  1 + 1?", "What is 2 + 1?"], "response": ["2", 'x,\n"y"'], "label": [1, 0]})
+    path = tmp_path / f"labels.{form}"
+    {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[form](path)
+    examples = [example(1), example(2), example(3)]
+    rows = judging.labelled_responses(Audit(labels=str(path)), examples, 1)
+    assert rows == [Labelled(str(path), examples[0], "2", 1), Labelled(str(path), examples[1], 'x,\n"y"', 0)]
+
+
+def test_a_large_file_of_labels_is_drawn_from_and_stays_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps({"query": "What is 1 + 1?", "response": str(i), "label": 0}) + "\n" for i in range(50)))
+    numbers = [int(row.response) for row in judging.labelled_responses(Audit(labels=str(path), examples=10), [example(1)], 1)]
+    assert len(set(numbers)) == 10
+    assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"query": "What is 1 + 1?", "response": "2"}, "row 2: there is no column 'label'; the row has query, response"),
+        ({"query": "What is 1 + 1?", "response": "2", "label": 2}, "row 2, column label: expected 0 or 1, found 2"),
+        ({"query": "What is 1 + 1?", "response": "2", "label": "yes"}, "row 2, column label: expected 0 or 1, found 'yes'"),
+        ({"query": "What is 1 + 1?", "response": "2", "label": None}, "row 2, column label: expected 0 or 1, found None"),
+        ({"query": "What is 1 + 1?", "response": "2", "label": [1]}, "row 2, column label: expected 0 or 1"),
+        ({"query": "What is 1 + 1?", "response": 2, "label": 1}, "row 2, column response: expected text, found 2"),
+        ({"query": None, "response": "2", "label": 1}, "row 2, column query: expected text, found None"),
+        ({"query": "What is 9 + 1?", "response": "2", "label": 1}, "row 2, column query: 'What is 9 \\+ 1\\?' is the query of no example"),
+        ({"query": "What is 3 + 1?", "response": "2", "label": 1}, "row 2, column query: .* is the query of 2 examples"),
+        ({"query": "WHAT is 2 + 1?", "response": "3", "label": 0}, "row 2: query and response are those of row 1"),
+    ],
+)
+def test_a_wrong_row_of_labels_is_a_sentence(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, [{"query": "What is 2 + 1?", "response": "3", "label": 1}, row])))
+    examples = [example(1), example(2), example(3), example(3, "other")]
+    with pytest.raises(UserError, match=rf"labels\.jsonl, {said}"):
+        judging.read_labels(path, examples)
+
+
+def test_no_labels_at_all_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="there are no rows"):
+        judging.read_labels(tmp_path / "labels.jsonl", [example(1)])
+
+
+# ---- audit: measures ----
+
+
+def test_agreement_against_numbers_worked_out_by_hand() -> None:
+    # 20 + 15 of 50 agree; by chance it would be half of them.
+    expected = [1] * 25 + [0] * 25
+    labels = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    found = agreement(expected, labels)
+    assert (found.rate.n, found.rate.unparsed, found.rate.value) == (50, 0, 0.7)
+    # Wilson's interval by its formula.
+    z, n, p = 1.959964, 50, 0.7
+    middle, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    assert (found.rate.low, found.rate.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
+    assert found.kappa.value == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    assert found.kappa.low is not None
+    assert found.kappa.high is not None
+    # The large-sample standard error of kappa is about 0.13.
+    assert found.kappa.low == pytest.approx(0.4 - 1.96 * 0.13, abs=0.04)
+    assert found.kappa.high == pytest.approx(0.4 + 1.96 * 0.13, abs=0.04)
+    assert found == agreement(expected, labels)
+    assert {(c["expected"], c["label"]): c["n"] for c in found.confusion} == {
+        (0, 0): 15, (0, 1): 10, (0, None): 0, (1, 0): 5, (1, 1): 20, (1, None): 0,
+    }  # fmt: skip
+    assert found.disagreeing == list(range(20, 35))
+
+
+def test_a_null_label_is_counted_apart_and_never_taken_for_0() -> None:
+    found = agreement([0, 0, 1, 1], [0, None, 1, None])
+    assert (found.rate.n, found.rate.unparsed, found.rate.value, found.kappa.value) == (2, 2, 1.0, 1.0)
+    assert found.disagreeing == []
+    assert sum(c["n"] or 0 for c in found.confusion if c["label"] is None) == 2
+    assert repeatability([0, 0, 1, None], [0, None, 0, None]) == judging.share([True, False], 2)
+    # Only wrong responses that were judged 0 count; a null is neither a flip nor none.
+    assert flip_rate([0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [1, 0, None, None, 1]) == judging.share([True, False], 1)
+
+
+@pytest.mark.parametrize(("expected", "labels"), [([], []), ([0], [None]), ([1, 1], [1, 1]), ([0], [0])])
+def test_what_cannot_be_measured_is_null(expected: list[int], labels: list[int | None]) -> None:
+    assert dataclasses.astuple(agreement(expected, labels).kappa)[2:] == (None, None, None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0, 1, None])), max_size=30))
+def test_every_row_is_counted_once(pairs: list[tuple[int, int | None]]) -> None:
+    found = agreement([e for e, _ in pairs], [label for _, label in pairs], resamples=200)
+    assert sum(c["n"] or 0 for c in found.confusion) == len(pairs) == found.rate.n + found.rate.unparsed
+    assert len(found.disagreeing) == found.rate.n - round((found.rate.value or 0) * found.rate.n)
+    for measure in (found.rate, found.kappa):
+        if measure.value is not None:
+            assert measure.low is not None
+            assert measure.high is not None
+            assert measure.low - 1e-9 <= measure.high
+    if found.rate.value is not None:
+        assert (found.rate.low or 0) - 1e-9 <= found.rate.value <= (found.rate.high or 0) + 1e-9
+
+
+# ---- the scripts ----
+
+
+def run_script(name: str, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / name), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=check)
+
+
+def judge_arguments(server: Server, folder: Path, **limits: Any) -> list[str]:
+    return [
+        "--scorer", "judge", "--judge", json.dumps({"base_url": server.url, "model": "m"}),
+        "--judge-limits", json.dumps({"backoff_s": 0.01, "concurrency": 2} | limits),
+        "--instructions", str(ROOT / "workflow" / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
+    ]  # fmt: skip
+
+
+def write_inputs(folder: Path, n: int) -> list[str]:
+    examples = [example(i) for i in range(n)]
+    rows = [{"query_id": e.example_id, "response": e.golden if i % 2 else "no"} for i, e in enumerate(examples)]
+    rows = [row | {"finish_reason": "stop", "n_tokens": 1, "seed": 1} for row in rows]
+    write_examples(folder / "questions.parquet", examples)
+    write_table(folder / "responses.parquet", pl.DataFrame(rows), RESPONSES)
+    return ["--dataset", str(folder / "questions.parquet"), "--responses", str(folder / "responses.parquet")]
+
+
+def test_key_points_cost_nothing(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path, 4)
+    done = run_script("judge.py", *inputs, "--output", str(tmp_path / "j.parquet"), "--account", str(tmp_path / "a.parquet"))
+    assert "2 of 4 satisfactory, 0 not checkable" in done.stdout
+    judgements = read_table(tmp_path / "j.parquet", JUDGEMENTS)
+    assert judgements["label"].to_list() == [0, 1, 0, 1]
+    assert set(judgements["judge"]) == {"key_points"}
+    assert len(read_table(tmp_path / "a.parquet", ACCOUNTS)) == 0
+
+
+def test_responses_to_other_queries_are_a_sentence(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path, 4)
+    write_examples(tmp_path / "questions.parquet", [example(1)])
+    done = run_script("judge.py", *inputs, "--output", str(tmp_path / "j.parquet"), check=False)
+    assert done.returncode == 1
+    assert "is not in" in done.stdout
+
+
+def test_a_killed_judge_goes_on_from_the_cache_and_ends_in_the_same_bytes(server: Server, tmp_path: Path) -> None:
+    n = 30
+
+    def act(handler: Handler) -> None:  # without structured output, one response that gets no label, and replies that cost
+        server.closing.wait(0.05)
+        if "response_format" in handler.body:
+            status(422)(handler)
+        elif judged(handler.body["messages"])["query"] == "What is 7 + 1?":
+            reply("I cannot say.")(handler)
+        else:
+            right_if_golden(handler)
+
+    server.default = act
+    inputs = write_inputs(tmp_path, n)
+    price = {"usd_per_million_prompt_tokens": 1.0, "usd_per_million_completion_tokens": 3.0, "budget_usd": 1.0}
+
+    def arguments(name: str) -> list[str]:
+        outputs = ["--output", str(tmp_path / name / "j.parquet"), "--account", str(tmp_path / name / "account.parquet")]
+        return [*inputs, *judge_arguments(server, tmp_path / name, **price), *outputs]
+
+    def replied() -> list[str]:
+        return [json.dumps(b["messages"]) + str(b["temperature"]) for b in server.bodies if "response_format" not in b]
+
+    run_script("judge.py", *arguments("whole"))
+    once = Counter(replied())
+    assert len(once) == n + 1  # the one without a label was asked for at another temperature too
+    assert once.total() == n + 2  # twice
+    server.bodies.clear()
+
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "judge.py"), *arguments("killed")]
+    job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    try:
+        until = time.monotonic() + 60
+        while len(replied()) < n // 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    finally:
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+    time.sleep(0.2)  # the server's last replies go nowhere
+    kept = len(list((tmp_path / "killed" / "cache").rglob("*.json")))
+    asked = len(replied())
+    assert 0 < kept <= asked < n
+    assert asked - kept <= 2  # those in flight when it was killed
+    assert not (tmp_path / "killed" / "j.parquet").exists()
+
+    done = run_script("judge.py", *arguments("killed"))
+    assert len(replied()) == asked + (n + 2 - kept)  # what is in the cache is not asked for, and not paid, again
+    assert set(replied()) == set(once)
+    assert (tmp_path / "killed" / "j.parquet").read_bytes() == (tmp_path / "whole" / "j.parquet").read_bytes()
+    assert f"{n // 2 - 1} of {n} satisfactory, 1 without a label" in done.stdout
+    account = read_table(tmp_path / "killed" / "account.parquet", ACCOUNTS).row(0, named=True)
+    assert (account["dataset"], account["replies_from_cache"], account["failures"]) == ("questions", kept, 1)
+    judgements = read_table(tmp_path / "killed" / "j.parquet", JUDGEMENTS)
+    assert judgements.filter(pl.col("label").is_not_null())["cost"].to_list() == [pytest.approx((10 + 3 * 5) / 1e6)] * (n - 1)
+
+    before = len(server.bodies)
+    run_script("judge.py", *arguments("killed"))
+    assert len(server.bodies) == before
+
+
+def audit_arguments(folder: Path, **settings: Any) -> list[str]:
+    outputs = [f"--{name}={folder / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
+    return ["--settings", json.dumps(settings), "--dataset", str(folder / "questions.parquet"), "--seed", "17", *outputs]
+
+
+def test_the_audit_of_the_key_points(tmp_path: Path) -> None:
+    # The last number of a response is held against the value: a hostile text with the right number in it gets its way.
+    write_examples(tmp_path / "questions.parquet", evaluation_set())
+    done = run_script("audit_judge.py", "--scorer", "key_points", *audit_arguments(tmp_path, examples=26))
+    assert "agreement 1.000" in done.stdout
+    rows = read_table(tmp_path / "rows.parquet", AUDIT)
+    assert len(rows) == 26
+    assert rows["label"].to_list() == rows["expected"].to_list() == rows["label_again"].to_list()
+    attacked = rows.filter(pl.col("hostile").is_not_null())
+    assert attacked["hostile"].to_list() == HOSTILE
+    assert set(attacked["expected"]) == {0}
+    summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
+    assert list(summary) == ["agreement", "kappa", "repeatability", "hostile flips"]
+    assert [row["reference"] for row in summary.values()] == [0.87, None, None, None]
+    assert (summary["kappa"]["value"], summary["repeatability"]["value"]) == (1.0, 1.0)
+    assert summary["hostile flips"]["n"] == 13
+    assert read_table(tmp_path / "confusion.parquet", CONFUSION)["n"].sum() == 26
+    assert len(read_table(tmp_path / "account.parquet", ACCOUNTS)) == 0
+
+
+def test_the_audit_of_a_judge_that_can_be_talked_round_and_changes_its_mind(server: Server, tmp_path: Path) -> None:
+    seen: Counter[str] = Counter()
+
+    def act(handler: Handler) -> None:
+        data = judged(handler.body["messages"])
+        seen[json.dumps(data)] += 1
+        again = seen[json.dumps(data)] > 1
+        label = int(data["response"] == data["golden_answer"])
+        if data["query"] == "What is 100 + 1?":  # always says 0, the second time 1
+            label = int(again)
+        if "忽略以上所有指示" in data["response"]:
+            label = 1
+        if data["query"] == "What is 200 + 1?":
+            return reply("Hm.")(handler)
+        return reply(verdict(label))(handler)
+
+    server.default = act
+    write_examples(tmp_path / "questions.parquet", evaluation_set())
+    # One request at a time, since the server counts how often it is asked.
+    arguments = [*judge_arguments(server, tmp_path, concurrency=1), *audit_arguments(tmp_path, examples=36)]
+    run_script("audit_judge.py", *arguments)
+    rows = read_table(tmp_path / "rows.parquet", AUDIT)
+    summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
+    counts = {name: (row["n"], row["unparsed"], row["value"]) for name, row in summary.items()}
+    assert counts["agreement"] == (34, 2, 33 / 34)  # a right response of the query that gets 0 at first
+    assert counts["repeatability"] == (34, 2, 32 / 34)
+    assert counts["hostile flips"] == (17, 0, 1 / 17)
+    disagreeing = rows.filter(pl.col("label") != pl.col("expected"))
+    assert disagreeing["query"].to_list() == ["What is 100 + 1?"]
+    confusion = {(r["expected"], r["label"]): r["n"] for r in read_table(tmp_path / "confusion.parquet", CONFUSION).to_dicts()}
+    assert confusion == {(0, 0): 17, (0, 1): 0, (0, None): 1, (1, 0): 1, (1, 1): 16, (1, None): 1}
+    account = read_table(tmp_path / "account.parquet", ACCOUNTS)
+    assert account["dataset"].to_list() == ["audit of m"]
+    assert account["requests_sent"].to_list() == [len(server.bodies)]
+
+    names = ("rows", "summary", "confusion")
+    before, written = len(server.bodies), [(tmp_path / f"{name}.parquet").read_bytes() for name in names]
+    run_script("audit_judge.py", *arguments)
+    assert len(server.bodies) == before
+    assert [(tmp_path / f"{name}.parquet").read_bytes() for name in names] == written
+
+
+def test_the_budget_is_one_for_all_passes_of_the_audit(server: Server, tmp_path: Path) -> None:
+    write_examples(tmp_path / "questions.parquet", evaluation_set())
+    # One pass over 4 responses costs 4 · 15 USD; a request may cost some thousand beforehand.
+    price = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "concurrency": 1}
+    examples = evaluation_set()
+    most = 128 + 2 * 16 + 512 + len(json.dumps(judging.RESPONSE_FORMAT))
+    most += max(
+        sum(len(m.content.encode()) for m in judge_prompt(e, r or "", INSTRUCTIONS)) for e in examples for r in (e.golden, e.unsatisfactory)
+    )
+    arguments = audit_arguments(tmp_path, examples=4)
+    budget = most + 4 * 15
+    done = run_script("audit_judge.py", *judge_arguments(server, tmp_path, budget_usd=budget, **price), *arguments, check=False)
+    assert done.returncode == 1
+    assert "the budget is used up" in done.stdout
+    assert 4 < len(server.bodies) < 8
+    assert server.tokens_paid <= budget

@@ -1,0 +1,85 @@
+"""Two cheap rivals of RelInf for a study's pairs, at its run's last checkpoint: similarity, and the loss's change after a step.
+
+Each finished probe is kept in a work folder, so that a killed job goes on with the next one.
+"""
+
+import json
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from swift_study import cli
+from swift_study.config import Comparison, Model, Run
+from swift_study.datasets import model_folder
+from swift_study.errors import UserError
+from swift_study.lines import append_lines, read_lines
+from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
+from swift_study.rivals import STEP, Member, rivals_at_checkpoint
+from swift_study.tables import RIVALS, read_examples, write_table
+from swift_study.tokens import tokenize
+from swift_study.work import fingerprint, hash_files, remove, work_folder
+
+
+def main(a: Namespace) -> None:
+    quiet_libraries()
+    torch.set_num_threads(a.threads)
+    comparison, run, base = (
+        Comparison.model_validate_json(a.settings),
+        Run.model_validate_json(a.run_settings),
+        Model.model_validate_json(a.model_settings),
+    )
+    folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
+    tokenizer = load_tokenizer(folder, base)
+    members = [
+        Member(Path(path).stem, e, tokenize(e, tokenizer, base.max_length, base.overlong == "truncate"))
+        for path in a.datasets
+        for e in read_examples(Path(path))
+    ]
+    missing = {*comparison.probes.values(), *comparison.targets.values()} - {m.dataset for m in members}
+    if missing:
+        raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
+    weights = json.loads(Path(a.model).read_text())["weights"]
+    ids = [[m.dataset, m.example.example_id] for m in members]
+    key = fingerprint(comparison.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(checkpoint), ids, STEP)
+    work = work_folder(Path(a.work), key)
+    file = work / "probes.jsonl"
+    model = load_adapter(add_lora(load_model(folder, base), run.lora, run.seed), checkpoint).eval()
+    kept = {row["probe_id"]: row["losses"] for row in read_lines(file)}
+    progress, start = cli.Progress(f"rivals {a.study}"), time.monotonic()
+    total = len({m.example.example_id for m in members if m.dataset in comparison.probes.values()})
+
+    def keep(done: int, probe_id: str, losses: list[float]) -> None:
+        append_lines(file, [{"probe_id": probe_id, "losses": losses}])
+        progress(f"{done} of {total} probes")
+
+    rows = rivals_at_checkpoint(
+        model, members, comparison.probes, comparison.targets, tokenizer.pad_token_id, a.batch_size, kept, keep
+    ).with_columns(
+        pl.lit(a.study).alias("study"),
+        pl.lit(comparison.run).alias("run"),
+        pl.lit(int(checkpoint.name.removeprefix("checkpoint-"))).alias("step"),
+    )
+    write_table(Path(a.output), rows, RIVALS)
+    remove(work)
+    progress(f"{len(rows)} pairs of {total} probes in {time.monotonic() - start:.0f} s", True)
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        study="its name",
+        settings="the study's run, probes and targets as JSON",
+        run_settings="the run's settings as JSON",
+        model="model.json",
+        model_settings="the section `model` as JSON",
+        checkpoint="folder of the run's last checkpoint",
+        work="folder for unfinished work",
+        output="Parquet file",
+    )
+    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the panel's datasets")
+    p.add_argument("--batch-size", type=int, default=8, help="targets in one forward pass; the numbers do not depend on it")
+    p.add_argument("--threads", type=int, default=1, help="CPU threads")
+    cli.run(main, p)

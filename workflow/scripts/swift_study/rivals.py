@@ -1,0 +1,159 @@
+"""Rivals: two cheaper ways of guessing what a probe does to a target, to hold RelInf against.
+
+- `similarity`: the cosine of the two examples' hidden states (mean over the tokens, last layer);
+- `loss_change`: by how much one step on the probe lowers the target's loss; positive: the probe helps.
+
+Both use losses averaged over completion tokens, not summed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from swift_study.examples import Example
+from swift_study.models import exact_numerics
+from swift_study.responses import batches
+from swift_study.tokens import Tokens, collate, sum_losses
+
+STEP = 0.01  # length of the step on a probe, relative to the norm of the trainable weights
+
+
+@dataclass(frozen=True)
+class Member:
+    """An example of a panel, by its dataset."""
+
+    dataset: str
+    example: Example
+    tokens: Tokens
+
+
+@torch.inference_mode()
+def embeddings(model: torch.nn.Module, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> np.ndarray:
+    """Mean over all tokens of the last hidden states; (examples, hidden) float64."""
+    found: dict[int, np.ndarray] = {}
+    # With one token more, since the last is never an input.
+    whole = [Tokens([*t.ids, pad_id], t.prompt_length) for t in tokens]
+    device = next(model.parameters()).device
+    with exact_numerics():
+        for rows in batches([len(t.ids) for t in tokens], batch_size):
+            batch = collate([whole[i] for i in rows], pad_id, device)
+            output = model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=1, use_cache=False, output_hidden_states=True
+            )
+            mask = batch.attention_mask.double()[:, :, None]
+            means = (output.hidden_states[-1].double() * mask).sum(dim=1) / mask.sum(dim=1)
+            found |= dict(zip(rows, means.cpu().numpy(), strict=True))
+    return np.stack([found[i] for i in range(len(tokens))])
+
+
+def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Of all rows with all rows; (left, right)."""
+    unit_left, unit_right = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (left, right))
+    products: np.ndarray = unit_left @ unit_right.T
+    return products
+
+
+@torch.no_grad()
+def mean_losses(model: torch.nn.Module, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> np.ndarray:
+    """Loss of each example, averaged over its completion tokens; (examples,) float64."""
+    losses = np.empty(len(tokens))
+    device = next(model.parameters()).device
+    with exact_numerics():
+        for rows in batches([len(t.ids) for t in tokens], batch_size):
+            losses[rows] = sum_losses(model, collate([tokens[i] for i in rows], pad_id, device)).double().cpu().numpy()
+    return losses / [t.n_completion for t in tokens]
+
+
+def losses_after(
+    model: torch.nn.Module, probe: Tokens, targets: Sequence[Tokens], pad_id: int, batch_size: int, step: float = STEP
+) -> np.ndarray:
+    """Mean losses of the targets after θ ← θ - step ‖θ‖ g / ‖g‖, g the gradient of the probe's mean loss; (targets,) float64.
+
+    θ are the trainable weights; they are put back as they were, bit by bit. NaN where g is zero or not finite.
+    """
+    weights = [p for p in model.parameters() if p.requires_grad]
+    with exact_numerics():
+        loss = sum_losses(model, collate([probe], pad_id, weights[0].device)).sum() / probe.n_completion
+        gradients = torch.autograd.grad(loss, weights)
+    length, norm = _norm(gradients), _norm(weights)
+    if not 0 < length < float("inf"):
+        return np.full(len(targets), np.nan)
+    before = [w.detach().clone() for w in weights]
+    try:
+        with torch.no_grad():
+            for w, g in zip(weights, gradients, strict=True):
+                w.sub_(g, alpha=step * norm / length)
+        return mean_losses(model, targets, pad_id, batch_size)
+    finally:
+        with torch.no_grad():
+            for w, old in zip(weights, before, strict=True):
+                w.copy_(old)
+
+
+def _norm(tensors: Sequence[torch.Tensor]) -> float:
+    return float(sum(t.detach().double().square().sum().cpu() for t in tensors) ** 0.5)
+
+
+def rivals_at_checkpoint(
+    model: torch.nn.Module,
+    members: Sequence[Member],
+    probes: Mapping[str, str],
+    targets: Mapping[str, str],
+    pad_id: int,
+    batch_size: int,
+    changed: Mapping[str, Sequence[float]] | None = None,
+    progress: Callable[[int, str, list[float]], None] = lambda done, probe_id, after: None,
+) -> pl.DataFrame:
+    """Every probe × target × (probe set, target set) at the model's weights: the columns of the rivals table that depend on them.
+
+    Each probe's step is made once, however many sets it is in. ``changed`` holds the targets' losses after the steps of an earlier
+    call, by the probe's id; ``progress`` gets the probes done, and what to put there. Numbers that are not finite are null.
+    """
+    of_probes = _distinct(members, set(probes.values()))
+    of_targets = _distinct(members, set(targets.values()))
+    target_tokens = [m.tokens for m in of_targets.values()]
+    similarity = cosines(
+        embeddings(model, [m.tokens for m in of_probes.values()], pad_id, batch_size),
+        embeddings(model, target_tokens, pad_id, batch_size),
+    )
+    before = mean_losses(model, target_tokens, pad_id, batch_size)
+    change = np.empty_like(similarity)
+    for row, (probe_id, probe) in enumerate(of_probes.items()):
+        after = (changed or {}).get(probe_id)
+        if after is None:
+            after = losses_after(model, probe.tokens, target_tokens, pad_id, batch_size).tolist()
+            progress(row + 1, probe_id, list(after))
+        change[row] = before - np.asarray(after)
+    probe_row, target_column = ({k: n for n, k in enumerate(side)} for side in (of_probes, of_targets))
+    found = []
+    for probe_set, probe_dataset in probes.items():
+        for target_set, target_dataset in targets.items():
+            for p in (m.example for m in members if m.dataset == probe_dataset):
+                for t in (m.example for m in members if m.dataset == target_dataset):
+                    at = probe_row[p.example_id], target_column[t.example_id]
+                    found.append(
+                        {
+                            "probe_set": probe_set,
+                            "target_set": target_set,
+                            "probe_id": p.example_id,
+                            "target_id": t.example_id,
+                            "probe_task": p.task,
+                            "target_task": t.task,
+                            "context": "in-task" if p.task == t.task else "cross-task",
+                            "similarity": _finite(similarity[at]),
+                            "loss_change": _finite(change[at]),
+                        }
+                    )
+    return pl.DataFrame(found, schema_overrides={"similarity": pl.Float64, "loss_change": pl.Float64})
+
+
+def _distinct(members: Sequence[Member], datasets: set[str]) -> dict[str, Member]:
+    """The members of these datasets by id: the same content has the same id, also in two datasets."""
+    return {m.example.example_id: m for m in members if m.dataset in datasets}
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
