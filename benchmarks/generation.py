@@ -11,7 +11,6 @@ the responses differ, it ends with an error. ``cpu_ratio`` is of CPU seconds: be
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,9 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 import torch  # noqa: E402
-import transformers  # noqa: E402
+from machine import machine, versions  # noqa: E402
 
-from swift_study import __version__  # noqa: E402
 from swift_study.config import HANDWRITTEN, Lora, Model, Responses  # noqa: E402
 from swift_study.examples import Example  # noqa: E402
 from swift_study.models import add_lora, exact_numerics, load_model, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
@@ -102,23 +100,10 @@ def main(a: argparse.Namespace) -> None:
         "queries": len(examples),
         "tokens": tokens,
         **vars(a),
-        "machine": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform(), "load": round(os.getloadavg()[0], 1)},
-        "versions": {
-            "swift_study": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
+        "machine": machine(),
+        "versions": versions("torch", "transformers"),
     }
     print(json.dumps(result, indent=2))
-
-
-def cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -176,6 +176,14 @@ def judge(scorer, affects_replies):
     return endpoint(CONFIG.judge if scorer == "judge" else None, affects_replies)
 
 
+JUDGE_PROMPT = "workflow/prompts/judge.txt"
+
+
+def instructions(scorer):
+    """What the judge is told: an input where it judges, and not where a machine checks key points."""
+    return JUDGE_PROMPT if scorer == "judge" else []
+
+
 def held_out(study):
     """What no run that a study looks at may be trained on."""
     return ["questions"] if study == "validation" else panel(study)
@@ -336,6 +344,10 @@ def ways():
     swift = list(dict.fromkeys(CONFIG.studies[s].run for s in studies))
     short = [r for p in V.predictions.values() for r in p.proxy.values()]
     short = list(dict.fromkeys([*V.proxy_control.values(), *short]))
+    # What a run starts from has to be trained first, whichever way it is a part of.
+    short_trained = list(
+        dict.fromkeys(r for name in short for r in CONFIG.ancestry(name))
+    )
     names = [e["likelihoods"].split("/")[-2] for e in validated_runs()]
     proof = list(dict.fromkeys(r for name in names for r in CONFIG.ancestry(name)))
 
@@ -361,7 +373,7 @@ def ways():
         },
         "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
         "proxy training": {
-            "training": part("train", *short, histories=short),
+            "training": part("train", *short_trained, histories=short_trained),
             "likelihoods": part("score_golden", *(f"{r}/questions" for r in short)),
         },
         "validation": {

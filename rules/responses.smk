@@ -34,7 +34,7 @@ rule judge:
     input:
         dataset=f"{RESULTS}/data/{{queries}}.parquet",
         responses=f"{RESULTS}/responses/{{run}}/{{queries}}.parquet",
-        instructions="workflow/prompts/judge.txt",
+        instructions=lambda w: instructions(w.scorer),
     output:
         judgements=f"{RESULTS}/judgements/{{run}}/{{queries}}/{{scorer}}.parquet",
         account=f"{RESULTS}/judgements/{{run}}/{{queries}}/{{scorer}}.account.parquet",
@@ -48,10 +48,11 @@ rule judge:
         judge_limits=lambda w: judge(w.scorer, affects_replies=False),
     params:
         judge=lambda w: judge(w.scorer, affects_replies=True),
+        instructions=lambda w: JUDGE_PROMPT,
         cache=CONFIG.cache,
     shell:
         "python workflow/scripts/judge.py --scorer {wildcards.scorer} --judge {params.judge:q} --judge-limits {resources.judge_limits:q}"
-        " --instructions {input.instructions:q} --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
+        " --instructions {params.instructions:q} --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
         " --output {output.judgements:q} --account {output.account:q} 2> {log:q}"
 
 
@@ -70,10 +71,9 @@ rule score_golden:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     params:
-        batch_size=CONFIG.responses.batch_size,
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
     shell:
-        "python workflow/scripts/score_golden.py --run {wildcards.run} --batch-size {params.batch_size} --threads {threads}"
+        "python workflow/scripts/score_golden.py --run {wildcards.run} --threads {threads}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
         " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

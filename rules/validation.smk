@@ -29,7 +29,7 @@ rule compute_rivals:
 rule audit_judge:
     input:
         dataset=dataset("questions"),
-        instructions="workflow/prompts/judge.txt",
+        instructions=lambda w: instructions(w.scorer),
         labels=V.audit.labels or [],
     output:
         rows=f"{RESULTS}/audit/{{scorer}}.parquet",
@@ -47,11 +47,12 @@ rule audit_judge:
     params:
         settings=settings(V.audit),
         judge=lambda w: judge(w.scorer, affects_replies=True),
+        instructions=lambda w: JUDGE_PROMPT,
         seed=CONFIG.statistics.seed,
         cache=CONFIG.cache,
     shell:
         "python workflow/scripts/audit_judge.py --scorer {wildcards.scorer} --settings {params.settings:q} --seed {params.seed}"
-        " --judge {params.judge:q} --judge-limits {resources.judge_limits:q} --instructions {input.instructions:q}"
+        " --judge {params.judge:q} --judge-limits {resources.judge_limits:q} --instructions {params.instructions:q}"
         " --cache {params.cache:q} --dataset {input.dataset:q} --rows {output.rows:q} --summary {output.summary:q}"
         " --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
 
@@ -133,6 +134,38 @@ rule write_audit:
         " --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
 
 
+rule describe_validation:
+    input:
+        datasets=[dataset(d) for d in ["questions", "base", *trained_datasets()]],
+        rejects=[
+            f"{RESULTS}/data/rejects/{d}.parquet"
+            for d in ["questions", "base", *trained_datasets()]
+        ],
+        leakage=f"{RESULTS}/data/leakage/validation.parquet",
+    output:
+        tables=[
+            f"{RESULTS}/tables/validation_datasets.{kind}"
+            for kind in ("parquet", "csv", "md")
+        ],
+        page=report(
+            f"{RESULTS}/pages/validation_data.html",
+            caption="../workflow/report/data.rst",
+            category="7 Validation",
+            labels={"page": "datasets, rejects, leak check"},
+        ),
+    log:
+        f"{RESULTS}/logs/describe_validation.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/describe_validation.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        tables=lambda w, output: str(Path(output.tables[0]).parent),
+    shell:
+        "python workflow/scripts/describe_validation.py --datasets {input.datasets:q} --rejects {input.rejects:q}"
+        " --leakage {input.leakage:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
+
+
 # Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.
 rule write_costs:
     input:
@@ -167,6 +200,7 @@ rule validation:
     input:
         rules.validate.output,
         rules.write_audit.output,
+        rules.describe_validation.output,
         rules.write_costs.output,
         # The swift half of the report as well, where the validation is laid beside it.
         rules.write_tables.output,

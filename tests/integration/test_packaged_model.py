@@ -16,7 +16,8 @@ from swift_study.gradients import autograd_gradients, panel_gradients, reference
 from swift_study.models import add_lora, find_model, load_model, load_tokenizer, packaged_model
 from swift_study.responses import respond
 from swift_study.sources import read_source
-from swift_study.tokens import collate, sum_losses, tokenize
+from swift_study.strategy import load_strategy
+from swift_study.tokens import IGNORED, Tokens, collate, sum_losses, tokenize
 
 
 def example(query: str, answer: str) -> Example:
@@ -72,6 +73,27 @@ def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) ->
     labelled = [int(i) for i in batch.labels[0] if i >= 0]
     assert labelled == tokens.ids[tokens.prompt_length :]
     assert batch.keep == len(labelled)
+
+
+def test_every_panel_example_is_the_chat_templates_own_tokens(packaged: Path) -> None:
+    """Token by token: what is trained on is how the template renders the whole conversation, its last turn's text and end being the
+    labelled part; with the loss on all tokens, every token but the first is a label."""
+    tokenizer = load_tokenizer(packaged, Model())
+    cot = load_strategy(ROOT / "strategies" / "cot.py")
+    panel = read_source(HANDWRITTEN)
+    for e in [*panel, *(cot.from_fields(e, None) for e in panel)]:
+        tokens = tokenize(e, tokenizer, 2048)
+        messages = [m.model_dump() for m in e.messages]
+        whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        newline = tokenizer.encode("\n", add_special_tokens=False)
+        assert tokens.ids + newline == list(whole), e.query
+        batch = collate([tokens], tokenizer.pad_token_id)
+        labels = [int(i) for i in batch.labels[0]]
+        assert labels[: tokens.prompt_length - 1] == [IGNORED] * (tokens.prompt_length - 1)
+        assert tokenizer.decode(labels[tokens.prompt_length - 1 :]) == f"{e.completion}<|im_end|>"
+        everything = collate([Tokens(tokens.ids, 1)], tokenizer.pad_token_id)
+        assert everything.labels[0].tolist() == tokens.ids[1:]
+        assert everything.input_ids[0].tolist() == tokens.ids[:-1] == batch.input_ids[0].tolist()
 
 
 @pytest.fixture(scope="module")

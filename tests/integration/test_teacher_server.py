@@ -1,12 +1,21 @@
 """The client for chat servers, against a real one: `transformers serve` with the packaged model, on the CPU."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tiny import ROOT
 
-from swift_study.endpoint import Answer, EndpointSettings, Failure, ask
+from swift_study.config import HANDWRITTEN, Model, Responses
+from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Message
+from swift_study.examples import Example, Message
+from swift_study.models import load_model, load_tokenizer, packaged_model
+from swift_study.responses import respond, respond_by_server
+from swift_study.sources import read_source
+from swift_study.tables import ACCOUNTS, REJECTS, read_examples, read_table, write_examples
 
 PROMPTS = [
     [Message(role="user", content="What is 2 + 2?")],
@@ -58,3 +67,45 @@ def test_a_wrong_model_name_is_a_sentence(teacher: EndpointSettings, tmp_path: P
     wrong = teacher.model_copy(update={"model": "no-such-model"})
     with pytest.raises(UserError, match=r"model no-such-model\) refuses the request: status 400 .*`teacher\.model`"):
         ask(wrong, PROMPTS, lambda i, reply: reply, tmp_path)
+
+
+def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, packaged: Path, tmp_path: Path) -> None:
+    """Through the script that the rule calls: every example ends in the dataset or in the rejects, and a second run asks for nothing."""
+    examples = read_source(HANDWRITTEN.model_copy(update={"path": str(ROOT / HANDWRITTEN.path)}))[:2]
+    write_examples(tmp_path / "panel.parquet", examples)
+    (tmp_path / "model.json").write_text(json.dumps({"name": "packaged", "folder": str(packaged), "weights": "x"}))
+    keys = served_model.model_copy(update={"reply_attempts": 1, "max_tokens": 48}).model_dump()
+    command = [
+        sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.clarify",
+        "--strategy", str(ROOT / "strategies" / "clarify.py"), "--settings", '{"by": "teacher"}',
+        "--teacher", json.dumps({k: v for k, v in keys.items() if k in AFFECT_REPLIES}),
+        "--teacher-limits", json.dumps({k: v for k, v in keys.items() if k not in AFFECT_REPLIES}),
+        "--parent", str(tmp_path / "panel.parquet"), "--model", str(tmp_path / "model.json"), "--model-settings", "{}",
+        "--cache", str(tmp_path / "cache"), *(f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("output", "rejects", "account")),
+    ]  # fmt: skip
+    for sent in (2, 0):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:  # so small a teacher may be rejected twice; then that is what is said, and nothing is passed on
+            assert "none of the 2 examples passed the strategy" in done.stdout
+            assert not (tmp_path / "output.parquet").exists()
+            continue
+        made = read_examples(tmp_path / "output.parquet")
+        rejects = read_table(tmp_path / "rejects.parquet", REJECTS)
+        assert {e.parent_id for e in made} | set(rejects["example_id"]) == {e.example_id for e in examples}
+        assert read_table(tmp_path / "account.parquet", ACCOUNTS)["requests_sent"][0] == sent
+
+
+def test_a_real_server_responds_in_a_runs_place(served_model: EndpointSettings, tmp_path: Path) -> None:
+    """Its responses are greedy ones of the same model: those of our own generation."""
+    examples = [
+        Example(task="t", messages=[Message(role="user", content=q), Message(role="assistant", content="x")])
+        for q in ("What is the capital of France?", "What is 2 + 2?")
+    ]
+    settings = Responses(max_new_tokens=8, server=served_model)
+    responses, account = respond_by_server(settings, "base", examples, tmp_path, lambda text: None)
+    assert account.requests_sent == 2
+    folder = packaged_model(ROOT / ".cache")
+    ours = respond(load_model(folder, Model()), load_tokenizer(folder, Model()), examples, Responses(max_new_tokens=8))
+    assert [r.finish_reason for r in responses] == [r.finish_reason for r in ours]
+    assert [r.response.split()[:3] for r in responses] == [r.response.split()[:3] for r in ours]
+    assert all(0 < r.n_tokens <= 9 for r in responses)

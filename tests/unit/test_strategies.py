@@ -62,7 +62,7 @@ def made_from_fields(name: str) -> list[tuple[Example, Example]]:
 def test_all_strategies_of_the_studies_are_there() -> None:
     papers = {"similar", "cot", "clarify", "evaluate"}
     future = {"conclusion_first", "query_parsing", "prompt_template"}
-    assert set(STRATEGIES) == papers | future
+    assert set(STRATEGIES) == papers | future | {"wrong"}
 
 
 @every_strategy
@@ -146,6 +146,13 @@ def test_evaluate_agrees_with_the_key_points_for_right_and_wrong_answers() -> No
             assert (child.golden, child.key_points, child.requirements) == (child.completion, [], [])
 
 
+def test_wrong_answers_are_judged_wrong_and_evaluated_as_such() -> None:
+    for parent, child in made_from_fields("wrong"):
+        assert (child.query, child.golden) == (parent.query, parent.golden)
+        assert judge_by_key_points(child.completion, child.key_points)[0] == 0
+        assert STRATEGIES["evaluate"].from_fields(child, None).completion.endswith(DOES_NOT)
+
+
 def test_evaluate_leaves_out_what_only_a_judge_can_tell() -> None:
     child = STRATEGIES["evaluate"].from_fields(SUM, None)
     assert "The number is 4. Yes. It is one word. Yes. Thus" in child.completion
@@ -162,11 +169,12 @@ def test_evaluate_leaves_out_what_only_a_judge_can_tell() -> None:
         ("query_parsing", "requirements", "the example has no requirements"),
         ("evaluate", "requirements", "the example has no requirements"),
         ("evaluate", "key_points", "the example has no key points"),
+        ("wrong", "unsatisfactory", "the example has no unsatisfactory"),
         ("similar", None, "the source has no further example of this task"),
     ],
 )
 def test_example_without_what_a_strategy_needs_is_rejected(name: str, missing: str | None, reason: str) -> None:
-    lacking = SUM.model_copy(update={missing: None if missing == "rationale" else []} if missing else {})
+    lacking = SUM.model_copy(update={missing: None if missing in ("rationale", "unsatisfactory") else []} if missing else {})
     with pytest.raises(Rejected, match=reason):
         STRATEGIES[name].from_fields(lacking, None)
 
@@ -228,6 +236,7 @@ def test_similar_reads_a_reply_in_a_code_fence() -> None:
         ("query_parsing", "It is a sum.", "does not name a task and then requirements"),
         ("query_parsing", "Task: a sum", "does not name a task and then requirements"),
         ("query_parsing", "Sure! Task: a sum\nRequirements: 1. Add.", "does not name a task and then requirements"),
+        ("wrong", " 4", "the reply is a right answer"),
         ("similar", "What is 3 + 4? 7", "the reply is not a JSON object"),
         ("similar", '["What is 3 + 4?", "7"]', "the reply is not a JSON object"),
         ("similar", '{"query": "What is 3 + 4?", "answer": "7"', "the reply is not a JSON object"),

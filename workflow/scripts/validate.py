@@ -44,8 +44,6 @@ from swift_study.validation import (
 )
 from swift_study.work import publish
 
-OUTCOMES = {"holds": "helps", "fails": "hurts", "cannot tell": "none"}  # coloured like verdicts
-
 
 def main(a: Namespace) -> None:
     settings, statistics = Validation.model_validate_json(a.settings), Statistics.model_validate_json(a.statistics)
@@ -151,7 +149,7 @@ def validation_page(
         "outside. Everything else cannot be told. The columns `paper` say what the paper's own accuracies make of the claim, without an "
         "interval, near being one percentage point."
     )
-    parts += [heading("The paper's claims"), paragraph(rule), coloured(html_table(shown_claims(claims)))]
+    parts += [heading("The paper's claims"), paragraph(rule), html_table(shown_claims(claims))]
     note = (
         "Scores are the strategy's minus plain data's: of the swift study RelInf (or its mean-loss form, or the cosine) over the baseline "
         "probes', of its rivals embedding similarity, loss change, and proxy training (nats per token over a short run on plain data). "
@@ -229,13 +227,6 @@ def shown_ranks(ranks: pl.DataFrame) -> pl.DataFrame:
         pl.col("n_decisions").alias("pairs"),
         with_interval("decision_accuracy", "pairs ordered right [interval]", "decision_low", "decision_high"),
     )
-
-
-def coloured(table: str) -> str:
-    """The table with its outcomes coloured."""
-    for text, kind in OUTCOMES.items():
-        table = table.replace(f"<td>{text}</td>", f'<td class="{kind}">{text}</td>')
-    return table
 
 
 if __name__ == "__main__":

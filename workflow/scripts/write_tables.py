@@ -8,6 +8,7 @@ import polars as pl
 
 from swift_study import __version__, cli
 from swift_study.config import Statistics
+from swift_study.datasets import describe
 from swift_study.report import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 from swift_study.tables import (
     ACCOUNTS,
@@ -18,7 +19,6 @@ from swift_study.tables import (
     LEAKAGE,
     REJECTS,
     VERDICTS,
-    read_examples,
     read_table,
 )
 from swift_study.work import publish
@@ -81,18 +81,6 @@ def main(a: Namespace) -> None:
 def write_page(path: Path, content: str) -> None:
     with publish(path) as part:
         part.write_text(content)
-
-
-def describe(path: Path, rejects: pl.DataFrame) -> dict[str, object]:
-    examples = read_examples(path)
-    words = [len(e.completion.split()) for e in examples]
-    return {
-        "dataset": path.stem,
-        "n_examples": len(examples),
-        "n_tasks": len({e.task for e in examples}),
-        "mean_completion_words": sum(words) / len(words),
-        "n_rejected": len(rejects.filter(pl.col("dataset") == path.stem)),
-    }
 
 
 def outcome(path: Path) -> dict[str, object]:

@@ -264,7 +264,7 @@ class Run(Section):
 class Responses(Section):
     max_new_tokens: int = Field(default=32, ge=1)
     """Longest response."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Responses generated at once; the same ones for any value in float32."""
     temperature: float = Field(default=0.0, ge=0)
     """0 takes the likeliest token (greedy)."""
@@ -276,6 +276,14 @@ class Responses(Section):
     """Texts at which a response ends, beside the model's end token; they are cut off."""
     server: EndpointSettings | None = None
     """An OpenAI-compatible server that responds instead; `{run}` in its `model` stands for the run's name."""
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> Self:
+        if "" in self.stop:
+            raise ValueError("`stop` holds an empty text, which would end every response before it begins")
+        if self.server is not None and self.top_p < 1:
+            raise ValueError("top_p below 1 cannot be asked of a server; set it to 1")
+        return self
 
 
 class Selection(Section):

@@ -10,7 +10,7 @@ from swift_study.config import Model
 from swift_study.examples import Example
 from swift_study.models import load_tokenizer
 from swift_study.strategy import Reject
-from swift_study.tables import REJECTS, write_table
+from swift_study.tables import REJECTS, read_examples, write_table
 from swift_study.tokens import is_overlong, tokenize
 
 
@@ -37,3 +37,16 @@ def model_folder(model: Path) -> Path:
 
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     write_table(path, pl.DataFrame([vars(r) for r in rejects], schema=dict.fromkeys(REJECTS.names) | {"attempts": pl.Int64}), REJECTS)
+
+
+def describe(path: Path, rejects: pl.DataFrame) -> dict[str, object]:
+    """A row of the table of datasets; ``rejects`` are those of all datasets."""
+    examples = read_examples(path)
+    words = [len(e.completion.split()) for e in examples]
+    return {
+        "dataset": path.stem,
+        "n_examples": len(examples),
+        "n_tasks": len({e.task for e in examples}),
+        "mean_completion_words": sum(words) / len(words),
+        "n_rejected": len(rejects.filter(pl.col("dataset") == path.stem)),
+    }

@@ -135,6 +135,8 @@ class Answer(Generic[T]):
     finish_reason: str | None = field(default=None, compare=False)
     tokens: int = field(default=0, compare=False)
     """Of prompt and reply."""
+    completion_tokens: int = field(default=0, compare=False)
+    """Of the reply alone."""
     cost_usd: float = field(default=0.0, compare=False)
     """The reply's price, also where it was paid by an earlier call: what this call paid stands in the account."""
 
@@ -405,7 +407,7 @@ class _Call(Generic[T]):
                 reply_cost = self.settings.price(reply.prompt_tokens, reply.completion_tokens)
                 tokens, cost = tokens + reply_tokens, cost + reply_cost
                 value = self.accept(index, reply.text(self.allow_cut_off))
-                return Answer(index, attempt, value, text or "", reply.finish_reason, reply_tokens, reply_cost)
+                return Answer(index, attempt, value, text or "", reply.finish_reason, reply_tokens, reply.completion_tokens, reply_cost)
             except Rejected as error:
                 self.rejected += 1
                 reason = str(error)

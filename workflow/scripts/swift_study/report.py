@@ -19,6 +19,10 @@ h1{font-size:1.35em}h2{font-size:1.1em;margin-top:1.6em}
 pre{background:#f6f6f6;padding:1em;overflow:auto}"""
 
 
+# Classes of STYLE for verdicts, and for the outcomes of claims.
+COLOURS = {"helps": "helps", "hurts": "hurts", "no evidence": "none", "holds": "helps", "fails": "hurts", "cannot tell": "none"}
+
+
 def write_formats(folder: Path, name: str, frame: pl.DataFrame, schema: pa.Schema) -> None:
     """``{name}.parquet``, ``.csv`` and ``.md`` in ``folder``."""
     frame = frame.select(schema.names)
@@ -78,7 +82,7 @@ def _cell(value: object) -> str:
     shown = html.escape(text(value))
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td class="n">{shown}</td>'
-    kind = {"helps": "helps", "hurts": "hurts", "no evidence": "none"}.get(shown)
+    kind = COLOURS.get(shown)
     return f'<td class="{kind}">{shown}</td>' if kind else f"<td>{shown}</td>"
 
 

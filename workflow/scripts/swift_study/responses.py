@@ -234,7 +234,7 @@ def respond_by_server(
     for example, answer in zip(examples, [o for o in outcomes if isinstance(o, Answer)], strict=True):
         text = cut_at(answer.reply, settings.stop)
         reason = "length" if answer.finish_reason == "length" and text == answer.reply else "stop"
-        responses.append(Response(example.example_id, text.strip(), reason, answer.tokens, seed))
+        responses.append(Response(example.example_id, text.strip(), reason, answer.completion_tokens, seed))
     return responses, account
 
 

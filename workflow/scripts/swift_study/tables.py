@@ -270,6 +270,8 @@ VALIDATION = pa.schema(
         ("n_seeds", pa.int64()),
         ("n", pa.int64()),
         ("unparsed", pa.int64()),
+        ("accuracy_low", pa.float64()),
+        ("accuracy_high", pa.float64()),
         *((f"{measure}{part}", pa.float64())
           for measure in ("accuracy", "ll_token", "ll_answer")
           for part in ("", "_sd", "_gain", "_gain_low", "_gain_high", "_gain_p")),

@@ -127,13 +127,10 @@ def train(
         _forget_after(file, done)
     for step in range(done + 1, steps + 1):
         rate = learning_rate(run, step, steps)
-        for group in engine.optimizer.param_groups:
-            group["lr"] = rate
-        parts = share_of(batches[step - 1], rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
-        n_tokens = sum(t.n_completion for _, t in batches[step - 1])
+        batch = batches[step - 1]
+        parts = share_of(batch, rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
         with _telling_of_memory(run):
-            loss = _accumulate(engine, parts, batches[step - 1][0][1], n_tokens, world, tokenizer.pad_token_id)
-            norm = _update(engine, run)
+            loss, norm = take_step(engine, run, batch, parts, rate, world, tokenizer.pad_token_id)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError(
                 f"At step {step} the loss is {loss} and the gradient norm {norm}: training has diverged. Lower "
@@ -143,7 +140,8 @@ def train(
             consumed, [{"step": step, "process": rank, "micro_batch": k, "example_id": i} for k, p in enumerate(parts) for i, _ in p]
         )
         if rank == 0:
-            append_lines(history, [{"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": n_tokens}])
+            tokens = sum(t.n_completion for _, t in batch)
+            append_lines(history, [{"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens}])
             progress(f"step {step}/{steps}  loss {loss:.3f}")
         last = step == steps
         if (last and run.checkpoint_every is None) or (run.checkpoint_every is not None and step % run.checkpoint_every == 0):
@@ -203,15 +201,35 @@ def share_of(batch: Batch, rank: int, world: int, micro: int, accumulation: int)
     return [mine[k * micro : (k + 1) * micro] for k in range(accumulation)]
 
 
-def _accumulate(engine: Any, parts: Sequence[Batch], spare: Tokens, n_tokens: int, world: int, pad_id: int) -> float:
+def take_step(engine: Any, run: Run, batch: Batch, parts: Sequence[Batch], rate: float, world: int, pad_id: int) -> tuple[float, float]:
+    """One step on a batch, of which ``parts`` are this process's micro-batches.
+
+    Returns the batch's mean loss per token, and the norm of its gradient before clipping; both are over all processes.
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    loss = _accumulate(engine, batch, parts, world, pad_id)
+    if run.zero_stage == 0:
+        weights = [p for p in engine.module.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(weights, run.clip_norm or math.inf)
+        if norm.isfinite():
+            engine.step()
+    else:
+        engine.step()
+        norm = engine.get_global_grad_norm()
+    return loss, float(norm)
+
+
+def _accumulate(engine: Any, batch: Batch, parts: Sequence[Batch], world: int, pad_id: int) -> float:
     """Forward and backward over this process's share. Returns the batch's mean loss per token, over all processes.
 
     The batch's loss is the sum over its tokens divided by their number. DeepSpeed divides by processes and micro-batches, so
-    each part is multiplied by them. All processes must do the same number of passes: for an empty part ``spare`` goes through, times 0.
+    each part is multiplied by them. All processes must do the same number of passes: for an empty part an example goes through, times 0.
     """
+    n_tokens = sum(t.n_completion for _, t in batch)
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for k, part in enumerate(parts):
-        loss = sum_losses(engine, collate([t for _, t in part] or [spare], pad_id, engine.device)).sum() * bool(part)
+        loss = sum_losses(engine, collate([t for _, t in part or batch[:1]], pad_id, engine.device)).sum() * bool(part)
         engine.backward(loss * (world * len(parts) / n_tokens))
         total += loss.detach()
         if k < len(parts) - 1:
@@ -219,20 +237,6 @@ def _accumulate(engine: Any, parts: Sequence[Batch], spare: Tokens, n_tokens: in
     if world > 1:
         torch.distributed.all_reduce(total)
     return float(total) / n_tokens
-
-
-def _update(engine: Any, run: Run) -> float:
-    """The optimizer's step. Returns the norm of the averaged gradient before clipping, over all processes."""
-    if run.zero_stage == 0:
-        weights = [p for p in engine.module.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(weights, run.clip_norm or math.inf)
-        if not norm.isfinite():
-            return float(norm)
-        engine.step()
-    else:
-        engine.step()
-        norm = engine.get_global_grad_norm()
-    return float(norm)
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def validation_schema(settings: Validation) -> pa.Schema:
 def validation_table(
     name: str, by_model: Sequence[Measured], queries: Queries, settings: Validation, statistics: Statistics
 ) -> pl.DataFrame:
-    """One row for each model and each of the table's runs: the columns of ``validation_schema``, and accuracy_low and _high for figures.
+    """One row for each model and each of the table's runs: the columns of ``validation_schema``.
 
     Accuracies are shares of the parsed labels. ``ll_token`` is the mean over queries of the golden answer's log-likelihood in nats a
     token, ``ll_answer`` in nats. Each is the mean over seeds, with its standard deviation over seeds (null for one seed); gains over
@@ -206,8 +206,7 @@ def validation_table(
         for m in by_model
         for row in m.rows
     ]
-    interval_fields = [pa.field("accuracy_low", pa.float64()), pa.field("accuracy_high", pa.float64())]
-    return _frame(rows, pa.schema([*validation_schema(settings), *interval_fields]))
+    return _frame(rows, validation_schema(settings))
 
 
 def _frame(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pl.DataFrame:

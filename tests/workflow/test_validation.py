@@ -1,0 +1,302 @@
+"""The validation as its users run it: what comes out, what an edit reruns, a judge behind a server, and what goes wrong."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+import pytest
+import yaml
+from conftest import BIN, Checkout
+from tiny import ROOT
+
+from swift_study.config import MAIN, load
+from swift_study.tables import (
+    AGREEMENT,
+    AUDIT_SUMMARY,
+    CONSUMED,
+    COSTS,
+    JUDGEMENTS,
+    LIKELIHOODS,
+    RANK_AGREEMENT,
+    RESPONSES,
+    RIVALS,
+    SCHEDULE,
+    VALIDATION,
+    read_table,
+)
+
+ROWS = {"table1": ["Base", "→ D_pos", "→ D_cot"], "table2": ["Base", "Base+CoT", "Base→Clarify"]}
+RUNS = {"full_base.s17", "in_pos.s17", "in_cot.s17", "mix_cot.s17", "then_clarify.s17"}
+SUMMARY = ["validate", "validation", "write_costs"]
+CANARY = "sk-canary-of-the-judge-0123456789"
+
+
+@pytest.fixture(scope="module")
+def proved(finished: Checkout) -> Checkout:
+    """The finished checkout with the validation made as well."""
+    finished.snakemake("validation")
+    return finished
+
+
+def overlay(folder: Path, values: dict[str, object]) -> str:
+    path = folder / "overlay.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True))
+    return str(path)
+
+
+def listed(checkout: Checkout, *configs: str) -> list[str]:
+    jobs = checkout.jobs("-n", "validation", configs=configs)
+    return [job for job in jobs if job not in ("write_config", "write_tables")]
+
+
+# ---- what comes out ----
+
+
+def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
+    results = proved.root / "results"
+    queries = pl.read_parquet(results / "data/questions.parquet")
+    for name, rows in ROWS.items():
+        table = read_table(results / f"tables/{name}.parquet", VALIDATION)
+        assert table["training_data"].to_list() == rows
+        assert set(table["n"]) == {len(queries)} == {24}
+        assert set(table["model"]) == {"main"}
+        assert table["accuracy_gain"][0] is None
+        assert table.filter(pl.col("training_data") != "Base")["ll_token_gain"].null_count() == 0
+    for run in RUNS:
+        responses = read_table(results / f"responses/{run}/questions.parquet", RESPONSES)
+        labels = read_table(results / f"judgements/{run}/questions/key_points.parquet", JUDGEMENTS)
+        likelihoods = read_table(results / f"likelihoods/{run}/questions.parquet", LIKELIHOODS)
+        assert responses["query_id"].to_list() == labels["query_id"].to_list() == likelihoods["query_id"].to_list()
+        assert likelihoods["log_likelihood"].max() < 0
+        read_table(results / f"runs/{run}/consumed.parquet", CONSUMED)
+    table = pl.read_parquet(results / "tables/table2.parquet")
+    per_query = {
+        run: pl.read_parquet(results / f"likelihoods/{run}.s17/questions.parquet").select(pl.col("log_likelihood") / pl.col("n_tokens"))
+        for run in ("full_base", "mix_cot")
+    }
+    gain = float((per_query["mix_cot"] - per_query["full_base"]).to_series().mean())  # type: ignore[arg-type]
+    assert table.filter(pl.col("training_data") == "Base+CoT")["ll_token_gain"][0] == pytest.approx(gain, rel=1e-9)
+    agreement = read_table(results / "tables/agreement.parquet", AGREEMENT)
+    assert agreement.select("strategy", "context").rows() == [("CoT", "in-task"), ("CoT", "cross-task")]
+    verdict = pl.read_parquet(results / "influence/cot/verdicts.parquet").filter(pl.col("context") == "in-task")
+    assert agreement["swift"][0] == pytest.approx(verdict["effect"][0], rel=1e-9)
+    assert set(read_table(results / "tables/rank_agreement.parquet", RANK_AGREEMENT)["context"]) == {"in-task", "cross-task", "all"}
+    claims = pl.read_parquet(results / "tables/claims.parquet")
+    assert set(claims["outcome"]) <= {"holds", "fails", "cannot tell"}
+    assert {"paper_7B", "paper_13B"} <= set(claims.columns)
+    audit = read_table(results / "tables/audit.parquet", AUDIT_SUMMARY)
+    assert set(audit["measure"]) == {"agreement", "kappa", "repeatability", "hostile flips"}
+    costs = read_table(results / "tables/costs.parquet", COSTS)
+    assert (costs.filter(pl.col("part") == "training")["seconds"] > 0).all()
+    pairs = read_table(results / "influence/cot/rivals.parquet", RIVALS)
+    assert len(pairs) == len(pl.read_parquet(results / "influence/cot/pairs.parquet").filter(pl.col("step") == 8))
+
+
+def test_schedules_are_the_papers_mixtures(proved: Checkout) -> None:
+    schedules = proved.root / "results/schedules"
+    mixed = read_table(schedules / "mix_cot.s17.parquet", SCHEDULE)
+    ordered = read_table(schedules / "then_clarify.s17.parquet", SCHEDULE)
+    for epoch in (1, 2):
+        of_epoch = ordered.filter(pl.col("epoch") == epoch).sort("step", "position")["dataset"].to_list()
+        assert of_epoch == ["base"] * 16 + ["base.clarify"] * 10
+        of_epoch = mixed.filter(pl.col("epoch") == epoch).sort("step", "position")["dataset"].to_list()
+        assert sorted(of_epoch) == ["base"] * 16 + ["base.cot"] * 10
+        assert of_epoch != sorted(of_epoch)
+
+
+def test_no_evaluation_query_is_in_the_training_data(proved: Checkout) -> None:
+    data = proved.root / "results/data"
+    asked = {m[-2]["content"] for m in pl.read_parquet(data / "questions.parquet")["messages"]}
+    for name in ("base", "questions.similar", "questions.similar.cot", "base.cot", "base.clarify"):
+        assert not asked & {m[-2]["content"] for m in pl.read_parquet(data / f"{name}.parquet")["messages"]}
+    assert pl.read_parquet(data / "leakage/validation.parquet")["leaks"].to_list() == [0]
+
+
+def test_figures_pages_and_report_are_for_people(proved: Checkout) -> None:
+    results = proved.root / "results"
+    for name in ("table1", "table2", "agreement"):
+        assert (results / f"figures/{name}.svg").read_text().startswith("<?xml")
+        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    report = (results / "report.html").read_text()
+    for part in ("1 Verdicts", "7 Validation", "8 Validation figures"):
+        assert part in report
+    assert "claims" in (results / "pages/validation.html").read_text()
+
+
+# ---- the rerun promise ----
+
+
+def test_nothing_is_left_to_do(proved: Checkout) -> None:
+    assert proved.is_finished("validation")
+    assert proved.is_finished("all")
+
+
+def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> None:
+    proved.edit("strategies/clarify.py", "make its meaning clearer", "make its meaning plainer")
+    jobs = listed(proved)
+    assert "apply_strategy base.clarify" in jobs
+    assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
+    assert [job for job in jobs if job.startswith(("respond", "score_golden"))] >= ["respond then_clarify.s17.questions"]
+    proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
+    assert proved.is_finished("validation")
+
+
+def test_a_runs_own_keys_rerun_it_and_what_starts_from_it(proved: Checkout, tmp_path: Path) -> None:
+    jobs = listed(proved, overlay(tmp_path, {"runs": {"in_cot": {"learning_rate": 2e-5}}}))
+    assert jobs == sorted(
+        ["judge in_cot.s17.questions.key_points", "respond in_cot.s17.questions", "score_golden in_cot.s17.questions",
+         "train in_cot.s17", *SUMMARY]
+    )  # fmt: skip
+    jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"weight_decay": 0.1}}}))
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == RUNS  # all are like it
+
+
+def test_another_seed_adds_its_own_trainings(proved: Checkout, tmp_path: Path) -> None:
+    jobs = listed(proved, overlay(tmp_path, {"validation": {"seeds": [17, 18]}}))
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "s18") for run in RUNS}
+    assert not [job for job in jobs if "s17" in job]
+
+
+def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:
+    assert listed(proved, overlay(tmp_path, {"validation": {"near": {"accuracy": 0.05}}})) == SUMMARY
+    proved.edit("workflow/prompts/judge.txt", " ", "  ")  # no judge is configured: nothing depends on it
+    assert proved.is_finished("validation")
+    proved.edit("workflow/prompts/judge.txt", "  ", " ")
+
+
+# ---- a judge behind a server ----
+
+
+class Judge(BaseHTTPRequestHandler):
+    """Labels a response 1 if it holds the golden answer; one query in five it answers in prose."""
+
+    requests: ClassVar[list[str]] = []
+    refuse = False
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Judge.requests.append(self.headers["Authorization"])
+        item = json.loads(re.search(r"\{.*\}", body["messages"][-1]["content"].splitlines()[0], re.DOTALL).group(0))  # type: ignore[union-attr]
+        label = int(item["golden_answer"] in item["response"])
+        text = json.dumps({"reason": "compared", "label": label})
+        if len(item["query"]) % 5 == 0:
+            text = "I cannot say."
+        message = {"role": "assistant", "content": None if Judge.refuse else text, "refusal": "No." if Judge.refuse else None}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
+        content = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("SWIFT_STUDY_JUDGE_KEY", CANARY)
+    Judge.requests, Judge.refuse = [], False
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, judge_server: str, tmp_path: Path) -> None:
+    shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
+    copy = Checkout(tmp_path / "copy", proved.tiny)
+    judge = {
+        "base_url": judge_server,
+        "key_env": "SWIFT_STUDY_JUDGE_KEY",
+        "usd_per_million_prompt_tokens": 1.0,
+        "usd_per_million_completion_tokens": 1.0,
+        "backoff_s": 0.01,
+    }
+    config = overlay(tmp_path, {"judge": judge, "validation": {"scorer": "judge"}})
+    jobs = copy.jobs("validation", configs=(config,))
+    assert {job.split()[0] for job in jobs} == {"judge", "audit_judge", "write_audit", "write_config", "write_tables", *SUMMARY}
+    results = copy.root / "results"
+    judged = [read_table(results / f"judgements/{run}/questions/judge.parquet", JUDGEMENTS) for run in sorted(RUNS)]
+    unparsed = sum(table["label"].null_count() for table in judged)
+    assert 0 < unparsed < sum(map(len, judged))
+    assert set(pl.concat(judged)["judge"]) == {"gpt-4o-2024-08-06"}
+    table = pl.read_parquet(results / "tables/table1.parquet")
+    assert set(table["scorer"]) == {"judge"}
+    assert table["unparsed"][0] == judged[0]["label"].null_count()
+    audit = pl.read_parquet(results / "tables/audit.parquet").filter(pl.col("judge") == "gpt-4o-2024-08-06")
+    rate = audit.filter(pl.col("measure") == "agreement").row(0, named=True)
+    assert rate["reference"] == 0.87
+    assert rate["n"] + rate["unparsed"] == 10
+    costs = pl.read_parquet(results / "tables/costs.parquet")
+    assert costs.filter(pl.col("way") == "validation", pl.col("part") == "judging")["cost_usd"][0] > 0
+    assert set(Judge.requests) == {f"Bearer {CANARY}"}
+    sent = len(Judge.requests)
+    copy.snakemake("validation", "--forcerun", "judge", "audit_judge", configs=(config,))
+    assert len(Judge.requests) == sent  # all from the cache
+    # Another word in its instructions: only the judge is asked again.
+    copy.edit("workflow/prompts/judge.txt", " ", "  ")
+    jobs = copy.jobs("-n", "validation", configs=(config,))
+    assert {job.split()[0] for job in jobs} == {"judge", "audit_judge", "write_audit", *SUMMARY}
+    assert not [job for job in jobs if "key_points" in job]
+    for folder, _, files in os.walk(copy.root):
+        for name in files:
+            assert CANARY.encode() not in (Path(folder) / name).read_bytes(), Path(folder) / name
+
+
+def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(proved: Checkout, judge_server: str, tmp_path: Path) -> None:
+    Judge.refuse = True
+    shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
+    copy = Checkout(tmp_path / "copy", proved.tiny)
+    config = overlay(tmp_path, {"judge": {"base_url": judge_server, "key_env": "SWIFT_STUDY_JUDGE_KEY"}, "validation": {"scorer": "judge"}})
+    target = "results/judgements/full_base.s17/questions/judge.parquet"
+    done = copy.snakemake(target, configs=(config,))
+    judged = read_table(copy.root / target, JUDGEMENTS)
+    assert judged["label"].null_count() == len(judged) == 24
+    assert judged["reason"].str.contains("the server refused to answer").all()
+    assert "24 without a label" in done.stdout
+
+
+# ---- what goes wrong ----
+
+
+def test_training_on_the_evaluation_set_is_an_error(proved: Checkout, tmp_path: Path) -> None:
+    config = overlay(tmp_path, {"runs": {"in_cot": {"schedule": [{"questions.cot": {}}]}}})
+    done = proved.snakemake("results/data/leakage/validation.parquet", configs=(config,), check=False)
+    assert done.returncode != 0
+    assert "24 of 24 examples are in the training data" in done.stdout
+    proved.snakemake("validation")
+
+
+def test_evaluation_queries_whose_ids_clash_are_a_sentence(finished: Checkout, tmp_path: Path) -> None:
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text('{"prompt": "a", "completion": "b", "task": "t"}\n' * 2)
+    values = {"results": str(tmp_path / "results"), "data": {"questions": {"sources": [{"kind": "file", "path": str(twice)}]}}}
+    done = finished.snakemake(str(tmp_path / "results/data/questions.parquet"), configs=(overlay(tmp_path, values),), check=False)
+    assert done.returncode != 0
+    assert f"{twice}, row 1 and {twice}, row 2 are the same example" in done.stdout
+
+
+@pytest.mark.parametrize("scale", ["7b", "13b"])
+def test_paper_scales_are_whole(scale: str) -> None:
+    """Every row of both tables with three seeds: 13 rows, of which Base stands in both, and the swift study's own run."""
+    command = [str(BIN / "snakemake"), "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    assert counts["train_base"] == 1
+    assert counts["train"] == 13 * 3 + 8
+    assert counts["respond"] == 13 * 3 + 4
+    assert counts["judge"] == 13 * 3 + 4
+    assert counts["score_golden"] == 13 * 3 + 8
+    config = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    assert config.validation.models == [MAIN]
