@@ -144,7 +144,13 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
     jobs = listed(proved)
     assert "apply_strategy base.clarify" in jobs
     assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
-    assert [job for job in jobs if job.startswith(("respond", "score_golden"))] >= ["respond then_clarify.s17.questions"]
+    # Its own responses and likelihoods, and the base model's to queries that clarifying revises.
+    assert {job for job in jobs if job.startswith(("respond", "score_golden"))} == {
+        "respond base.candidates.revised",
+        "respond base.candidates.similar.revised",
+        "respond then_clarify.s17.questions",
+        "score_golden then_clarify.s17.questions",
+    }
     proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert proved.is_finished("validation")
 
@@ -163,6 +169,13 @@ def test_another_seed_adds_its_own_trainings(proved: Checkout, tmp_path: Path) -
     jobs = listed(proved, overlay(tmp_path, {"validation": {"seeds": [17, 18]}}))
     assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "s18") for run in RUNS}
     assert not [job for job in jobs if "s17" in job]
+
+
+def test_further_models_have_trainings_of_their_own(proved: Checkout, tmp_path: Path) -> None:
+    values = {"models": {"big": {"name": "some/model"}}, "validation": {"models": ["main", "big"]}}
+    jobs = listed(proved, overlay(tmp_path, values))
+    assert "find_model big" in jobs
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "big.s17") for run in RUNS}
 
 
 def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Schedules: mixtures, phases, subsets, weights; what a run sees depends on its settings and the datasets only."""
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swift_study.config import Part, Run
+from swift_study.errors import UserError
+from swift_study.examples import Example, Message
+from swift_study.schedule import make_schedule
+from swift_study.tables import SCHEDULE
+
+
+def dataset(name: str, n: int) -> list[Example]:
+    return [
+        Example(task="t", messages=[Message(role="user", content=f"{name} {i}"), Message(role="assistant", content="x")]) for i in range(n)
+    ]
+
+
+DATA = {"base": dataset("base", 10), "base.cot": dataset("cot", 10), "base.clarify": dataset("clarify", 7)}
+
+
+def schedule(*phases: dict[str, Part], **settings: object) -> pl.DataFrame:
+    run = Run(schedule=list(phases), **({"epochs": 3, "batch_size": 4, "micro_batch_size": 4} | settings))  # type: ignore[arg-type]
+    made = make_schedule(run, DATA)
+    assert made.columns == SCHEDULE.names
+    return made
+
+
+def epochs(made: pl.DataFrame, column: str = "example_id") -> list[list[str]]:
+    ordered = made.sort("step", "position")
+    return [ordered.filter(pl.col("epoch") == epoch)[column].to_list() for epoch in sorted(set(made["epoch"]))]
+
+
+def test_a_mixture_sees_everything_once_an_epoch_in_an_order_of_its_own() -> None:
+    made = schedule({"base": Part(), "base.cot": Part()})
+    ids = [e.example_id for name in ("base", "base.cot") for e in DATA[name]]
+    for epoch in epochs(made):
+        assert sorted(epoch) == sorted(ids)
+    assert len({tuple(epoch) for epoch in epochs(made)}) == 3
+    of_epoch = epochs(made, "dataset")[0]
+    assert of_epoch != sorted(of_epoch)
+    assert made["step"].n_unique() == 3 * 5
+    assert made.group_by("step").len()["len"].to_list() == [4] * 15
+
+
+def test_phases_come_one_after_the_other_within_each_epoch() -> None:
+    """SPEC §4, ambiguity 17: Base→Clarify, base first in every epoch, no shuffle across."""
+    made = schedule({"base": Part()}, {"base.clarify": Part()})
+    for epoch in epochs(made, "dataset"):
+        assert epoch == ["base"] * 10 + ["base.clarify"] * 7
+    sizes = made.group_by("step", maintain_order=True).len().sort("step")["len"].to_list()
+    assert sizes == [4, 4, 4, 4, 1] * 3  # the last batch of an epoch is smaller, and none reaches into the next epoch
+
+
+def test_a_subset_is_the_same_in_every_epoch_and_takes_forms_of_the_same_examples() -> None:
+    made = schedule({"base": Part(examples=4), "base.cot": Part(examples=4)})
+    first, *others = (set(epoch) for epoch in epochs(made))
+    assert len(first) == 8
+    assert all(epoch == first for epoch in others)
+    places = {name: {k for k, e in enumerate(DATA[name]) if e.example_id in first} for name in ("base", "base.cot")}
+    assert places["base"] == places["base.cot"]
+    assert {*schedule({"base": Part(examples=4)}, seed=18)["example_id"]} != {*schedule({"base": Part(examples=4)})["example_id"]}
+
+
+@pytest.mark.parametrize(("weight", "uses"), [(2.0, {2: 10}), (0.5, {1: 5}), (1.3, {1: 7, 2: 3})])
+def test_a_weight_is_how_often_an_example_is_seen_in_an_epoch(weight: float, uses: dict[int, int]) -> None:
+    made = schedule({"base": Part(weight=weight)})
+    for epoch in epochs(made):
+        assert Counter(Counter(epoch).values()) == uses
+    if weight == 0.5:
+        assert len({frozenset(epoch) for epoch in epochs(made)}) > 1  # another half in each
+
+
+def test_too_few_examples_are_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"asks for 8 examples of the dataset 'base.clarify', which has 7"):
+        schedule({"base.clarify": Part(examples=8)})
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(sorted(DATA)), st.builds(Part, examples=st.one_of(st.none(), st.integers(1, 7)),
+                                                                 weight=st.floats(0.2, 3)), min_size=1),
+        min_size=1, max_size=3,
+    ),
+    st.integers(1, 3), st.integers(1, 9), st.integers(0, 5),
+)  # fmt: skip
+def test_any_schedule_is_whole(phases: list[dict[str, Part]], n_epochs: int, batch: int, seed: int) -> None:
+    settings = {"epochs": n_epochs, "batch_size": batch, "micro_batch_size": batch, "seed": seed}
+    made = schedule(*phases, **settings)
+    size = sum(round((p.examples or len(DATA[name])) * p.weight) for phase in phases for name, p in phase.items())
+    assert len(made) == n_epochs * size
+    if size:
+        assert sorted(set(made["step"])) == list(range(1, n_epochs * -(-size // batch) + 1))
+        for _, step in made.group_by("step"):
+            assert sorted(step["position"]) == list(range(len(step)))
+            assert step["epoch"].n_unique() == 1
+    assert made.equals(schedule(*phases, **settings))
