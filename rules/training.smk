@@ -21,51 +21,48 @@ rule make_schedule:
 
 
 # One rule for all runs that publish their last state only, and one for each that publishes a checkpoint every so many steps.
-for name, steps in {
-    "train": None,
-    **{f"train_{r}": s for r, s in STEPS.items()},
-}.items():
-    # The run, in paths: any other than those with a rule of their own, or just this one.
-    run = (
-        f"{{run,(?!({'|'.join(STEPS) or '-'})/).*}}"
-        if steps is None
-        else f"{{run,{name.removeprefix('train_')}}}"
-    )
+for own, steps in {None: ["last"], **STEPS}.items():
+    # The run in paths: any that has no rule of its own, or just this one.
+    any_other = rf"{{run,(?!({'|'.join(STEPS) or '-'})/).*}}"
+    run, plain = (any_other, "{run}") if own is None else (own, own)
+
+    def of(wildcards, own=own):
+        return own or wildcards.run
 
     rule:
         name:
-            name
+            "train" if own is None else f"train_{own}"
         input:
-            model=lambda w: model_of(w.run),
-            start=lambda w: started_from(w.run),
-            datasets=lambda w: [dataset(d) for d in scheduled(w.run)],
-            schedule=f"{RESULTS}/schedules/{{run}}.parquet",
+            model=lambda w, of=of: model_of(of(w)),
+            start=lambda w, of=of: started_from(of(w)),
+            datasets=lambda w, of=of: [dataset(d) for d in scheduled(of(w))],
+            schedule=f"{RESULTS}/schedules/{plain}.parquet",
         output:
             checkpoints=[
-                directory(f"{RESULTS}/runs/{run}/checkpoint-{step}")
-                for step in steps or ["last"]
+                directory(f"{RESULTS}/runs/{run}/checkpoint-{step}") for step in steps
             ],
             history=f"{RESULTS}/runs/{run}/history.parquet",
             consumed=f"{RESULTS}/runs/{run}/consumed.parquet",
         log:
-            f"{RESULTS}/logs/train/{{run}}.log",
+            f"{RESULTS}/logs/train/{plain}.log",
         benchmark:
-            f"{RESULTS}/benchmarks/train/{{run}}.tsv"
+            f"{RESULTS}/benchmarks/train/{plain}.tsv"
         conda:
             "../envs/swift_study.yaml"
         threads: workflow.cores
         params:
-            settings=lambda w: CONFIG.run(w.run).model_dump_json(),
-            model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
-            processes=lambda w: CONFIG.run(w.run).processes,
+            run=lambda w, of=of: of(w),
+            settings=lambda w, of=of: CONFIG.run(of(w)).model_dump_json(),
+            model=lambda w, of=of: CONFIG.model_of(of(w)).model_dump_json(),
+            processes=lambda w, of=of: CONFIG.run(of(w)).processes,
             start=lambda w, input: (
                 f"--start-from '{input.start}'" if input.start else ""
             ),
-            deepspeed=lambda w: f"deepspeed/zero-{CONFIG.run(w.run).zero_stage}.json",
-            work=lambda w: f"{RESULTS}/work/train/{w.run}",
+            deepspeed=lambda w, of=of: f"deepspeed/zero-{CONFIG.run(of(w)).zero_stage}.json",
+            work=lambda w, of=of: f"{RESULTS}/work/train/{of(w)}",
         shell:
             "torchrun --standalone --nproc-per-node {params.processes} workflow/scripts/train.py"
-            " --name {wildcards.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
+            " --name {params.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
             " --model {input.model:q} --model-settings {params.model:q} {params.start} --datasets {input.datasets:q}"
             " --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q} --history {output.history:q}"
             " --consumed {output.consumed:q} 2> {log:q}"

@@ -197,7 +197,7 @@ class Judge(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         Judge.requests.append(self.headers["Authorization"])
-        item = json.loads(re.search(r"\{.*\}", body["messages"][-1]["content"].splitlines()[0], re.DOTALL).group(0))  # type: ignore[union-attr]
+        item, _ = json.JSONDecoder().raw_decode(body["messages"][-1]["content"])
         label = int(item["golden_answer"] in item["response"])
         text = json.dumps({"reason": "compared", "label": label})
         if len(item["query"]) % 5 == 0:
@@ -283,19 +283,29 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
 # ---- what goes wrong ----
 
 
+def with_last_word(checkout: Checkout, folder: Path, values: dict[str, object]) -> Checkout:
+    """The checkout with these values laid over everything else, the tiny configuration included."""
+    path = folder / "last.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(checkout.tiny.read_text()) | values))
+    return Checkout(checkout.root, path)
+
+
 def test_training_on_the_evaluation_set_is_an_error(proved: Checkout, tmp_path: Path) -> None:
-    config = overlay(tmp_path, {"runs": {"in_cot": {"schedule": [{"questions.cot": {}}]}}})
-    done = proved.snakemake("results/data/leakage/validation.parquet", configs=(config,), check=False)
+    target = "results/data/leakage/validation.parquet"
+    before = (proved.root / target).read_bytes()
+    leaking = with_last_word(proved, tmp_path, {"runs": {"in_cot": {"schedule": [{"questions.cot": {}}]}}})
+    done = leaking.snakemake(target, check=False)
     assert done.returncode != 0
     assert "24 of 24 examples are in the training data" in done.stdout
-    proved.snakemake("validation")
+    proved.snakemake(target)
+    assert (proved.root / target).read_bytes() == before
 
 
 def test_evaluation_queries_whose_ids_clash_are_a_sentence(finished: Checkout, tmp_path: Path) -> None:
     twice = tmp_path / "twice.jsonl"
     twice.write_text('{"prompt": "a", "completion": "b", "task": "t"}\n' * 2)
     values = {"results": str(tmp_path / "results"), "data": {"questions": {"sources": [{"kind": "file", "path": str(twice)}]}}}
-    done = finished.snakemake(str(tmp_path / "results/data/questions.parquet"), configs=(overlay(tmp_path, values),), check=False)
+    done = with_last_word(finished, tmp_path, values).snakemake(str(tmp_path / "results/data/questions.parquet"), check=False)
     assert done.returncode != 0
     assert f"{twice}, row 1 and {twice}, row 2 are the same example" in done.stdout
 

@@ -50,7 +50,9 @@ def main(a: Namespace) -> None:
     totals = pl.DataFrame(costs, schema=dict.fromkeys(ACCOUNTS.names))
     write_table(Path(a.account), totals.group_by("dataset").sum() if costs else totals, ACCOUNTS)
     for row in summary:
-        value = "–" if row["value"] is None else f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        value = "–" if row["value"] is None else f"{row['value']:.3f}"
+        if row["ci_low"] is not None:
+            value += f" [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
         beside = f" (reference {row['reference']:g})" if row["reference"] is not None else ""
         cli.say(f"audit of {row['judge']}: {row['measure']} {value} of {row['n']}, {row['unparsed']} without a label{beside}")
 

@@ -31,11 +31,6 @@ def main(a: Namespace) -> None:
     parts += [heading("Where judge and label disagree"), html_table(differing) if len(differing) else paragraph("Nowhere.")]
     with publish(Path(a.page)) as part:
         part.write_text(page("Audit of the judge", *parts))
-    for row in summary.iter_rows(named=True):
-        if row["value"] is not None:
-            cli.say(
-                f"audit of {row['judge']}: {row['measure']} {row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}], n {row['n']}"
-            )
 
 
 if __name__ == "__main__":

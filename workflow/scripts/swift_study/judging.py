@@ -327,7 +327,9 @@ def agreement(expected: Sequence[int], labels: Sequence[Label], resamples: int =
         # To draw rows with replacement is to draw the four cells' counts from a multinomial distribution.
         draws = np.random.default_rng(seed).multinomial(len(parsed), counts.ravel() / len(parsed), resamples).reshape(-1, 2, 2)
         low, high = np.nanquantile(cohens_kappa(draws), [0.025, 0.975])
-        kappa = Share(len(parsed), unparsed, value, float(low), float(high))
+        # Where judge and labels differ nowhere, resampling shows no spread: that is no interval.
+        known = (float(low), float(high)) if low < high else (None, None)
+        kappa = Share(len(parsed), unparsed, value, *known)
     return Agreement(
         rate=share([e == label for e, label in parsed], unparsed),
         kappa=kappa,
