@@ -87,6 +87,11 @@ def last_checkpoint(run):
     return checkpoint(run, steps[-1] if steps else "last")
 
 
+def run_of(own):
+    """Gives the run in question, by the wildcards where it is not a certain one."""
+    return lambda wildcards: own or wildcards.run
+
+
 def scheduled(run):
     """The datasets that a run is trained on."""
     return list(dict.fromkeys(d for phase in CONFIG.run(run).schedule for d in phase))

@@ -26,8 +26,7 @@ for own, steps in {None: ["last"], **STEPS}.items():
     any_other = rf"{{run,(?!({'|'.join(STEPS) or '-'})/).*}}"
     run, plain = (any_other, "{run}") if own is None else (own, own)
 
-    def of(wildcards, own=own):
-        return own or wildcards.run
+    of = run_of(own)
 
     rule:
         name:
