@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,7 +37,7 @@ from swift_study.tables import (
 ROWS = {"table1": ["Base", "→ D_pos", "→ D_cot"], "table2": ["Base", "Base+CoT", "Base→Clarify"]}
 RUNS = {"full_base.s17", "in_pos.s17", "in_cot.s17", "mix_cot.s17", "then_clarify.s17"}
 SUMMARY = ["validate", "validation", "write_costs"]
-CANARY = "sk-canary-of-the-judge-0123456789"
+CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
 
 @pytest.fixture(scope="module")
