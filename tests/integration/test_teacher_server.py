@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN, Model, Responses
+from swift_study.config import HANDWRITTEN
 from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Example, Message
-from swift_study.models import load_model, load_tokenizer, packaged_model
-from swift_study.responses import respond, respond_by_server
+from swift_study.examples import Message
 from swift_study.sources import read_source
 from swift_study.tables import ACCOUNTS, REJECTS, read_examples, read_table, write_examples
 
@@ -93,19 +91,3 @@ def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, pack
         rejects = read_table(tmp_path / "rejects.parquet", REJECTS)
         assert {e.parent_id for e in made} | set(rejects["example_id"]) == {e.example_id for e in examples}
         assert read_table(tmp_path / "account.parquet", ACCOUNTS)["requests_sent"][0] == sent
-
-
-def test_a_real_server_responds_in_a_runs_place(served_model: EndpointSettings, tmp_path: Path) -> None:
-    """Its responses are greedy ones of the same model: those of our own generation."""
-    examples = [
-        Example(task="t", messages=[Message(role="user", content=q), Message(role="assistant", content="x")])
-        for q in ("What is the capital of France?", "What is 2 + 2?")
-    ]
-    settings = Responses(max_new_tokens=8, server=served_model)
-    responses, account = respond_by_server(settings, "base", examples, tmp_path, lambda text: None)
-    assert account.requests_sent == 2
-    folder = packaged_model(ROOT / ".cache")
-    ours = respond(load_model(folder, Model()), load_tokenizer(folder, Model()), examples, Responses(max_new_tokens=8))
-    assert [r.finish_reason for r in responses] == [r.finish_reason for r in ours]
-    assert [r.response.split()[:3] for r in responses] == [r.response.split()[:3] for r in ours]
-    assert all(0 < r.n_tokens <= 9 for r in responses)
