@@ -720,7 +720,7 @@ class Config(Section):
         v = self.validation
         for model in v.models:
             if model != MAIN and model not in self.models:
-                raise ValueError(f"validation.models: there is no model {model!r}{_nearest(model, self.models)}; known: "
+                raise ValueError(f"validation.models: there is no model {model!r}{nearest(model, self.models)}; known: "
                                  f"{', '.join([MAIN, *self.models])}")  # fmt: skip
         if len(set(v.seeds)) < len(v.seeds) or len(set(v.models)) < len(v.models):
             raise ValueError("validation.seeds and validation.models must not name anything twice")
@@ -732,7 +732,7 @@ class Config(Section):
         known = [row for table in v.tables.values() for row in table.runs]
         for row in v.rows or []:
             if row not in known:
-                raise ValueError(f"validation.rows: no table has the row {row!r}{_nearest(row, known)}")
+                raise ValueError(f"validation.rows: no table has the row {row!r}{nearest(row, known)}")
         contexts = [table.context for table in v.tables.values()]
         for name, prediction in v.predictions.items():
             where = f"validation.predictions.{name}"
@@ -759,7 +759,7 @@ class Config(Section):
         parent, _, strategy = dataset.rpartition(".")
         if strategy not in self.strategies or not parent:
             known = [*SOURCES, *SELECTED, *(f"panel.{s}" for s in self.strategies)]
-            raise ValueError(f"{where}: unknown dataset {dataset!r}{_nearest(dataset, known)}; known are "
+            raise ValueError(f"{where}: unknown dataset {dataset!r}{nearest(dataset, known)}; known are "
                              f"{', '.join([*SOURCES, *SELECTED])}, and any of them followed by a dot and a strategy "
                              f"({', '.join(self.strategies)})")  # fmt: skip
         self._check_dataset(where, parent)
@@ -775,7 +775,7 @@ class Config(Section):
         following: str | None = plain
         while following is not None:
             if following not in self.runs:
-                raise ValueError(f"{where}: there is no run {following!r}{_nearest(following, self.runs)}; known: {', '.join(self.runs)}")
+                raise ValueError(f"{where}: there is no run {following!r}{nearest(following, self.runs)}; known: {', '.join(self.runs)}")
             if self.runs[following] in chain:
                 raise ValueError(f"runs.{plain}.like: the run is like itself in the end")
             chain.append(self.runs[following])
@@ -825,7 +825,8 @@ def training_of(name: str) -> tuple[str, str, int | None]:
     return run, rest[0] if len(rest) == 2 else MAIN, seed
 
 
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """The known name that is most like this one, as the end of a sentence; nothing where none is like it."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
@@ -858,7 +859,7 @@ def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -
     ]
     where = ".".join(path) or "config"
     if kind == "extra_forbidden":
-        return f"unknown key `{where}`{_nearest(path[-1], _keys_beside(loc))}"
+        return f"unknown key `{where}`{nearest(path[-1], _keys_beside(loc))}"
     if kind == "missing":
         return f"`{where}` is missing"
     return f"`{where}`: {message.removeprefix('Value error, ')}" + ("" if kind == "value_error" else f" (it is {value!r})")

@@ -7,7 +7,6 @@ changes stands beside them as the standard deviation over seeds. Swift scores ar
 ``statistics``; the resamples of different studies, and those of studies and queries, are independent.
 """
 
-import difflib
 import itertools
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from swift_study.config import MAIN, STUDIES, VALIDATION, Near, Prediction, Statistics, Validation, ValidationTable
+from swift_study.config import MAIN, STUDIES, VALIDATION, Near, Prediction, Statistics, Validation, ValidationTable, nearest
 from swift_study.errors import UserError
 from swift_study.statistics import (
     counted,
@@ -289,11 +288,6 @@ def load_claims(path: Path) -> list[Claim]:
                 what = (f"`{key}`: " if key else "") + problem["msg"].removeprefix("Value error, ")
             raise UserError(f"{path}, claim {number}: {what}.") from error
     return claims
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def curve_names(probes: Iterable[str], targets: Iterable[str]) -> list[str]:
