@@ -7,13 +7,14 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from conftest import Checkout, make_checkout
+from checkout import Checkout, make_checkout
+from servers import Handler, completion
 
 CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
@@ -32,27 +33,16 @@ class Teacher:
 def teacher() -> Iterator[Teacher]:
     state = Teacher()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Teaching(Handler):
         def do_POST(self) -> None:
             prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
             state.requests += 1
             state.keys.append(self.headers["Authorization"])
             answer = re.findall(r"<answer>\n(.*?)\n</answer>", prompt, re.DOTALL)[-1]
             text = "I would rather not." if state.refuse in prompt else f"One thing leads to another. So the answer is {answer}"
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-            body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
-            content = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send(200, completion(text, tokens=(100, 20)))
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Teaching)
     state.url = f"http://127.0.0.1:{server.server_port}/v1"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield state

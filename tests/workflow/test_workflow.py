@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from conftest import BIN, Checkout, environment, make_checkout
+from checkout import BIN, Checkout, environment, make_checkout
 from tiny import ROOT
 
 from swift_study.tables import CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RESPONSES, SCHEDULE, VERDICTS, read_table

@@ -8,14 +8,15 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 import pytest
 import yaml
-from conftest import BIN, Checkout
+from checkout import BIN, Checkout
+from servers import Handler, completion
 from tiny import ROOT
 
 from swift_study.config import MAIN, load
@@ -189,7 +190,7 @@ def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: P
 # ---- a judge behind a server ----
 
 
-class Judge(BaseHTTPRequestHandler):
+class Judge(Handler):
     """Labels a response 1 if it holds the golden answer; one query in five it answers in prose."""
 
     requests: ClassVar[list[str]] = []
@@ -203,18 +204,7 @@ class Judge(BaseHTTPRequestHandler):
         text = json.dumps({"reason": "compared", "label": label})
         if len(item["query"]) % 5 == 0:
             text = "I cannot say."
-        message = {"role": "assistant", "content": None if Judge.refuse else text, "refusal": "No." if Judge.refuse else None}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
-        content = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.send(200, completion(None if Judge.refuse else text, tokens=(100, 20), refusal="No." if Judge.refuse else None))
 
 
 @pytest.fixture
