@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy.stats import chisquare
 from servers import Server, reply, serving, status
 from tiny import ROOT
@@ -271,8 +272,8 @@ def test_a_server_samples_with_the_seed_and_cannot_be_told_top_p(server: Server,
     found, _ = respond_by_server(by_server(server, temperature=0.5, seed=4), "base", QUERIES[:1], tmp_path)
     assert found[0].seed == 4
     assert (server.bodies[0]["temperature"], server.bodies[0]["seed"]) == (0.5, 4)
-    with pytest.raises(UserError, match=r"responses\.top_p is 0\.5: it cannot be sent to a server"):
-        respond_by_server(by_server(server, top_p=0.5), "base", QUERIES[:1], tmp_path)
+    with pytest.raises(ValidationError, match=r"top_p is 0\.5: it cannot be sent to a server"):
+        by_server(server, top_p=0.5)
 
 
 def test_failures_of_a_server_are_counted_and_only_they_are_asked_for_again(server: Server, tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ class Responses(Section):
         if "" in self.stop:
             raise ValueError("`stop` holds an empty text, which would end every response before it begins")
         if self.server is not None and self.top_p < 1:
-            raise ValueError("top_p below 1 cannot be asked of a server; set it to 1")
+            raise ValueError(f"top_p is {self.top_p}: it cannot be sent to a server. Set it to 1, or server to null")
         return self
 
 

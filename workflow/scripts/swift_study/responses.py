@@ -245,8 +245,6 @@ def server_of(settings: Responses, run: str) -> EndpointSettings:
     """
     if settings.server is None:
         raise UserError("responses.server is not set.")
-    if settings.top_p < 1:
-        raise UserError(f"responses.top_p is {settings.top_p}: it cannot be sent to a server. Set it to 1, or responses.server to null.")
     return settings.server.model_copy(
         update={
             "model": settings.server.model.replace("{run}", run),
