@@ -50,6 +50,15 @@ wildcard_constraints:
     scorer="key_points|judge",
 
 
+def at_submit_host(uses_network):
+    """Whether to run where snakemake was started instead of in a cluster job, since only there may be a network."""
+    return bool(uses_network) and CONFIG.network == "submit_host"
+
+
+def by_teacher():
+    return any(strategy.by == "teacher" for strategy in CONFIG.strategies.values())
+
+
 def settings(section):
     """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns.
 
@@ -280,6 +289,26 @@ def account_files(names):
         for n in names
         if n not in SELECTED and CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
     ]
+
+
+# ---- GPUs and nodes ----
+
+
+def gpus(number):
+    """So many GPUs, or none on a cluster without."""
+    return number if CONFIG.gpus else 0
+
+
+def gpus_of_node(run):
+    return gpus(CONFIG.run(run).processes // CONFIG.run(run).nodes)
+
+
+def on_one_node(run, value):
+    return value if CONFIG.run(run).nodes == 1 else None
+
+
+def on_several_nodes(run, value):
+    return value if CONFIG.run(run).nodes > 1 else None
 
 
 # ---- the validation ----

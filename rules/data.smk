@@ -11,6 +11,7 @@ rule find_model:
         f"{RESULTS}/logs/find_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/find_model/{{model}}.tsv"
+    localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -35,6 +36,7 @@ rule load_panel:
         f"{RESULTS}/logs/load_panel/{{source}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/load_panel/{{source}}.tsv"
+    localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -68,6 +70,7 @@ rule draw_base:
         f"{RESULTS}/logs/draw_base.log",
     benchmark:
         f"{RESULTS}/benchmarks/draw_base.tsv"
+    localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -97,6 +100,7 @@ rule apply_strategy:
         f"{RESULTS}/logs/apply_strategy/{{parent}}.{{strategy}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/apply_strategy/{{parent}}.{{strategy}}.tsv"
+    localrule: at_submit_host(by_teacher())
     conda:
         "../envs/swift_study.yaml"
     resources:

@@ -20,6 +20,8 @@ for name, study in CONFIG.studies.items():
         conda:
             "../envs/swift_study.yaml"
         threads: workflow.cores
+        resources:
+            gpu=gpus(1),
         params:
             panel=name,
             settings=settings(CONFIG.gradients),
@@ -27,7 +29,7 @@ for name, study in CONFIG.studies.items():
             model=settings(CONFIG.model),
             work=f"{RESULTS}/work/gradients/{study.run}/{name}",
         shell:
-            "python workflow/scripts/compute_gradients.py --panel {params.panel} --settings {params.settings:q}"
+            "exec python workflow/scripts/compute_gradients.py --gpus {resources.gpu} --panel {params.panel} --settings {params.settings:q}"
             " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
             " --datasets {input.datasets:q} --checkpoints {input.checkpoints:q} --work {params.work:q}"
             " --outputs {output.gradients:q} --certificate {output.certificate:q} 2> {log:q}"

@@ -12,10 +12,12 @@ rule respond:
         f"{RESULTS}/logs/respond/{{run}}/{{queries}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/respond/{{run}}/{{queries}}.tsv"
+    localrule: at_submit_host(CONFIG.responses.server)
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
+        gpu=gpus(0 if CONFIG.responses.server else 1),
         # How fast responses come changes none.
         limits=responses_settings(affects_responses=False),
     params:
@@ -25,7 +27,7 @@ rule respond:
         work=lambda w: f"{RESULTS}/work/respond/{w.run}/{w.queries}",
         cache=CONFIG.cache,
     shell:
-        "python workflow/scripts/respond.py --run {wildcards.run} --settings {params.settings:q} --limits {resources.limits:q} --threads {threads}"
+        "exec python workflow/scripts/respond.py --gpus {resources.gpu} --run {wildcards.run} --settings {params.settings:q} --limits {resources.limits:q} --threads {threads}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
         " --dataset {input.dataset:q} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
@@ -42,6 +44,7 @@ rule judge:
         f"{RESULTS}/logs/judge/{{run}}/{{queries}}.{{scorer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/judge/{{run}}/{{queries}}.{{scorer}}.tsv"
+    localrule: at_submit_host(CONFIG.judge)
     conda:
         "../envs/swift_study.yaml"
     resources:
@@ -70,10 +73,12 @@ rule score_golden:
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
+    resources:
+        gpu=gpus(1),
     params:
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
     shell:
-        "python workflow/scripts/score_golden.py --run {wildcards.run} --threads {threads}"
+        "exec python workflow/scripts/score_golden.py --gpus {resources.gpu} --run {wildcards.run} --threads {threads}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
         " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

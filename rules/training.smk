@@ -49,9 +49,21 @@ for own, steps in {None: ["last"], **STEPS}.items():
         conda:
             "../envs/swift_study.yaml"
         threads: workflow.cores
+        # On how many machines changes no result: no parameter. What is None is not asked for.
+        resources:
+            gpu=lambda w, of=of: on_one_node(of(w), gpus_of_node(of(w))),
+            mpi=lambda w, of=of: on_several_nodes(of(w), "srun"),
+            nodes=lambda w, of=of: on_several_nodes(of(w), CONFIG.run(of(w)).nodes),
+            tasks=lambda w, of=of: on_several_nodes(of(w), CONFIG.run(of(w)).nodes),
+            tasks_per_gpu=lambda w, of=of: on_several_nodes(of(w), 0),
+            gres=lambda w, of=of: on_several_nodes(of(w), f"gpu:{gpus_of_node(of(w))}"),
+            gpus_of_node=lambda w, of=of: gpus_of_node(of(w)),
+            launch=lambda w, of=of: f"--nodes {CONFIG.run(of(w)).nodes}",
         params:
             run=lambda w, of=of: of(w),
-            settings=lambda w, of=of: CONFIG.run(of(w)).model_dump_json(),
+            settings=lambda w, of=of: CONFIG.run(of(w)).model_dump_json(
+                exclude={"nodes"}
+            ),
             model=lambda w, of=of: CONFIG.model_of(of(w)).model_dump_json(),
             processes=lambda w, of=of: CONFIG.run(of(w)).processes,
             start=lambda w, input: (
@@ -60,7 +72,8 @@ for own, steps in {None: ["last"], **STEPS}.items():
             deepspeed=lambda w, of=of: f"deepspeed/zero-{CONFIG.run(of(w)).zero_stage}.json",
             work=lambda w, of=of: f"{RESULTS}/work/train/{of(w)}",
         shell:
-            "torchrun --standalone --nproc-per-node {params.processes} workflow/scripts/train.py"
+            "exec workflow/scripts/launch.sh --stop {params.work:q}.stop {resources.launch} --processes {params.processes}"
+            " --threads {threads} -- workflow/scripts/train.py --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
             " --name {params.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
             " --model {input.model:q} --model-settings {params.model:q} {params.start} --datasets {input.datasets:q}"
             " --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q} --history {output.history:q}"

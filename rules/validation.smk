@@ -15,13 +15,15 @@ rule compute_rivals:
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
+    resources:
+        gpu=gpus(1),
     params:
         settings=lambda w: compared(w.study),
         run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
         model=settings(CONFIG.model),
         work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
     shell:
-        "python workflow/scripts/compute_rivals.py --study {wildcards.study} --settings {params.settings:q}"
+        "exec python workflow/scripts/compute_rivals.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
         " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
 
@@ -40,6 +42,7 @@ rule audit_judge:
         f"{RESULTS}/logs/audit_judge/{{scorer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/audit_judge/{{scorer}}.tsv"
+    localrule: at_submit_host(CONFIG.judge)
     conda:
         "../envs/swift_study.yaml"
     resources:

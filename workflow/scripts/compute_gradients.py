@@ -15,6 +15,7 @@ from swift_study.config import Gradients, Model, Run
 from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.examples import Example
+from swift_study.gpus import check_gpus
 from swift_study.gradients import PanelGradients, certificate, gradient_table, panel_gradients
 from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
 from swift_study.tables import read_examples, write_arrow
@@ -23,6 +24,7 @@ from swift_study.work import copy_file, fingerprint, hash_files, publish, remove
 
 
 def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
     settings, run, base = (
@@ -93,6 +95,7 @@ def certify(model: Any, result: PanelGradients, tokens: Any, examples: Any, pad_
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
         panel="its name",
         settings="the section `gradients` as JSON",
         run_settings="the run's settings as JSON",

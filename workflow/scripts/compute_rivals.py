@@ -15,6 +15,7 @@ from swift_study import cli
 from swift_study.config import Comparison, Model, Run
 from swift_study.datasets import model_folder
 from swift_study.errors import UserError
+from swift_study.gpus import check_gpus
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
 from swift_study.rivals import STEP, Member, rivals_at_checkpoint
@@ -24,6 +25,7 @@ from swift_study.work import fingerprint, hash_files, remove, work_folder
 
 
 def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
     comparison, run, base = (
@@ -70,6 +72,7 @@ def main(a: Namespace) -> None:
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
         study="its name",
         settings="the study's run, probes and targets as JSON",
         run_settings="the run's settings as JSON",

@@ -16,6 +16,7 @@ from swift_study import cli
 from swift_study.config import Lora, Model, Responses
 from swift_study.datasets import model_folder
 from swift_study.examples import Example
+from swift_study.gpus import check_gpus
 from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
 from swift_study.responses import Response, merge_adapter, respond, respond_by_server
 from swift_study.tables import RESPONSES, read_examples, write_table
@@ -31,6 +32,7 @@ def complete(settings: str, limits: str) -> Responses:
 
 
 def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
     quiet_libraries()
     settings, examples = complete(a.settings, a.limits), read_examples(Path(a.dataset))
     label = f"respond {a.run} to {Path(a.dataset).stem}"
@@ -77,6 +79,7 @@ def write(output: Path, responses: list[Response], settings: Responses, label: s
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
         run="its name",
         settings="the section `responses` as JSON, without keys that affect no response",
         model="model.json",

@@ -10,6 +10,7 @@ from swift_study import cli
 from swift_study.config import Lora, Model
 from swift_study.datasets import model_folder
 from swift_study.errors import UserError
+from swift_study.gpus import check_gpus
 from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
 from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
 from swift_study.tables import LIKELIHOODS, read_examples, write_table
@@ -17,6 +18,7 @@ from swift_study.tokens import tokenize
 
 
 def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
     base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
@@ -46,6 +48,7 @@ def main(a: Namespace) -> None:
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
         run="its name",
         model="model.json",
         model_settings="the section `model` as JSON",

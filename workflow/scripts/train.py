@@ -15,6 +15,7 @@ import torch
 from swift_study import cli
 from swift_study.config import Model, Run
 from swift_study.datasets import model_folder
+from swift_study.gpus import check_gpus
 from swift_study.models import quiet_libraries
 from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
 from swift_study.trainer import train
@@ -22,6 +23,7 @@ from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_fo
 
 
 def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(max(1, a.threads // int(os.environ.get("WORLD_SIZE", "1"))))
     run, model = Run.model_validate_json(a.settings), Model.model_validate_json(a.model_settings)
@@ -42,7 +44,8 @@ def main(a: Namespace) -> None:
         "schedule": fingerprint(schedule.rows()),
     }
     stage = json.loads(Path(a.deepspeed).read_text())
-    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, lambda t: progress(t) if first else None)
+    tell = progress if first else lambda text: None
+    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop))
     if first:
         history = pl.read_ndjson(work / "history.jsonl")
         consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
@@ -57,6 +60,7 @@ def main(a: Namespace) -> None:
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
         name="the run's name",
         settings="the run's settings as JSON",
         model="model.json",
@@ -64,6 +68,7 @@ if __name__ == "__main__":
         schedule="Parquet file of the schedule",
         deepspeed="DeepSpeed's JSON file for the run's ZeRO stage",
         work="folder for unfinished work",
+        stop="file whose appearance asks for a stop after the step at hand",
         history="Parquet file, one row a step",
         consumed="Parquet file, one row an example that a process worked on",
     )

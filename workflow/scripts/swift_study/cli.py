@@ -5,6 +5,7 @@ Standard output is for people: progress lines and the sentence. Standard error i
 
 import argparse
 import os
+import signal
 import sys
 import time
 import traceback
@@ -12,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from swift_study.errors import UserError
+from swift_study.errors import Stopped, UserError
+
+STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
 _people = sys.stdout
 
@@ -33,6 +36,10 @@ class Progress:
             self.last = time.monotonic()
 
 
+def _stop(number: int, frame: object) -> None:
+    raise Stopped("SIGTERM came (a time limit, preemption, or somebody ended it). Run the same command again: it keeps what is finished.")
+
+
 def parser(description: str | None, **arguments: str) -> argparse.ArgumentParser:
     """A parser with one required option for every keyword; the value is its help. ``_`` in the name is ``-`` in the option."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -49,8 +56,13 @@ def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -
     _people = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     script = Path(sys.argv[0]).stem
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # a launcher that catches it has its children ignore it
+        signal.signal(signal.SIGTERM, _stop)
     try:
         main(arguments)
+    except Stopped as stopped:
+        say(f"STOPPED {script}: {stopped}")
+        sys.exit(STOPPED)
     except UserError as error:
         traceback.print_exc()
         say(f"ERROR in {script}: {error}")

@@ -255,6 +255,8 @@ class Run(Section):
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     processes: int = Field(default=1, ge=1)
     """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
     """Also publish Adam's second moments, as exp_avg_sq.safetensors in the last checkpoint."""
     seed: int = 17
@@ -602,6 +604,10 @@ class Config(Section):
     """Folder of all results."""
     cache: str = ".cache"
     """Folder of what later runs reuse: the converted packaged model, teacher replies."""
+    gpus: bool = True
+    """Whether cluster jobs that train, generate or compute gradients ask for GPUs, one a process."""
+    network: Literal["submit_host", "everywhere"] = "submit_host"
+    """Rules that ask a hub, a teacher or a judge run where snakemake was started, or `everywhere`: in cluster jobs, like the others."""
     model: Model = Model()
     """The model under study."""
     models: dict[str, Model] = {}
@@ -692,6 +698,8 @@ class Config(Section):
             raise ValueError(f"{where}: all parameters in bfloat16 need zero_stage 1, 2 or 3, where DeepSpeed keeps float32 masters")
         if run.offload == "parameters" and run.zero_stage != 3:
             raise ValueError(f"{where}.offload: parameters needs zero_stage 3")
+        if run.processes % run.nodes:
+            raise ValueError(f"{where}.processes {run.processes} is not a multiple of nodes {run.nodes}")
         if run.batch_size % (run.processes * run.micro_batch_size):
             raise ValueError(f"{where}.batch_size {run.batch_size} is not a multiple of processes × micro_batch_size "
                              f"= {run.processes} × {run.micro_batch_size}")  # fmt: skip

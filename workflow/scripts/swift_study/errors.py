@@ -1,4 +1,4 @@
-"""The two errors that are part of the product: one for the user, one for a strategy."""
+"""The errors that are part of the product: for the user, for a strategy, and for a job that is to go on later."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class Rejected(Exception):
     """A reply, or an example's own fields, break a strategy's acceptance rule; the message says why."""
+
+
+class Stopped(Exception):
+    """Asked to stop before the end, by Slurm or by a person; what is finished is saved. The message is a whole sentence."""

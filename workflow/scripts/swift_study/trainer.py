@@ -21,7 +21,7 @@ import torch
 
 from swift_study import __version__
 from swift_study.config import Model, Run
-from swift_study.errors import UserError
+from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, check_fits, load_adapter, load_model, load_tokenizer
@@ -89,8 +89,11 @@ def train(
     work: Path,
     about: Mapping[str, Any],
     progress: Callable[[str], None],
+    stop: Path | None = None,
 ) -> None:
     """Train to the end of the schedule, from the last state in ``work`` where there is one.
+
+    Where the file ``stop`` appears, the state is saved after the step at hand, and Stopped is raised in every process.
 
     ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a checkpoint (all weights as safetensors, or a
     PEFT adapter; tokenizer, ``run.json``) for every step that has one, or ``checkpoint-last``; ``history.jsonl``, one line a step; and
@@ -148,8 +151,20 @@ def train(
             folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
             moments = second_moments(engine) if last and run.export_second_moments else None
             _save_checkpoint(engine, run, tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
-        if step % (run.checkpoint_every or run.resume_every) == 0 or last:
+        stopping = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
+        if step % (run.checkpoint_every or run.resume_every) == 0 or last or stopping:
             _save_state(engine, work / "state", step, rank)
+        if stopping:
+            raise Stopped(f"Stopped on request after step {step} of {steps}; its state is saved, and the same command goes on from there.")
+
+
+def _any_process(here: bool, world: int, device: torch.device) -> bool:
+    """Whether it is so in any process: a file on a shared disk is not seen everywhere at once, and all must stop after one step."""
+    if world == 1:
+        return here
+    count = torch.tensor(float(here), device=device)
+    torch.distributed.all_reduce(count)
+    return bool(count > 0)
 
 
 def _tokens(run: Run, settings: Model, examples: Mapping[str, Example], tokenizer: Any) -> dict[str, Tokens]:
