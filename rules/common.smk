@@ -23,6 +23,13 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+if CONFIG.network == "submit_host":
+    # Jobs ask no server, so they get no key: this sbatch takes the keys out of what Slurm stores of a job.
+    os.environ.update(
+        PATH=os.pathsep.join([f"{workflow.basedir}/workflow/bin", *os.get_exec_path()]),
+        SWIFT_STUDY_KEYS=" ".join(CONFIG.key_names()),
+    )
+
 RESULTS = CONFIG.results
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.

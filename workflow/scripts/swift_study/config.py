@@ -635,6 +635,11 @@ class Config(Section):
     validation: Validation = VALIDATION
     """The proof: training with and without the data, and the comparison with what the swift studies said."""
 
+    def key_names(self) -> list[str]:
+        """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
+        endpoints = [self.teacher, self.judge, self.responses.server]
+        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
+
     @model_validator(mode="before")
     @classmethod
     def _null_removes_a_study(cls, values: Any) -> Any:

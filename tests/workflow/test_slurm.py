@@ -1,0 +1,279 @@
+"""`snakemake --profile slurm` on a real Slurm cluster: slurmctld and two slurmd on this machine, with devices that stand in for GPUs.
+
+Not root or no apt: skipped with the reason, except in continuous integration, where that is a failure.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from checkout import BIN, Checkout, environment, jobs_in, make_checkout
+from tiny import ROOT
+
+from swift_study.work import hash_files
+
+CANARY = f"sk-canary-{secrets.token_hex(8)}"
+GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
+WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
+LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
+LAST = "runs/full_base.s17/checkpoint-last"
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    state: str
+    partition: str
+    nodes: int
+    gpus: str
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a running cluster. Its path is short, since a socket lies in it."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        reason = "Slurm's daemons are installed by apt and run as root; neither is to be had here"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = Path("/tmp") / f"swift-study-slurm-{os.getpid()}"
+    scripts = ROOT / "tests/slurm"
+    where = os.environ | {"SLURM_LAB_DIR": str(folder)}
+    up = subprocess.run([str(scripts / "up.sh"), "--nodes", "2", "--gpus", "2"], env=where, capture_output=True, text=True, check=False)
+    if up.returncode:
+        pytest.fail(up.stdout + up.stderr)
+    yield folder
+    subprocess.run([str(scripts / "down.sh"), "--purge"], env=where, capture_output=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def site(cluster: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout whose profile is adapted to the little cluster, as docs/cluster.md says: partitions, memory and times in one file."""
+    checkout = make_checkout(tmp_path_factory.mktemp("slurm") / "swift-study", tiny_model)
+    path = checkout.root / "profiles/slurm/config.yaml"
+    profile = yaml.safe_load(path.read_text())
+    del profile["default-resources"]["slurm_account"]
+    profile["default-resources"] |= {"mem_mb": 500, "runtime": 10}
+    for resources in profile["set-resources"].values():
+        resources |= {"mem_mb": 1000 if "slurm_partition" in resources else 100, "runtime": 10}
+    profile["set-threads"] = dict.fromkeys(profile["set-threads"], 1)
+    profile |= {"slurm-init-seconds-before-status-checks": 7, "latency-wait": 5}
+    path.write_text(yaml.safe_dump(profile))
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def whole(site: Checkout, cluster: Path) -> Iterator[subprocess.Popen[str]]:
+    """The tiny swift study with a training on two nodes, started; other tests run beside it."""
+    run = start(site, "results", WIDE, "all", f"results/{LAST}")
+    yield run
+    if run.poll() is None:
+        run.send_signal(signal.SIGKILL)
+
+
+def start(site: Checkout, results: str, settings: dict[str, object], *arguments: str) -> subprocess.Popen[str]:
+    """Start `snakemake --profile slurm`, as a user types it, for a study of its own in the folder ``results``."""
+    config = site.root / f"{results}.yaml"
+    config.write_text(yaml.safe_dump(settings | {"results": results}))
+    command = [str(BIN / "snakemake"), "--profile", "slurm", *arguments]
+    command += ["--configfile", "tests/workflow/tiny.yaml", str(site.tiny), str(config)]
+    keys = {"OPENAI_API_KEY": CANARY, "HF_TOKEN": CANARY, "SWIFT_STUDY_STAND_IN_GPUS": "1"}
+    with output_of(site, results).open("a") as out:
+        return subprocess.Popen(command, cwd=site.root, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment() | keys)
+
+
+def output_of(site: Checkout, results: str) -> Path:
+    return site.root / f"{results}.txt"
+
+
+def jobs_of(output: str) -> dict[str, int]:
+    """Slurm's job ids in the order of submission, by what the log's path says: `train/base/12.log` is job 12."""
+    found = re.findall(r"submitted with SLURM jobid (\d+) \(log: \S*slurm_logs/(\S+)/\d+\.log\)", output)
+    return {f"{name} {job}": int(job) for job, name in found}
+
+
+def look_up(job: int) -> SlurmJob:
+    shown = subprocess.run(["scontrol", "show", "job", str(job), "-o"], capture_output=True, text=True, check=True).stdout
+    fields = dict(re.findall(r"(\w+)=(\S*)", shown))
+    gpus = fields.get("TresPerJob") or fields.get("TresPerNode") or ""
+    return SlurmJob(fields["JobState"], fields["Partition"], int(fields["NumNodes"].split("-")[0]), gpus)
+
+
+def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str], output: Path, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert run.poll() is None, output.read_text()[-6000:]
+        assert time.monotonic() < deadline, output.read_text()[-6000:]
+        time.sleep(0.01)
+
+
+def workers(site: Checkout, results: str) -> list[int]:
+    """Processes that train for this study: neither their launchers nor the Snakemake that started those."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words, folder = (process / "cmdline").read_text().split("\0"), (process / "cwd").resolve()
+        except OSError:
+            continue
+        if f"{results}/work/train/full_base.s17" in words and words[2:3] == ["workflow/scripts/train.py"] and folder == site.root.resolve():
+            found.append(int(process.name))
+    return found
+
+
+def history_of(site: Checkout, results: str) -> list[Path]:
+    return [f for f in site.root.glob(f"{results}/work/train/full_base.s17/*/history.jsonl") if f.stat().st_size]
+
+
+def train_until_first_step(site: Checkout, results: str, *arguments: str) -> tuple[subprocess.Popen[str], int]:
+    """Start a training and hold it after a step or more. Gives the run and the Slurm job's id."""
+    run = start(site, results, LONG, *arguments, f"{results}/{LAST}")
+    output = output_of(site, results)
+    wait_until(lambda: bool(history_of(site, results)), run, output)
+    for process in workers(site, results):
+        os.kill(process, signal.SIGSTOP)
+    return run, next(job for name, job in jobs_of(output.read_text()).items() if name.startswith("rule_train"))
+
+
+def let_go_on(site: Checkout, results: str) -> None:
+    for process in workers(site, results):
+        os.kill(process, signal.SIGCONT)
+
+
+def weights(site: Checkout, results: str) -> str:
+    return hash_files(site.root / results / LAST / "model.safetensors")
+
+
+def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_weights(
+    site: Checkout, whole: subprocess.Popen[str], cluster: Path
+) -> None:
+    """Beside another study in the same checkout."""
+    run, job = train_until_first_step(site, "results-limit")
+    output = output_of(site, "results-limit")
+    assert not found_canary(site, cluster)  # while jobs run, Slurm holds their environments
+    # Slurm asks for a stop 300 seconds before the limit.
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 300))
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"EndTime={end}"], check=True)
+    stop = site.root / "results-limit/work/train/full_base.s17.stop"
+    wait_until(stop.exists, run, output, seconds=100)
+    let_go_on(site, "results-limit")
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
+    said = output.read_text()
+    first_try = (site.root / f".snakemake/slurm_logs/rule_train/full_base.s17/{job}.log").read_text()
+    assert re.search(r"STOPPED train: Stopped on request after step \d+ of 160; its state is saved", first_try), first_try[-3000:]
+    second_try = (site.root / f".snakemake/slurm_logs/rule_train/full_base.s17/{max(jobs_of(said).values())}.log").read_text()
+    assert "resuming after step" in second_try
+    trainings = [look_up(j) for name, j in jobs_of(said).items() if name.startswith("rule_train")]
+    assert [t.state for t in trainings] == ["FAILED", "COMPLETED"]
+    straight = site.snakemake("results-straight/" + LAST, configs=(write(site, "straight", LONG | {"results": "results-straight"}),))
+    assert "resuming" not in straight.stdout
+    assert weights(site, "results-limit") == weights(site, "results-straight")
+
+
+def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: subprocess.Popen[str]) -> None:
+    broken = start(site, "results-broken", {"runs": {"full_base": {"warmup_steps": 5000}}}, "--retries", "0", f"results-broken/{LAST}")
+    run, job = train_until_first_step(site, "results-cancelled", "--retries", "0")
+    subprocess.run(["scancel", str(job)], check=True)
+    let_go_on(site, "results-cancelled")
+    assert run.wait(timeout=120) == 1
+    said = output_of(site, "results-cancelled").read_text()
+    assert look_up(job).state == "CANCELLED"
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED'" in said, said[-6000:]
+
+    assert broken.wait(timeout=240) == 1
+    said = output_of(site, "results-broken").read_text()
+    assert "SLURM status is: 'FAILED'" in said
+    assert "ERROR in train: The run's warmup_steps 5000 is not below its 8 steps; lower it." in said
+    assert "results-broken/logs/train/full_base.s17.log" in said
+    assert not (site.root / "results-broken" / LAST).exists()
+
+
+def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole: subprocess.Popen[str], cluster: Path) -> None:
+    assert whole.wait(timeout=600) == 0, output_of(site, "results").read_text()[-6000:]
+    said = output_of(site, "results").read_text()
+    assert (site.root / "results/report.html").is_file()
+    jobs = {name: look_up(job) for name, job in jobs_of(said).items()}
+    assert len(jobs) > 25
+    for name, job in jobs.items():
+        assert job.state == "COMPLETED", name
+        if name.startswith(tuple(f"rule_{rule}" for rule in GPU_RULES)):
+            expected = ("gpu", 2, "gres:gpu:2") if "full_base" in name else ("gpu", 1, "gres:gpu:1")
+            assert (job.partition, job.nodes, job.gpus) == expected, name
+        else:
+            assert (job.partition, job.nodes, job.gpus) == ("cpu", 1, ""), name
+    assert sum("make_schedule" in name for name in jobs) == 1  # two schedules in one job
+    assert len([j for j in jobs_in(said) if j.startswith(("load_panel", "find_model", "draw_base"))]) == 4
+    assert not any("load_panel" in name or "find_model" in name or "draw_base" in name for name in jobs)  # where the network is
+    assert '"world_size": 4' in (site.root / "results" / LAST / "run.json").read_text()
+    assert "GPUs are only stood in for" in (site.root / "results/logs/train/base.log").read_text()
+    assert not found_canary(site, cluster)
+
+
+def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: Checkout, whole: subprocess.Popen[str]) -> None:
+    whole.wait(timeout=600)
+    site.edit("strategies/cot.py", '"""', '"""Edited. ')
+    listed = site.jobs("-n", configs=(str(site.root / "results.yaml"),))
+    assert "apply_strategy panel.cot" in listed
+    assert not [j for j in listed if j.startswith(("train", "respond", "gradients_clarify"))]
+    output_of(site, "results").write_text("")
+    assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=120) == 0
+    assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/panel_cot"]
+
+
+def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from swift_study.errors import UserError
+    from swift_study.gpus import check_gpus
+
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    check_gpus(2)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(UserError, match="needs 2 GPUs on each of its nodes, but was given 0 "):
+        check_gpus(2)
+    with pytest.raises(UserError, match=r"was given 1 GPUs, but PyTorch .* can use 0"):
+        check_gpus(1)
+    monkeypatch.setenv("SWIFT_STUDY_STAND_IN_GPUS", "1")
+    check_gpus(1)
+
+
+def test_a_run_on_several_nodes_outside_slurm_says_so(tmp_path: Path) -> None:
+    command = ["--stop", str(tmp_path / "stop"), "--nodes", "2", "--processes", "2", "--threads", "1", "--", "train.py"]
+    without = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    done = subprocess.run([str(ROOT / "workflow/scripts/launch.sh"), *command], env=without, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "a run on 2 nodes is a Slurm job: use --profile slurm" in done.stderr
+
+
+def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() -> None:
+    """docs/cluster.md states these numbers."""
+    began = time.monotonic()
+    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "validation", "--configfile", "scales/7b.yaml"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+    assert time.monotonic() - began < 20
+    total = int(re.findall(r"^total +(\d+)", listed, re.MULTILINE)[0])
+    submitted = len(re.findall(r"^rule ", listed, re.MULTILINE)) + listed.count("Group job ")
+    assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
+
+
+def write(site: Checkout, name: str, settings: dict[str, object]) -> str:
+    path = site.root / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+def found_canary(site: Checkout, cluster: Path) -> list[str]:
+    """Files of the cluster (job scripts, environments, logs) and of the checkout, and command lines, that hold the key."""
+    found = [str(f) for folder in (cluster, site.root) for f in folder.rglob("*") if f.is_file() and CANARY.encode() in f.read_bytes()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            found += [str(process)] if CANARY in (process / "cmdline").read_text() else []
+        except OSError:
+            continue
+    return found
