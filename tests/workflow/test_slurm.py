@@ -23,6 +23,8 @@ from swift_study.work import hash_files
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
+# With a judge that is a server, and the network at the submit host.
+AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 LAST = "runs/full_base.s17/checkpoint-last"
@@ -172,13 +174,14 @@ def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_
     assert "resuming after step" in second_try
     trainings = [look_up(j) for name, j in jobs_of(said).items() if name.startswith("rule_train")]
     assert [t.state for t in trainings] == ["FAILED", "COMPLETED"]
-    straight = site.snakemake("results-straight/" + LAST, configs=(write(site, "straight", LONG | {"results": "results-straight"}),))
+    config = write(site, "straight", LONG | {"results": "results-straight"})
+    straight = site.snakemake("--set-threads=train=1", f"results-straight/{LAST}", configs=(config,))
     assert "resuming" not in straight.stdout
     assert weights(site, "results-limit") == weights(site, "results-straight")
 
 
 def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: subprocess.Popen[str]) -> None:
-    broken = start(site, "results-broken", {"runs": {"full_base": {"warmup_steps": 5000}}}, "--retries", "0", f"results-broken/{LAST}")
+    broken = start(site, "results-broken", {"runs": {"full_base": {"learning_rate": 1e30}}}, "--retries", "0", f"results-broken/{LAST}")
     run, job = train_until_first_step(site, "results-cancelled", "--retries", "0")
     subprocess.run(["scancel", str(job)], check=True)
     let_go_on(site, "results-cancelled")
@@ -190,7 +193,7 @@ def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: sub
     assert broken.wait(timeout=240) == 1
     said = output_of(site, "results-broken").read_text()
     assert "SLURM status is: 'FAILED'" in said
-    assert "ERROR in train: The run's warmup_steps 5000 is not below its 8 steps; lower it." in said
+    assert re.search(r"ERROR in train: At step \d+ the loss is \S+ and the gradient norm \S+: training has diverged", said)
     assert "results-broken/logs/train/full_base.s17.log" in said
     assert not (site.root / "results-broken" / LAST).exists()
 
@@ -209,7 +212,7 @@ def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole
         else:
             assert (job.partition, job.nodes, job.gpus) == ("cpu", 1, ""), name
     assert sum("make_schedule" in name for name in jobs) == 1  # two schedules in one job
-    assert len([j for j in jobs_in(said) if j.startswith(("load_panel", "find_model", "draw_base"))]) == 4
+    assert len([j for j in jobs_in(said) if j.startswith(("load_panel", "find_model", "draw_base"))]) == 5
     assert not any("load_panel" in name or "find_model" in name or "draw_base" in name for name in jobs)  # where the network is
     assert '"world_size": 4' in (site.root / "results" / LAST / "run.json").read_text()
     assert "GPUs are only stood in for" in (site.root / "results/logs/train/base.log").read_text()
@@ -258,7 +261,8 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
     assert time.monotonic() - began < 20
     total = int(re.findall(r"^total +(\d+)", listed, re.MULTILINE)[0])
-    submitted = len(re.findall(r"^rule ", listed, re.MULTILINE)) + listed.count("Group job ")
+    alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
+    submitted = len(alone) + listed.count("Group job ")
     assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
 
 
