@@ -66,8 +66,9 @@ def list_jobs(values: dict[str, Any], snakefile: Path) -> list[Job]:
     jobs = read_jobs(done.stdout)
     if done.returncode or not jobs:
         print(done.stdout, done.stderr, file=sys.stderr)
-        said = (done.stderr.strip() or "it lists no jobs").splitlines()[-1]
-        raise UserError(f"The dry run of `all validation` did not work: {said}")
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        start = next((i for i, line in enumerate(lines) if "Exception" in line or "Error" in line), 0)
+        raise UserError(f"Snakemake's dry run of `all validation` did not work, so neither would a run: {' '.join(lines[start : start + 12])}")
     return jobs
 
 
