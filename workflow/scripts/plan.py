@@ -68,7 +68,7 @@ def list_jobs(values: dict[str, Any], snakefile: Path) -> list[Job]:
         print(done.stdout, done.stderr, file=sys.stderr)
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         start = next((i for i, line in enumerate(lines) if "Exception" in line or "Error" in line), 0)
-        raise UserError(f"Snakemake's dry run of `all validation` did not work, so neither would a run: {' '.join(lines[start : start + 12])}")
+        raise UserError(f"Snakemake's dry run of `all validation` failed, so a run would as well: {' '.join(lines[start : start + 12])}")
     return jobs
 
 
