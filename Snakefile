@@ -16,6 +16,7 @@ include: "rules/gradients.smk"
 include: "rules/influence.smk"
 include: "rules/results.smk"
 include: "rules/validation.smk"
+include: "rules/plan.smk"
 
 
 localrules:

@@ -466,6 +466,12 @@ def test_13b_scale_is_7b_but_for_the_model() -> None:
     seven, thirteen = (yaml.safe_load((ROOT / "scales" / f"{s}.yaml").read_text()) for s in ("7b", "13b"))
     assert thirteen.pop("results") == seven.pop("results").replace("7b", "13b")
     assert thirteen["model"].pop("name") == seven["model"].pop("name").replace("7b", "13b")
+    sizes = seven.pop("plan"), thirteen.pop("plan")
+    assert sizes[0].keys() == sizes[1].keys()
+    for size in sizes:  # Llama's: embeddings in and out; four attention and three MLP matrices and two norms a layer, one at the end
+        hidden, layers = size["hidden_size"], size["layers"]
+        layer = 4 * hidden**2 + 3 * hidden * size["intermediate_size"] + 2 * hidden
+        assert size["parameters"] == pytest.approx(2 * size["vocabulary"] * hidden + layers * layer + hidden, rel=1e-3)
     assert seven == thirteen
 
 

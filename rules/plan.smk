@@ -1,0 +1,15 @@
+# What everything would cost, told beforehand. It has no output, so that it is told whenever it is asked for.
+
+
+rule plan:
+    log:
+        f"{RESULTS}/logs/plan.log",
+    localrule: True
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        config=lambda w: json.dumps(config, ensure_ascii=False),
+        snakefile=workflow.main_snakefile,
+    shell:
+        "python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies"
+        " --prompts workflow/prompts 2> {log:q}"

@@ -1,0 +1,362 @@
+"""The plan as a text: tables of jobs, GPU-hours, memory, disk and money for the jobs of a configuration."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from swift_study.config import MAIN, Config, training_of
+from swift_study.judging import judge_prompt, labelled_responses
+from swift_study.plan import (
+    BATCH,
+    DATA_FILE,
+    DATA_ROW,
+    GB,
+    REST,
+    Job,
+    Memory,
+    Size,
+    certificate_memory,
+    checkpoint_bytes,
+    cost,
+    forward_flops,
+    generation_memory,
+    gpu_hours,
+    gradient_file_bytes,
+    gradient_flops,
+    gradient_memory,
+    state_bytes,
+    too_few,
+    training_flops,
+    training_memory,
+    training_tokens,
+    warning,
+    what_to_change,
+)
+from swift_study.plan_data import PlannedData
+from swift_study.report import markdown
+from swift_study.responses import server_of
+from swift_study.strategy import load_strategy
+
+FEW_TOKENS = 1000  # a pass; an H100 does some 300 operations in the time in which it reads a byte, so fewer tokens leave it waiting
+
+
+@dataclass
+class Planned:
+    """Rows of the tables, and the sentences below them."""
+
+    trainings: list[dict[str, object]] = field(default_factory=list)
+    parts: list[dict[str, object]] = field(default_factory=list)
+    memory: list[dict[str, object]] = field(default_factory=list)
+    disk: list[dict[str, object]] = field(default_factory=list)
+    money: list[dict[str, object]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Planner:
+    """Goes through the jobs, part by part. ``sizes`` are those of the models by name."""
+
+    def __init__(self, config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], data: PlannedData, prompts: Path) -> None:
+        self.config, self.jobs, self.sizes, self.data, self.prompts = config, jobs, sizes, data, prompts
+        self.out = Planned()
+
+    def plan(self) -> Planned:
+        self.trainings()
+        self.gradients()
+        self.rivals()
+        self.responses()
+        self.likelihoods()
+        self.files()
+        self.teacher()
+        self.judge()
+        self.out.parts.append(_total(self.out.parts, "part"))
+        self.out.disk.append(_total(self.out.disk, "files"))
+        if self.out.money:
+            self.out.money.append(_total(self.out.money, "who"))
+        return self.out
+
+    # ---- the parts ----
+
+    def trainings(self) -> None:
+        names = [j.wildcards.get("run") or j.rule.removeprefix("train_") for j in self.jobs if j.rule.split("_")[0] == "train"]
+        # The seeds of a run differ in nothing that is planned.
+        alike = Counter((training_of(n)[0], training_of(n)[1]) for n in names)
+        tokens_of_all = hours_of_all = flops_of_all = completions_of_all = disk = 0.0
+        checkpoints, states = 0, []
+        for (name, model), times in sorted(alike.items(), key=lambda item: list(self.config.runs).index(item[0][0])):
+            run, size = self.config.run(name), self.sizes[model]
+            dtype = run.dtype or self.config.model_of(_named(name, model)).dtype
+            used = {d for phase in run.schedule for d in phase}
+            lengths = {d: self.data.lengths(d) for d in used}
+            both = {d: (len(ls), sum(x.both for x in ls) / len(ls)) for d, ls in lengths.items()}
+            completion = {d: (len(ls), sum(x.completion for x in ls) / len(ls)) for d, ls in lengths.items()}
+            tokens, completions = training_tokens(run, both), training_tokens(run, completion)
+            flops = training_flops(run, size, tokens)
+            hours = gpu_hours(flops, self.config.plan, dtype)
+            longest = max(x.both for ls in lengths.values() for x in ls)
+            a_pass = tokens / training_tokens(run, {d: (n, 1) for d, (n, _) in both.items()})
+            memory = training_memory(run, size, dtype, longest)
+            label = name if model == MAIN else f"{name} on {model}"
+            self.remember(f"training {label}", f"{run.method}, {dtype}, ZeRO {run.zero_stage}, {run.processes} GPU", memory, run.processes)
+            self.warn(f"The training of {label!r}", memory, what_to_change(name, run, memory))
+            for problem in too_few(self.config, run, both):
+                self.out.warnings.append(f"WARNING: The run {name!r} cannot be made as configured: {problem}.")
+            steps: list[int | None] = [*self.config.steps(name)] or [None]
+            published = sum(checkpoint_bytes(run, size, dtype, last=step == steps[-1]) for step in steps)
+            disk += times * published
+            checkpoints += times * len(steps)
+            states.append(state_bytes(run, size, dtype))
+            self.out.trainings.append(
+                {
+                    "run": label,
+                    "trainings": times,
+                    "method": run.method,
+                    "tokens each": round(tokens),
+                    "of completions": round(completions),
+                    "tokens a pass": round(run.micro_batch_size * a_pass),
+                    "GPU-hours each": hours,
+                    "wall-clock hours each": hours / run.processes,
+                    "GB of checkpoints each": published / GB,
+                }
+            )
+            tokens_of_all += times * tokens
+            completions_of_all += times * completions
+            flops_of_all += times * flops
+            hours_of_all += times * hours
+        self.part("trainings", len(names), tokens_of_all, completions_of_all, flops_of_all, hours_of_all)
+        if names:
+            self.file("runs/: checkpoints", checkpoints, disk)
+            self.file("work/: a training's state to resume from, at its peak", 1, max(states))
+
+    def gradients(self) -> None:
+        tokens = completions = flops = disk = 0.0
+        files, model, plan = 0, self.config.model, self.config.plan
+        studies = [name for j in self.jobs if (name := j.rule.removeprefix("gradients_")) != j.rule]
+        for study in studies:
+            s = self.config.studies[study]
+            run, size = self.config.run(s.run), self.sizes[MAIN]
+            steps = len(self.config.gradient_steps(s.run))
+            lengths = [x for d in dict.fromkeys([*s.probes.values(), *s.targets.values()]) for x in self.data.lengths(d)]
+            tokens += steps * sum(x.both for x in lengths)
+            completions += steps * sum(x.completion for x in lengths)
+            flops += gradient_flops(run, size, steps * sum(x.both for x in lengths))
+            disk += steps * gradient_file_bytes(len(lengths), self.config.gradients.representation, size.lora(run.lora))
+            files += steps
+            longest = max(x.both for x in lengths)
+            memory = gradient_memory(run, size, model.dtype, self.config.gradients.batch_size, longest, len(lengths))
+            self.remember(f"gradients {study}", f"{len(lengths)} examples, {model.dtype}", memory)
+            self.warn(f"The gradient job of {study!r}", memory, "Lower gradients.batch_size, the examples of its panel, or lora.rank.")
+            memory = certificate_memory(run, size, longest, self.config.gradients.certificate_examples)
+            self.remember(f"certificate {study}", "the whole model in float64", memory)
+            change = "It is made after a study's last gradients; lower gradients.certificate_examples, or use a GPU with more memory."
+            self.warn(f"The numerics certificate of {study!r}", memory, change)
+        self.part("gradients", len(studies), tokens, completions, flops, gpu_hours(flops, plan, model.dtype))
+        if studies:
+            self.file("gradients/", files, disk)
+
+    def rivals(self) -> None:
+        """At one checkpoint: hidden states of all, losses of the targets, and for each probe a gradient and the targets' losses again."""
+        tokens = completions = flops = 0.0
+        studies = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_rivals"]
+        for study in studies:
+            s, size = self.config.studies[study], self.sizes[MAIN]
+            run = self.config.run(s.run)
+            probes = [x for d in dict.fromkeys(s.probes.values()) for x in self.data.lengths(d)]
+            targets = [x for d in dict.fromkeys(s.targets.values()) for x in self.data.lengths(d)]
+            of_probes, of_targets = sum(x.both for x in probes), sum(x.both for x in targets)
+            forward = of_probes + of_targets + (len(probes) + 1) * of_targets
+            tokens += forward + of_probes
+            completions += sum(x.completion for x in probes) + (len(probes) + 1) * sum(x.completion for x in targets)
+            flops += forward_flops(size, forward) + gradient_flops(run, size, of_probes)
+            longest = max(x.both for x in [*probes, *targets])
+            memory = gradient_memory(run, size, self.config.model.dtype, 1, longest, 2)  # gradient, and the weights as they were
+            self.remember(f"rivals {study}", f"{len(probes)} probes, {len(targets)} targets", memory)
+            self.warn(f"The job of the rivals of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
+        self.part("rivals", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
+
+    def responses(self) -> None:
+        settings, plan = self.config.responses, self.config.plan
+        jobs = [j.wildcards for j in self.jobs if j.rule == "respond"]
+        new = self.data.response_tokens()
+        if settings.server is not None:
+            rows = [x for w in jobs for x in self.data.lengths(w["queries"])]
+            price = server_of(settings, "run")
+            self.money("server that responds", len(rows), sum(x.prompt for x in rows), len(rows) * new, price)
+            return
+        tokens = completions = flops = hours = 0.0
+        worst: tuple[str, Memory] | None = None
+        for w in jobs:
+            lengths, size = self.data.lengths(w["queries"]), self.sizes[training_of(w["run"])[1]]
+            dtype, run = self.config.model_of(w["run"]).dtype, self.config.run(w["run"])
+            job_tokens = sum(x.prompt + new for x in lengths)
+            tokens += job_tokens
+            completions += new * len(lengths)
+            flops += forward_flops(size, job_tokens)
+            hours += gpu_hours(forward_flops(size, job_tokens), plan, dtype, generating=True)
+            adapter = size.lora(run.lora) if run.method == "lora" else 0
+            longest = max(x.prompt for x in lengths) + settings.max_new_tokens
+            memory = generation_memory(size, dtype, min(settings.batch_size, len(lengths)), longest, adapter)
+            if worst is None or memory.gpu > worst[1].gpu:
+                worst = f"{w['run']} to {w['queries']}", memory
+        self.part("responses", len(jobs), tokens, completions, flops, hours)
+        if worst is not None:
+            self.remember("responses, the largest", worst[0], worst[1])
+            self.warn(f"The response of {worst[0]}", worst[1], f"Lower responses.batch_size (now {settings.batch_size}).")
+
+    def likelihoods(self) -> None:
+        jobs = [j.wildcards for j in self.jobs if j.rule == "score_golden"]
+        tokens = completions = flops = hours = 0.0
+        for w in jobs:
+            lengths, size = self.data.lengths(w["queries"], golden=True), self.sizes[training_of(w["run"])[1]]
+            job_tokens = sum(x.both for x in lengths)
+            tokens += job_tokens
+            completions += sum(x.completion for x in lengths)
+            flops += forward_flops(size, job_tokens)
+            hours += gpu_hours(forward_flops(size, job_tokens), self.config.plan, self.config.model_of(w["run"]).dtype)
+        self.part("likelihoods", len(jobs), tokens, completions, flops, hours)
+        if jobs:
+            size = max((self.sizes[training_of(w["run"])[1]] for w in jobs), key=lambda s: s.parameters)
+            longest = max(x.both for w in jobs for x in self.data.lengths(w["queries"], golden=True))
+            # As of responses, with logits of all tokens in place of the keys and values.
+            memory = generation_memory(size, self.config.model.dtype, BATCH, longest, 0)
+            logits = Memory(memory.weights, activations=memory.activations + 2 * BATCH * longest * size.vocabulary * 4)
+            self.remember("likelihoods, the largest", f"{BATCH} answers at once", logits)
+            self.warn("The job of the likelihoods", logits, "Lower model.max_length: it is the longest answer that takes the memory.")
+
+    def files(self) -> None:
+        made = [j for j in self.jobs if j.rule in ("respond", "judge", "score_golden")]
+        rows = sum(len(self.data.lengths(j.wildcards["queries"])) for j in made)
+        self.file("responses/, judgements/, likelihoods/ (roughly)", len(made), rows * DATA_ROW + len(made) * DATA_FILE)
+        data = [j.wildcards for j in self.jobs if j.rule == "apply_strategy"]
+        names = [f"{w['parent']}.{w['strategy']}" for w in data]
+        rows = sum(len(self.data.examples(n)) for n in [*names, "base"])
+        self.file("data/ (roughly)", len(names) + 1, rows * 2 * DATA_ROW + (len(names) + 1) * DATA_FILE)
+        self.file("figures, tables, pages, report, logs (roughly)", None, REST)
+
+    def teacher(self) -> None:
+        if self.config.teacher is None:
+            return
+        for w in (j.wildcards for j in self.jobs if j.rule == "apply_strategy"):
+            if self.config.strategies[w["strategy"]].by != "teacher":
+                continue
+            strategy = load_strategy(self.data.strategies / f"{w['strategy']}.py")
+            examples = self.data.examples(w["parent"])
+            prompt = sum(self.data.text_tokens(strategy.prompt(e)) for e in examples)
+            completion = len(examples) * self.config.plan.teacher_reply_tokens
+            self.money(f"teacher: {w['parent']}.{w['strategy']}", len(examples), prompt, completion, self.config.teacher)
+
+    def judge(self) -> None:
+        if self.config.judge is None:
+            return
+        instructions, reply = (self.prompts / "judge.txt").read_text(encoding="utf-8"), self.config.plan.judge_reply_tokens
+        response = self.data.filler(self.data.response_tokens())
+        datasets = [j.wildcards["queries"] for j in self.jobs if j.rule == "judge" and j.wildcards["scorer"] == "judge"]
+        replies, prompt = 0, 0
+        for name, times in Counter(datasets).items():
+            examples = self.data.examples(name)
+            replies += times * len(examples)
+            prompt += times * sum(self.data.text_tokens(judge_prompt(e, response, instructions)) for e in examples)
+        if datasets:
+            self.money("judge", replies, prompt, replies * reply, self.config.judge)
+        if any(j.rule == "audit_judge" and j.wildcards["scorer"] == "judge" for j in self.jobs):
+            rows = labelled_responses(self.config.validation.audit, self.data.examples("questions"), self.config.statistics.seed)
+            passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
+            prompts = [self.data.text_tokens(judge_prompt(r.example, r.response, instructions)) for r in rows]
+            prompt = sum(n * tokens for n, tokens in zip(passes, prompts, strict=True))
+            self.money("judge's audit", sum(passes), prompt, sum(passes) * reply, self.config.judge)
+
+    # ---- rows ----
+
+    def part(self, name: str, jobs: int, tokens: float, completions: float, flops: float, hours: float) -> None:
+        self.out.parts.append(
+            {
+                "part": name,
+                "jobs": jobs,
+                "tokens": round(tokens),
+                "of completions": round(completions),
+                "PFLOP": flops / 1e15,
+                "GPU-hours": hours,
+            }
+        )
+
+    def remember(self, what: str, how: str, memory: Memory, processes: int = 1) -> None:
+        self.out.memory.append(
+            {
+                "what": what,
+                "how": how,
+                "weights": memory.weights / GB,
+                "gradients": memory.gradients / GB,
+                "optimizer": memory.optimizer / GB,
+                "activations": memory.activations / GB,
+                "GB a GPU": memory.gpu / GB + self.config.plan.overhead_gb,
+                "GB of the host": memory.host / GB * processes,
+            }
+        )
+
+    def warn(self, what: str, memory: Memory, change: str) -> None:
+        if text := warning(what, memory, self.config.plan, change):
+            self.out.warnings.append(text)
+
+    def file(self, name: str, files: int | None, size: float) -> None:
+        self.out.disk.append({"files": name, "number": files, "GB": size / GB})
+
+    def money(self, who: str, replies: int, prompt: float, completion: float, price: object) -> None:
+        usd = cost(prompt, completion, *(getattr(price, f"usd_per_million_{kind}_tokens") for kind in ("prompt", "completion")))
+        self.out.money.append({"who": who, "replies": replies, "prompt tokens": prompt, "completion tokens": completion, "USD": usd})
+
+
+def _named(run: str, model: str) -> str:
+    return run if model == MAIN else f"{run}.{model}.s0"
+
+
+def _total(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, object]:
+    numbers = {key: sum(v for row in rows if isinstance(v := row[key], int | float)) for key in rows[0] if key != name}
+    return {name: "in total", **numbers}
+
+
+def text(config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], planned: Planned, notes: Sequence[str]) -> str:
+    """The plan in Markdown."""
+    p = config.plan
+    counted = sorted(Counter(j.rule for j in jobs).items())
+    size = sizes[MAIN]
+    parts = [
+        "# Plan",
+        "What `snakemake all validation` would cost from nothing. Estimates, not measurements; docs/plan.md tells what each assumes.",
+        f"Model {config.model.name}: {size.parameters:,.0f} weights, {size.layers} layers of width {size.hidden_size}, "
+        f"{size.vocabulary:,} tokens.",
+        f"Assumed of a GPU (section `plan`): {p.gpu_memory_gb:g} GB; {p.teraflops:g} TFLOP/s in bfloat16 and {p.teraflops_float32:g} in "
+        f"float32, of which training, gradients and likelihoods reach {p.utilisation:g}, responses {p.generation_utilisation:g}.",
+        "## Jobs",
+        _table([{"rule": r, "jobs": n} for r, n in counted] + [{"rule": "in total", "jobs": len(jobs)}]),
+        "## GPU-hours",
+        "Tokens are of prompts and completions together, without padding; beside them those of completions alone.",
+        _table(planned.parts),
+        f"The hours are a lower bound where a pass has few tokens (below some {FEW_TOKENS}): then a GPU waits for its memory and for the "
+        f"others, and does not reach {p.utilisation:g} of its peak. "
+        f"{sum(_few(row) for row in planned.trainings)} of the {len(planned.trainings)} kinds of training below are such.",
+        "## Trainings",
+        _table(planned.trainings),
+        "## Memory at the peak",
+        f"In GB of 10^9 bytes, one process a GPU; with {p.overhead_gb:g} GB beside what the columns add up to.",
+        _table(planned.memory),
+        "## Disk",
+        _table(planned.disk),
+        "## Teacher, judge and servers",
+        _table(planned.money) if planned.money else "None is configured: nothing to pay.",
+        "## Assumed where nothing is known yet",
+        "\n".join(f"- {note}" for note in notes) if notes else "Nothing beside the constants.",
+        "## Does it fit?",
+        "\n\n".join(planned.warnings) if planned.warnings else f"All jobs fit a GPU of {p.gpu_memory_gb:g} GB by these estimates.",
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _few(row: Mapping[str, object]) -> bool:
+    tokens = row["tokens a pass"]
+    return isinstance(tokens, int) and tokens < FEW_TOKENS
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    return markdown(pl.DataFrame(list(rows), infer_schema_length=None)) if rows else "None."
