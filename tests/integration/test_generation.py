@@ -196,7 +196,13 @@ def command(folder: Path, output: str, work: str, model: Path, **changes: Any) -
         "threads": 1,
         "output": folder / output,
     }
-    return [sys.executable, str(ROOT / "workflow/scripts/respond.py"), *(str(x) for k, v in options.items() for x in (f"--{k}", v))]
+    return [
+        sys.executable,
+        str(ROOT / "workflow/scripts/respond.py"),
+        "--gpus",
+        "0",
+        *(str(x) for k, v in options.items() for x in (f"--{k}", v)),
+    ]
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
         *(["--start-from", str(start)] if start else []),
         "--datasets", *(str(folder / f"{name}.parquet") for name in used), "--schedule", str(folder / "schedule.parquet"),
         "--deepspeed", str(ROOT / "deepspeed" / f"zero-{run.zero_stage}.json"),
-        "--work", str(folder / "work"), "--history", str(folder / "history.parquet"), "--consumed", str(folder / "consumed.parquet"),
+        "--gpus", "0", "--stop", str(folder / "stop"), "--work", str(folder / "work"),
+        "--history", str(folder / "history.parquet"), "--consumed", str(folder / "consumed.parquet"),
         "--checkpoints", *(str(folder / f"checkpoint-{step}") for step in steps),
     ]  # fmt: skip
 
