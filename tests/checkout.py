@@ -1,7 +1,6 @@
 """A copy of the repository that tests may edit, with the whole workflow on a tiny model."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import yaml
 from tiny import ROOT
+
+from swift_study.plan import read_jobs
 
 BIN = Path(sys.executable).parent
 
@@ -47,13 +48,7 @@ class Checkout:
 
 def jobs_in(log: str) -> list[str]:
     """Rule names in the order of the log, with the values of their wildcards."""
-    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", log, re.MULTILINE)
-    found = set()
-    for rule, body in blocks:
-        wildcards = re.search(r"^    wildcards: (.*)$", body, re.MULTILINE)
-        values = ".".join(part.split("=")[1] for part in wildcards.group(1).split(", ")) if wildcards else ""
-        found.add(f"{rule} {values}".strip())
-    return sorted(found)
+    return sorted({f"{job.rule} {'.'.join(job.wildcards.values())}".strip() for job in read_jobs(log)})
 
 
 def environment() -> dict[str, str]:

@@ -34,7 +34,6 @@ else
     where=(--standalone)
 fi
 mkdir -p "$(dirname "$stop")"
-mkdir -p "$(dirname "$stop")"
 trap 'echo "launch.sh: SIGTERM (time limit, preemption or scancel): asking for a stop after this step" >&2; touch "$stop"' TERM
 # torchrun ignores the signal that is for this script, and so do its children.
 (

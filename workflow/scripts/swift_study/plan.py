@@ -4,13 +4,14 @@ Units: bytes, tokens, floating-point operations, US dollars; GB are 10^9 bytes. 
 """
 
 import json
+import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_study.config import Config, Lora, Plan, Run
+from swift_study.config import Lora, Plan, Run
 from swift_study.errors import UserError
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -86,7 +87,7 @@ def read_size(folder: Path) -> Size:
     linear: dict[str, int] = {}
     parameters = 0
     for name, shape in shapes.items():
-        parameters += _product(shape)
+        parameters += math.prod(shape)
         kind = name.split(".")[-2] if name.endswith(".weight") and len(shape) == 2 and ".layers." in name else None
         if kind is not None:
             linear[kind] = linear.get(kind, 0) + sum(shape)
@@ -102,13 +103,6 @@ def read_size(folder: Path) -> Size:
         linear=linear,
         tokenizer_bytes=sum(f.stat().st_size for f in tokenizer),
     )
-
-
-def _product(shape: Sequence[int]) -> int:
-    product = 1
-    for n in shape:
-        product *= n
-    return product
 
 
 def configured_size(plan: Plan, model: str) -> Size:
@@ -304,7 +298,7 @@ def training_tokens(run: Run, sizes: Mapping[str, tuple[int, float]]) -> float:
     return run.epochs * an_epoch
 
 
-def too_few(config: Config, run: Run, sizes: Mapping[str, tuple[int, float]]) -> list[str]:
+def too_few(run: Run, sizes: Mapping[str, tuple[int, float]]) -> list[str]:
     """Datasets of which the schedule asks more than there are."""
     asked = [(d, part.examples) for phase in run.schedule for d, part in phase.items() if part.examples]
     return [f"{d} has {sizes[d][0]} examples, {n} are asked for" for d, n in asked if n > sizes[d][0]]

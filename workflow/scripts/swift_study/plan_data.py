@@ -4,7 +4,7 @@ What is made from the sources and from examples' own fields is built by the func
 base model's responses and hub data sets that are not on this machine have stand-ins of an assumed length, each named in ``notes``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,3 @@ class PlannedData:
 
 def _first_of_tasks(examples: Sequence[Example], tasks: int) -> list[Example]:
     return list({e.task: e for e in reversed(examples)}.values())[::-1][:tasks]
-
-
-def count(lengths: Sequence[Length], of: Callable[[Length], int]) -> int:
-    return sum(map(of, lengths))

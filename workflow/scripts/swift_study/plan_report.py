@@ -101,7 +101,7 @@ class Planner:
             label = name if model == MAIN else f"{name} on {model}"
             self.remember(f"training {label}", f"{run.method}, {dtype}, ZeRO {run.zero_stage}, {run.processes} GPU", memory, run.processes)
             self.warn(f"The training of {label!r}", memory, what_to_change(name, run, memory))
-            for problem in too_few(self.config, run, both):
+            for problem in too_few(run, both):
                 self.out.warnings.append(f"WARNING: The run {name!r} cannot be made as configured: {problem}.")
             steps: list[int | None] = [*self.config.steps(name)] or [None]
             published = sum(checkpoint_bytes(run, size, dtype, last=step == steps[-1]) for step in steps)
