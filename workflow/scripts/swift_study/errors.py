@@ -9,5 +9,8 @@ class Rejected(Exception):
     """A reply, or an example's own fields, break a strategy's acceptance rule; the message says why."""
 
 
-class Stopped(Exception):
-    """Asked to stop before the end, by Slurm or by a person; what is finished is saved. The message is a whole sentence."""
+class Stopped(SystemExit):
+    """Asked to stop before the end, by Slurm or by a person; what is finished is saved. The message is a whole sentence.
+
+    It may come at any line. As a SystemExit it passes every `except Exception` on the way, and asyncio lets it through at once.
+    """
