@@ -63,10 +63,9 @@ def site(cluster: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
     path = checkout.root / "profiles/slurm/config.yaml"
     profile = yaml.safe_load(path.read_text())
     del profile["default-resources"]["slurm_account"]
-    profile["default-resources"] |= {"mem_mb": 500, "runtime": 10}
-    for resources in profile["set-resources"].values():
-        resources |= {"mem_mb": 1000 if "slurm_partition" in resources else 100, "runtime": 10}
-    profile["set-threads"] = dict.fromkeys(profile["set-threads"], 1)
+    profile["default-resources"] |= {"mem_mb": "1000 if threads > 1 else 500", "runtime": 10}
+    profile["set-resources"] = {"make_schedule": {"mem_mb": 100}, "check_leakage": {"mem_mb": 100}}
+    profile["cores"] = 2
     profile |= {"slurm-init-seconds-before-status-checks": 7, "latency-wait": 5}
     path.write_text(yaml.safe_dump(profile))
     return checkout
@@ -88,6 +87,7 @@ def start(site: Checkout, results: str, settings: dict[str, object], *arguments:
     command = [str(BIN / "snakemake"), "--profile", "slurm", *arguments]
     command += ["--configfile", "tests/workflow/tiny.yaml", str(site.tiny), str(config)]
     keys = {"OPENAI_API_KEY": CANARY, "HF_TOKEN": CANARY, "SWIFT_STUDY_STAND_IN_GPUS": "1"}
+    keys |= {"OMP_WAIT_POLICY": "PASSIVE"}  # more threads than cores: let them sleep
     with output_of(site, results).open("a") as out:
         return subprocess.Popen(command, cwd=site.root, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment() | keys)
 
@@ -175,7 +175,7 @@ def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_
     trainings = [look_up(j) for name, j in jobs_of(said).items() if name.startswith("rule_train")]
     assert [t.state for t in trainings] == ["FAILED", "COMPLETED"]
     config = write(site, "straight", LONG | {"results": "results-straight"})
-    straight = site.snakemake("--set-threads=train=1", f"results-straight/{LAST}", configs=(config,))
+    straight = site.snakemake("--set-threads=train=2", f"results-straight/{LAST}", configs=(config,))
     assert "resuming" not in straight.stdout
     assert weights(site, "results-limit") == weights(site, "results-straight")
 
@@ -264,6 +264,16 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
     alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
     submitted = len(alone) + listed.count("Group job ")
     assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
+
+
+def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
+    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "--configfile", "studies/future.yaml"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+    jobs = re.findall(r"^ *rule (\w+):\n(?: +.*\n)*? +resources: (.*)", listed, re.MULTILINE)
+    asked = {rule: ("slurm_partition=gpu" in resources, bool(re.search(r"\bgpu=[1-9]|gres=gpu", resources))) for rule, resources in jobs}
+    assert asked["gradients_query_parsing"] == asked["train_base"] == asked["respond"] == (True, True)
+    assert asked["pair_influence"] == (False, False)
+    assert all(partition == gpus for partition, gpus in asked.values())
 
 
 def write(site: Checkout, name: str, settings: dict[str, object]) -> str:
