@@ -7,6 +7,10 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+# Only with --sdm apptainer; envs/swift_study.def says how it is built.
+container: "envs/swift_study.sif"
+
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/training.smk"

@@ -23,6 +23,20 @@ def test_cluster_environment_has_the_versions_of_the_lock_file() -> None:
         assert lock[name.lower().replace("_", "-")] == version, line
 
 
+def test_the_image_is_made_from_the_lock_files_alone() -> None:
+    recipe = (ROOT / "envs/swift_study.def").read_text()
+    installed = re.findall(r"pip install (.*)", recipe)
+    assert installed == [
+        "--no-cache-dir -r /opt/swift-study/requirements.lock",
+        "--no-cache-dir --no-deps -r /opt/swift-study/requirements-no-deps.lock",
+    ]
+    copied = re.findall(r"^    (\S+) /opt/swift-study/(\S+)$", recipe, re.MULTILINE)
+    assert copied == [(name, name) for name in ("requirements.lock", "requirements-no-deps.lock") if (ROOT / name).is_file()]
+    environment = yaml.safe_load((ROOT / "envs" / "swift_study.yaml").read_text())
+    assert f"From: {environment['dependencies'][0].replace('=', ':')}-slim" in recipe
+    assert 'container: "envs/swift_study.sif"' in (ROOT / "Snakefile").read_text()
+
+
 def test_every_dependency_of_the_package_is_pinned() -> None:
     import tomllib
 

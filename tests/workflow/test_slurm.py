@@ -255,15 +255,20 @@ def test_a_run_on_several_nodes_outside_slurm_says_so(tmp_path: Path) -> None:
 
 
 def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() -> None:
-    """docs/cluster.md states these numbers."""
+    """7B and 13B, each with all studies and their validation. docs/cluster.md states these numbers."""
     began = time.monotonic()
-    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "validation", "--configfile", "scales/7b.yaml"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+    for scale in ("7b", "13b"):
+        command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+        total = int(re.findall(r"^total +(\d+)", listed, re.MULTILINE)[0])
+        alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
+        submitted = len(alone) + listed.count("Group job ")
+        assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
+        studies = [*command, "studies/future.yaml", "studies/balanced_evaluation.yaml"]
+        more = subprocess.run(studies, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+        assert "rule gradients_query_parsing:" in more
+        assert "base.wrong.evaluate" in more
     assert time.monotonic() - began < 20
-    total = int(re.findall(r"^total +(\d+)", listed, re.MULTILINE)[0])
-    alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
-    submitted = len(alone) + listed.count("Group job ")
-    assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
 
 
 def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
