@@ -246,6 +246,18 @@ def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.M
     check_gpus(1)
 
 
+@pytest.mark.parametrize("stand_in", ["", "1"])
+def test_a_job_that_asked_for_no_gpus_computes_on_the_cpu_whatever_it_sees(monkeypatch: pytest.MonkeyPatch, stand_in: str) -> None:
+    """On clusters that do not confine devices it sees those of others. DeepSpeed too takes the CPU then."""
+    from swift_study.gpus import check_gpus
+
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SWIFT_STUDY_STAND_IN_GPUS", stand_in)
+    check_gpus(0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def test_a_run_on_several_nodes_outside_slurm_says_so(tmp_path: Path) -> None:
     command = ["--stop", str(tmp_path / "stop"), "--nodes", "2", "--processes", "2", "--threads", "1", "--", "train.py"]
     without = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
