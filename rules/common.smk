@@ -232,7 +232,7 @@ def compared(study):
     return CONFIG.studies[study].model_dump_json(include=set(Comparison.model_fields))
 
 
-TABLES = ["verdicts", "datasets", "rejects", "certificates"]
+TABLES = ["verdicts", "confounds", "datasets", "rejects", "certificates"]
 
 
 def selecting():
@@ -256,7 +256,7 @@ def swift_targets(studies=None):
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
-        for t in ("pairs", "curves", "verdicts")
+        for t in ("pairs", "curves", "verdicts", "confounds")
     ]
     return figures + tables
 

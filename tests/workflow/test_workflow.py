@@ -21,6 +21,7 @@ from swift_study.tables import CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RES
 AFTER_COT = [
     "all",
     "apply_strategy panel.cot",
+    "check_confounds cot",
     "check_leakage cot",
     "decide_verdicts cot",
     "figures_cot",

@@ -323,6 +323,11 @@ class Statistics(Section):
     """Of the bootstrap."""
 
 
+class Confounds(Section):
+    length_factor: float = Field(default=1.5, gt=1)
+    """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
+
+
 class Comparison(Section):
     """Whose influence on whom, at which checkpoints: what the pairs table depends on."""
 
@@ -675,6 +680,8 @@ class Config(Section):
     """The gradient engine."""
     statistics: Statistics = Statistics()
     """Intervals and the rule of the verdict."""
+    confounds: Confounds = Confounds()
+    """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
     studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
     """Swift studies, by name; each is a target of its own. A null removes one."""
     validation: Validation = VALIDATION

@@ -241,8 +241,6 @@ def _compare(
 ) -> dict[str, object]:
     """Strategy minus baseline as columns of the verdicts table, with the verdict."""
     e = effect(pairs, score, strategy, baseline, in_task, settings)
-    significant = e.p_value <= 1 - settings.confidence + 1e-12
-    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
     return {
         "strategy_rel_inf": e.strategy,
         "baseline_rel_inf": e.baseline,
@@ -252,8 +250,15 @@ def _compare(
         "p_value": e.p_value,
         "n_probes": e.n_probes,
         "n_tasks": e.n_tasks,
-        "verdict": more if significant and e.low > 0 else less if significant and e.high < 0 else "no evidence",
+        "verdict": verdict_on(e, settings, wanted),
     }
+
+
+def verdict_on(e: Effect, settings: Statistics, wanted: bool) -> str:
+    """*helps*, *hurts* or *no evidence* by the rule of the verdict; ``wanted`` is false for targets that one does not want."""
+    significant = e.p_value <= 1 - settings.confidence + 1e-12
+    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
+    return more if significant and e.low > 0 else less if significant and e.high < 0 else "no evidence"
 
 
 def effect(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> Effect:
