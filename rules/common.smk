@@ -90,8 +90,7 @@ def model_of(run):
 
 def panel(study):
     """The datasets whose gradients a study compares, each once."""
-    s = CONFIG.studies[study]
-    return list(dict.fromkeys([*s.probes.values(), *s.targets.values()]))
+    return CONFIG.studies[study].datasets()
 
 
 def checkpoint(run, step):
@@ -227,9 +226,16 @@ def gradient_files(study):
     ]
 
 
-def compared(study):
-    """What is compared in a study, without its wording and its figures, as JSON."""
-    return CONFIG.studies[study].model_dump_json(include=set(Comparison.model_fields))
+def compared(study, references=True):
+    """What is compared in a study, without its wording and its figures, and perhaps without its references, as JSON."""
+    names = set(Comparison.model_fields) - ({"references"} if not references else set())
+    return CONFIG.studies[study].model_dump_json(include=names)
+
+
+def compared_datasets(study):
+    """The panel of a study without its references."""
+    s = CONFIG.studies[study]
+    return list(dict.fromkeys([*s.probes.values(), *s.targets.values()]))
 
 
 TABLES = ["verdicts", "confounds", "datasets", "rejects", "certificates"]

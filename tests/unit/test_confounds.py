@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from swift_study.config import Statistics
+from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.confounds import CANNOT_TELL, confound_table, disagreements, fewest_tasks, matched_tasks, overview, panel
 from swift_study.statistics import curves, verdicts
 from swift_study.tables import CONFOUNDS, write_table
@@ -136,6 +136,25 @@ def test_unwanted_targets_are_judged_the_other_way_round() -> None:
 def test_fewest_tasks_are_those_whose_smallest_p_can_be_significant(confidence: float, tasks: int) -> None:
     assert fewest_tasks(confidence) == tasks
     assert 2.0 ** (1 - tasks) <= 1 - confidence + 1e-12 < 2.0 ** (2 - tasks)
+
+
+def test_effects_are_told_as_shares_of_the_way_from_floor_to_ceiling() -> None:
+    references = pairs_table(around(0.9, 7), around(0.1, 8)).with_columns(
+        pl.col("probe_set").replace({"new": CEILING, "plain": FLOOR}), pl.format("reference {}", "probe_id").alias("probe_id")
+    )
+    pairs = pairs_table(around(0.3, 1), around(0.2, 2), our_tokens=[20] * TASKS)
+    table = confound_table(pl.concat([pairs, references]), "plain", QUICK, 1.5)
+    assert set(table["strategy"]) == {"new"}  # references get no verdict
+    plain = confound_table(pairs, "plain", QUICK, 1.5)
+    assert plain["of_scale"].null_count() == len(plain)
+    assert table.drop("of_scale").equals(plain.drop("of_scale"))
+    way = np.diagonal(around(0.9, 7)).mean() - around(0.1, 8).mean()  # the floor is any text's, on any target
+    for context in ("in-task", "cross-task"):
+        main = row(table, "sum-loss", context)
+        assert main["of_scale"] == pytest.approx(main["effect"] / way, rel=1e-9)  # type: ignore[operator]
+        assert row(table, "without: task3", context)["of_scale"] is not None
+    upside_down = pairs.vstack(references.with_columns(pl.col("probe_set").replace({CEILING: FLOOR, FLOOR: CEILING})))
+    assert confound_table(upside_down, "plain", QUICK, 1.5)["of_scale"].null_count() == len(table)
 
 
 def test_many_flips_are_counted(tmp_path) -> None:  # type: ignore[no-untyped-def]

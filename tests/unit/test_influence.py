@@ -275,5 +275,5 @@ def test_preconditioned_targets_below_the_floor_have_no_score(tmp_path: Path) ->
 
 
 def test_preconditioned_vectors_without_norms_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="the column 'norm_sq_adam' .* is missing"):
+    with pytest.raises(UserError, match=r"the column 'norm_sq_adam' .* is missing"):
         stored(tmp_path / "g.parquet", with_adam(VECTORS).drop_columns(["norm_sq_adam"]))

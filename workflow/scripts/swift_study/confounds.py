@@ -2,7 +2,8 @@
 
 Every verdict is given again under other scores, on the tasks whose completions are alike in length, and without each task in turn. A
 check *agrees* where it gives the verdict that the sum-loss score gives. Where a check leaves too few tasks for any verdict, it says
-*cannot tell*, and its ``n_tasks`` says how many are left.
+*cannot tell*, and its ``n_tasks`` says how many are left. Where a study has references, each effect is told as a share of the way from the
+floor (texts that have nothing to do with any task) to the ceiling (paraphrases of the targets) as well, by the check's own score.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from swift_study.config import Statistics
+from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
 from swift_study.statistics import counted, effect, verdict_on, with_scores
 
@@ -40,10 +41,10 @@ class Asked:
     wanted: bool
     settings: Statistics
 
-    def again(self, check: str, pairs: pl.DataFrame, score: str, part: bool = False) -> dict[str, object]:
+    def again(self, check: str, pairs: pl.DataFrame, score: str, part: bool = False, way: float | None = None) -> dict[str, object]:
         """A row of the table: the effect in the column ``score`` of those of the pairs that are this verdict's.
 
-        ``part``: the check leaves out pairs, so that too few tasks can be left to tell.
+        ``part``: the check leaves out pairs, so that too few tasks can be left to tell. ``way``: from floor to ceiling, by this score.
         """
         own = pairs.filter((pl.col("target_set") == self.target_set) & (pl.col("context") == self.context))
         e = effect(own, score, self.strategy, self.baseline, self.context == "in-task", self.settings)
@@ -55,6 +56,7 @@ class Asked:
             "target_set": self.target_set,
             "check": check,
             "effect": _finite(e.difference),
+            "of_scale": None if way is None else _finite(e.difference / way),
             "ci_low": _finite(e.low),
             "ci_high": _finite(e.high),
             "p_value": e.p_value,
@@ -73,12 +75,17 @@ def confound_table(
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
     rows = []
     for asked in verdicts_of(pairs, baseline, settings, unwanted):
-        own = [asked.again(check, pairs, score) for check, score in SCORES.items() if pairs[score].count()]
+        own = [
+            asked.again(check, pairs, score, way=floor_to_ceiling(pairs, score, asked.target_set))
+            for check, score in SCORES.items()
+            if pairs[score].count()
+        ]
+        way = floor_to_ceiling(pairs, "rel_inf", asked.target_set)
         matched = matched_tasks(pairs, asked.strategy, baseline, length_factor)
-        own.append(asked.again(LENGTH_MATCHED, pairs.filter(pl.col("probe_task").is_in(matched)), "rel_inf", part=True))
+        own.append(asked.again(LENGTH_MATCHED, pairs.filter(pl.col("probe_task").is_in(matched)), "rel_inf", True, way))
         tasks = pairs.filter(pl.col("probe_set").is_in([asked.strategy, baseline]))["probe_task"].unique().sort()
         own += [
-            asked.again(f"{WITHOUT}{task}", pairs.filter((pl.col("probe_task") != task) & (pl.col("target_task") != task)), "rel_inf", True)
+            asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
             for task in tasks
         ]
         rows += [row | {"agrees": agrees(row, own[0])} for row in own]
@@ -87,12 +94,27 @@ def confound_table(
 
 def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str]) -> list[Asked]:
     """The verdicts of a study, in the order of the verdicts table."""
-    found = pairs.select("study", "probe_set", "context", "target_set").unique(maintain_order=True).filter(pl.col("probe_set") != baseline)
+    found = pairs.filter(~pl.col("probe_set").is_in([baseline, CEILING, FLOOR]))
+    found = found.select("study", "probe_set", "context", "target_set").unique(maintain_order=True)
     found = found.sort("context", "target_set", "probe_set", descending=[True, True, False])
     return [
         Asked(study, strategy, baseline, context, target_set, target_set not in unwanted, settings)
         for study, strategy, context, target_set in found.iter_rows()
     ]
+
+
+def floor_to_ceiling(pairs: pl.DataFrame, score: str, target_set: str) -> float | None:
+    """The way from floor to ceiling for these targets: paraphrases' mean score on targets of their own task less unrelated texts' on all.
+
+    In either context the ceiling is in-task: there is nothing better for a target than a paraphrase of it. None where a study has no
+    references, or where by this score unrelated text does as much as a paraphrase.
+    """
+    own = pairs.filter(pl.col("target_set") == target_set)
+    ceiling = own.filter((pl.col("probe_set") == CEILING) & (pl.col("context") == "in-task"))[score].mean()
+    floor = own.filter(pl.col("probe_set") == FLOOR)[score].mean()
+    if not isinstance(ceiling, float) or not isinstance(floor, float) or not ceiling > floor:
+        return None
+    return ceiling - floor
 
 
 def matched_tasks(pairs: pl.DataFrame, strategy: str, baseline: str, factor: float) -> list[str]:
@@ -172,12 +194,14 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
         left_out = {c.removeprefix(WITHOUT): row["agrees"] for c, row in by_check.items() if c.startswith(WITHOUT)}
         flips = [task for task, same in left_out.items() if same is False]
         lengths = by_check[LENGTH_MATCHED]
+        way = by_check[MAIN_CHECK]["of_scale"]
         told = all(same is not None for same in left_out.values())
         rows.append(
             {
                 "strategy": strategy,
                 "context": context,
                 "target": target_set,
+                "of the way from floor to ceiling": None if way is None else f"{way:+.1%}",
                 **{BY_SCORE[c]: by_check[c]["verdict"] if c in by_check else None for c in SCORES},
                 "like lengths": f"{lengths['verdict']} ({_tasks(lengths['n_tasks'])})",
                 "flips when left out": ", ".join(flips) or ("none" if told else CANNOT_TELL),

@@ -215,6 +215,7 @@ CONFOUNDS = pa.schema(
         ("n_tasks", pa.int64()),
         ("verdict", pa.string()),
         ("agrees", pa.bool_()),
+        ("of_scale", pa.float64()),
     ]
 )
 
