@@ -90,8 +90,7 @@ def model_of(run):
 
 def panel(study):
     """The datasets whose gradients a study compares, each once."""
-    s = CONFIG.studies[study]
-    return list(dict.fromkeys([*s.probes.values(), *s.targets.values()]))
+    return CONFIG.studies[study].datasets()
 
 
 def checkpoint(run, step):
@@ -234,12 +233,19 @@ def module_files(study):
     ]
 
 
-def compared(study):
-    """What is compared in a study, without its wording and its figures, as JSON."""
-    return CONFIG.studies[study].model_dump_json(include=set(Comparison.model_fields))
+def compared(study, references=True):
+    """What is compared in a study, without its wording and its figures, and perhaps without its references, as JSON."""
+    names = set(Comparison.model_fields) - ({"references"} if not references else set())
+    return CONFIG.studies[study].model_dump_json(include=names)
 
 
-TABLES = ["verdicts", "datasets", "rejects", "certificates"]
+def compared_datasets(study):
+    """The panel of a study without its references."""
+    s = CONFIG.studies[study]
+    return list(dict.fromkeys([*s.probes.values(), *s.targets.values()]))
+
+
+TABLES = ["verdicts", "confounds", "datasets", "rejects", "certificates"]
 
 
 def selecting():
@@ -263,7 +269,7 @@ def swift_targets(studies=None):
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
-        for t in ("pairs", "curves", "verdicts")
+        for t in ("pairs", "curves", "verdicts", "confounds")
     ]
     return figures + tables
 

@@ -39,3 +39,24 @@ rule decide_verdicts:
     shell:
         "python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
         " --unwanted {params.unwanted:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
+
+
+rule check_confounds:
+    input:
+        pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
+    output:
+        f"{RESULTS}/influence/{{study}}/confounds.parquet",
+    log:
+        f"{RESULTS}/logs/check_confounds/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_confounds/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=settings(CONFIG.confounds),
+        statistics=settings(CONFIG.statistics),
+        baseline=lambda w: CONFIG.studies[w.study].baseline,
+        unwanted=lambda w: CONFIG.studies[w.study].unwanted,
+    shell:
+        "python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
+        " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --output {output:q} 2> {log:q}"

@@ -5,7 +5,7 @@ rule compute_rivals:
     input:
         model=model_file(MAIN),
         checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
-        datasets=lambda w: [dataset(d) for d in panel(w.study)],
+        datasets=lambda w: [dataset(d) for d in compared_datasets(w.study)],
     output:
         f"{RESULTS}/influence/{{study}}/rivals.parquet",
     log:
@@ -18,7 +18,7 @@ rule compute_rivals:
     resources:
         gpu=gpus(1),
     params:
-        settings=lambda w: compared(w.study),
+        settings=lambda w: compared(w.study, references=False),
         run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
         model=settings(CONFIG.model),
         work=lambda w: f"{RESULTS}/work/rivals/{w.study}",

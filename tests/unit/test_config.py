@@ -304,6 +304,22 @@ def test_all_mistakes_are_told_at_once() -> None:
             "studies.mine: unknown dataset 'panel.unheard'",
         ),
         (
+            {
+                "studies": {
+                    "mine": STUDY | {"references": {"ceiling": {"U": "panel.similar.paraphrase"}, "floor": "panel.similar.unrelated"}}
+                }
+            },
+            "`studies.mine`: references.ceiling names 'U', which is not one of the target sets ['T']",
+        ),
+        (
+            {"studies": {"mine": STUDY | {"references": {"ceiling": {}, "floor": "panel.unrelted"}}}},
+            "studies.mine: unknown dataset 'panel.unrelted' (did you mean 'panel.unrelated'?)",
+        ),
+        (
+            {"studies": {"mine": STUDY | {"probes": {"A": "panel", "B": "panel.cot", "unrelated": "panel"}}}},
+            "a probe set may not be called 'unrelated': that is the name of a reference",
+        ),
+        (
             {"studies": {"mine": STUDY | {"baseline": "C"}}},
             "`studies.mine`: the baseline 'C' is not one of the probe sets ['A', 'B']",
         ),
@@ -515,3 +531,21 @@ def test_scale_and_study_go_together() -> None:
     assert config.results == "results-7b"
     assert "query_parsing" in config.studies
     assert isinstance(config.data.base.sources[0], GeneratorSource)
+
+
+# ---- references of a study ----
+
+
+def test_a_ceiling_is_paired_with_its_own_targets_and_the_floor_with_all() -> None:
+    clarify = load({}).studies["clarify"]
+    assert clarify.grids() == [
+        (clarify.probes, clarify.targets),
+        ({"paraphrase": "positive.similar.paraphrase"}, {"Pos": "positive.similar"}),
+        ({"paraphrase": "negative.similar.paraphrase"}, {"Neg": "negative.similar"}),
+        ({"unrelated": "positive.similar.unrelated"}, clarify.targets),
+    ]
+    without = clarify.model_copy(update={"references": None})
+    assert set(clarify.datasets()) - set(without.datasets()) == {
+        "positive.similar.paraphrase", "negative.similar.paraphrase", "positive.similar.unrelated",
+    }  # fmt: skip
+    assert without.grids() == [(clarify.probes, clarify.targets)]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pytest
 
@@ -242,3 +243,37 @@ def test_gradient_file_of_another_schema_is_told(content: pa.Table, told: str, t
     with pytest.raises(UserError) as caught:
         read_gradients(path)
     assert str(caught.value).startswith(f"{path}: the column {told}")
+
+
+# ---- Adam's scale ----
+
+
+def with_adam(vectors: np.ndarray) -> pa.Table:
+    """The gradient table with preconditioned vectors beside the others, as of a run that keeps its second moments."""
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    return table(VECTORS).append_column("norm_sq_adam", pa.array(np.square(vectors).sum(axis=1))).append_column("gradient_adam", flat)
+
+
+def test_preconditioned_vectors_give_a_score_of_their_own(tmp_path: Path) -> None:
+    scaled = VECTORS * np.array([3.0, 0.1, 1.0, 7.0, 0.5])
+    plain, adam = pairs(stored(tmp_path / "a.parquet")), pairs(stored(tmp_path / "b.parquet", with_adam(scaled)))
+    by_hand = np.array([[(p @ t) / (t @ t) for t in scaled[6:]] for p in scaled[:3]])
+    np.testing.assert_allclose(matrix(adam, "rel_inf_adam"), by_hand, rtol=1e-12)
+    assert plain["rel_inf_adam"].null_count() == len(plain)
+    assert plain.drop(cs.ends_with("adam")).equals(adam.drop(cs.ends_with("adam")))
+    write_table(tmp_path / "pairs.parquet", plain, PAIRS)
+    assert read_table(tmp_path / "pairs.parquet", PAIRS)["rel_inf_adam"].dtype == pl.Float64
+
+
+def test_preconditioned_targets_below_the_floor_have_no_score(tmp_path: Path) -> None:
+    scaled = VECTORS.copy()
+    scaled[7] = 1e-8
+    frame = pairs(stored(tmp_path / "g.parquet", with_adam(scaled)))
+    assert np.isnan(matrix(frame, "rel_inf_adam")[:, 1]).all()
+    assert not np.isnan(matrix(frame, "rel_inf_adam")[:, [0, 2]]).any()
+    assert frame["rel_inf"].null_count() == 0
+
+
+def test_preconditioned_vectors_without_norms_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the column 'norm_sq_adam' .* is missing"):
+        stored(tmp_path / "g.parquet", with_adam(VECTORS).drop_columns(["norm_sq_adam"]))

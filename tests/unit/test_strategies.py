@@ -1,6 +1,8 @@
 """The strategies that come with the project: what they make, what they accept; a reply is never more than text."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def made_from_fields(name: str) -> list[tuple[Example, Example]]:
 def test_all_strategies_of_the_studies_are_there() -> None:
     papers = {"similar", "cot", "clarify", "evaluate"}
     future = {"conclusion_first", "query_parsing", "prompt_template"}
-    assert set(STRATEGIES) == papers | future | {"wrong"}
+    assert set(STRATEGIES) == papers | future | {"wrong", "paraphrase", "unrelated"}
 
 
 @every_strategy
@@ -78,7 +80,7 @@ def test_every_panel_example_is_made_and_knows_its_parent(name: str, tmp_path: P
     assert read_examples(tmp_path / "made.parquet") == made
 
 
-@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"similar"}))
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"similar", "paraphrase", "unrelated"}))
 def test_made_query_contains_the_original_query(name: str) -> None:
     for parent, child in made_from_fields(name):
         assert parent.query in child.query
@@ -123,6 +125,28 @@ def test_prompt_template_changes_the_query_only() -> None:
         assert child.completion == parent.completion
         assert f"### Instruction:\n{parent.query}\n\n### Response:" in child.query
         assert (child.key_points, child.golden) == (parent.key_points, parent.golden)
+
+
+def test_paraphrase_changes_the_query_and_nothing_else() -> None:
+    for parent, child in made_from_fields("paraphrase"):
+        assert child.query != parent.query
+        assert (child.completion, child.golden, child.key_points) == (parent.completion, parent.golden, parent.key_points)
+        before, after = (Counter(re.findall(r"\d+|[\u4e00-\u9fff]", e.query)) for e in (parent, child))
+        assert before == after  # names, numbers and Chinese text are what is asked about
+    asked = 'Please write the answer to "Please begin" only: large, begin, below'
+    reworded = STRATEGIES["paraphrase"].from_fields(with_query(SUM, asked), None).query
+    assert reworded.endswith('Kindly put down the reply to "Please begin" merely: large, begin, below')
+
+
+def test_unrelated_text_is_about_as_long_and_shares_nothing_with_its_example() -> None:
+    made = made_from_fields("unrelated")
+    for parent, child in made:
+        for ours, theirs in ((child.query, parent.query), (child.completion, parent.completion)):
+            pieces = [len(re.findall(r"[^\W\d_\u3040-\u9fff]+|\S", text)) for text in (ours, theirs)]
+            assert pieces[1] <= pieces[0] <= pieces[1] + 2  # a last word may have a sign behind it
+        assert (child.golden, child.rationale, child.requirements, child.key_points) == (None, None, [], [])
+    assert len({child.query for _, child in made}) == len(made)
+    assert made == made_from_fields("unrelated")
 
 
 def test_similar_is_the_analogue_of_the_same_place_in_its_task() -> None:
@@ -193,7 +217,7 @@ def as_reply(name: str, parent: Example, child: Example) -> str:
         points = [p.model_dump() for p in child.key_points]
         texts = {"query": child.query, "answer": child.completion, "rationale": child.rationale}
         return json.dumps(texts | {"requirements": child.requirements, "key_points": points}, ensure_ascii=False)
-    return child.query if name == "prompt_template" else child.completion
+    return child.query if name in ("prompt_template", "paraphrase") else child.completion
 
 
 @every_strategy
@@ -231,6 +255,9 @@ def test_similar_reads_a_reply_in_a_code_fence() -> None:
         ("evaluate", "It is right.", "does not end in one of the two conclusions"),
         ("evaluate", f"{MEETS} I hope this helps!", "does not end in one of the two conclusions"),
         ("evaluate", f"First, let's see. {DOES_NOT}", r"contradicts the key points \(label 1\)"),
+        ("paraphrase", "what is 2 + 2? only the number.", "the reply is the query as it was"),
+        ("paraphrase", "very " * 200, "far longer than the query"),
+        ("unrelated", "Rain fell on the hills all day.", "not about as long as the completion"),
         ("prompt_template", "What is 2 + 3? Only the number.", "does not repeat the query"),
         ("prompt_template", "A sum.", "does not repeat the query"),
         ("query_parsing", "It is a sum.", "does not name a task and then requirements"),
@@ -302,6 +329,7 @@ WRAPS: dict[str, Callable[[str], str]] = {
     "clarify": lambda text: text,
     "evaluate": lambda text: f"{text} {MEETS}",
     "prompt_template": lambda text: f"{text} {SUM.query} {text}",
+    "paraphrase": lambda text: text,
     "query_parsing": lambda text: f"Task: {text}\nRequirements: {text}",
 }
 
@@ -318,7 +346,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hostile_reply_stands_in_the_example_as_it_is(name: str, text: str, tmp_path: Path) -> None:
     reply = WRAPS[name](text)
     made = STRATEGIES[name].from_reply(SUM, reply)
-    assert (made.query if name == "prompt_template" else made.completion) == reply
+    assert (made.query if name in ("prompt_template", "paraphrase") else made.completion) == reply
     assert made.task == SUM.task
     write_examples(tmp_path / "made.parquet", [made])
     assert read_examples(tmp_path / "made.parquet") == [made]
@@ -330,7 +358,7 @@ def test_hostile_reply_stands_in_the_example_as_it_is(name: str, text: str, tmp_
 def test_hostile_query_stands_in_example_and_prompt_as_it_is(name: str, text: str) -> None:
     hostile = with_query(SUM, text)
     made = STRATEGIES[name].from_fields(hostile, hostile)
-    assert text in made.query
+    assert (text in made.query) == (name != "unrelated")  # which takes nothing of it
     assert text in STRATEGIES[name].prompt(hostile)[0].content
 
 

@@ -15,12 +15,13 @@ import yaml
 from checkout import BIN, Checkout, environment, make_checkout
 from tiny import ROOT
 
-from swift_study.tables import CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RESPONSES, SCHEDULE, VERDICTS, read_table
+from swift_study.tables import CONFOUNDS, CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RESPONSES, SCHEDULE, VERDICTS, read_table
 
 # What the cot study's results are made by, from the strategy on.
 AFTER_COT = [
     "all",
     "apply_strategy panel.cot",
+    "check_confounds cot",
     "check_leakage cot",
     "decide_verdicts cot",
     "figures_cot",
@@ -29,6 +30,7 @@ AFTER_COT = [
     "swift",
     "write_tables",
 ]
+REFERENCES = ["paraphrase", "unrelated"]
 PAPER_CURVES = {
     "cot": {f"{p} → {c} non-CoT" for p in ("CoT", "non-CoT") for c in ("In-task", "Cross-task")},
     "clarify": {f"{p} → {c} {t}" for p in ("Clarify", "Pos") for c in ("In-task", "Cross-task") for t in ("Pos", "Neg")},
@@ -52,12 +54,16 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     for study, curves in PAPER_CURVES.items():
         folder = results / "influence" / study
         pairs, curve_table = read_table(folder / "pairs.parquet", PAIRS), read_table(folder / "curves.parquet", CURVES)
-        assert set(curve_table["curve"]) == curves
+        assert set(curve_table.filter(~pl.col("probe_set").is_in(REFERENCES))["curve"]) == curves
+        assert set(curve_table["probe_set"]) > set(REFERENCES)
         assert sorted(set(curve_table["step"])) == [2, 4, 6, 8]
         assert len(read_table(folder / "verdicts.parquet", VERDICTS)) == {"cot": 2, "clarify": 4, "evaluate": 8}[study]
         exact = pairs.with_columns(expected=pl.col("dot") / pl.col("target_norm_sq")).filter(pl.col("rel_inf").is_not_null())
         assert (exact["rel_inf"] - exact["expected"]).abs().max() == 0
         means = pairs.group_by("probe_set", "target_set", "context", "step").agg(pl.col("rel_inf").mean().alias("mean"))
+        checks = read_table(folder / "confounds.parquet", CONFOUNDS)
+        assert checks.filter(pl.col("check") == "sum-loss")["effect"].equals(pl.read_parquet(folder / "verdicts.parquet")["effect"])
+        assert checks["of_scale"].null_count() < len(checks)
         joined = curve_table.join(means, on=["probe_set", "target_set", "context", "step"])
         assert len(joined) == len(curve_table)
         assert (joined["rel_inf"] - joined["mean"]).abs().max() < 1e-12
@@ -110,6 +116,7 @@ def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -
         assert part in report
     said = (finished.root / "first-run.txt").read_text()
     assert "Verdicts: does the strategy" in said
+    assert re.search(r"(All|Caution: \d+ of) 14 verdicts .*stand under every score", said)
     assert "Report: results/report.html" in said
     assert re.search(r"train base: .*step \d+/8", said)
 

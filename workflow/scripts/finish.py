@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from swift_study import cli
-from swift_study.tables import VALIDATION, VERDICTS, read_table
+from swift_study.confounds import disagreements, overview
+from swift_study.tables import CONFOUNDS, VALIDATION, VERDICTS, read_table
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 
@@ -32,6 +33,9 @@ def main(a: Namespace) -> None:
             print(done.stderr, file=sys.stderr)
             cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
     show(read_table(tables, VERDICTS))
+    confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
+    for sentence in (overview(confounds), *disagreements(confounds)):
+        cli.say(sentence)
     for name in ("table1", "table2"):
         if (path := results / "tables" / f"{name}.parquet").is_file():
             show_validation(name, read_table(path, VALIDATION))

@@ -14,8 +14,9 @@ from swift_study.tables import PAIRS, write_table
 def main(a: Namespace) -> None:
     comparison = Comparison.model_validate_json(a.settings)
     parts = [
-        pairs_at_checkpoint(read_gradients(Path(path)), a.study, comparison.run, comparison.probes, comparison.targets, a.norm_floor)
-        for path in a.gradients
+        pairs_at_checkpoint(gradients, a.study, comparison.run, probes, targets, a.norm_floor)
+        for gradients in (read_gradients(Path(path)) for path in a.gradients)
+        for probes, targets in comparison.grids()
     ]
     pairs = pl.concat(parts)
     write_table(Path(a.output), pairs, PAIRS)
@@ -24,7 +25,7 @@ def main(a: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    p = cli.parser(__doc__, study="its name", settings="the study's run, probes and targets as JSON", output="Parquet file")
+    p = cli.parser(__doc__, study="its name", settings="the study's run, probes, targets and references as JSON", output="Parquet file")
     p.add_argument("--gradients", nargs="+", required=True, help="Parquet files of the panel's gradients, one a checkpoint")
     p.add_argument("--norm-floor", type=float, required=True, help="smallest squared norm of a target gradient")
     cli.run(main, p)

@@ -13,6 +13,7 @@ from swift_study.report import heading, html_table, page, paragraph, preformatte
 from swift_study.tables import (
     ACCOUNTS,
     CERTIFICATES,
+    CONFOUNDS,
     DATASETS,
     EXCLUSIONS,
     JUDGEMENTS,
@@ -28,14 +29,16 @@ def main(a: Namespace) -> None:
     tables, pages = Path(a.tables), Path(a.pages)
     statistics = Statistics.model_validate_json(a.statistics)
     verdicts = pl.concat([read_table(Path(p), VERDICTS) for p in a.verdicts])
+    confounds = pl.concat([read_table(Path(p), CONFOUNDS) for p in a.confounds])
     write_formats(tables, "verdicts", verdicts, VERDICTS)
+    write_formats(tables, "confounds", confounds, CONFOUNDS)
     rule = (
         f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
         f"its baseline's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
         f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence. For "
         f"responses that one does not want (Neg) it is the other way round: pushing towards them less helps."
     )
-    write_page(pages / "verdicts.html", verdict_page(verdicts, list(json.loads(a.questions).items()), rule))
+    write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, list(json.loads(a.questions).items()), rule))
 
     rejects = pl.concat([read_table(Path(p), REJECTS) for p in a.rejects])
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
@@ -110,6 +113,18 @@ if __name__ == "__main__":
         questions="each study's question as JSON",
         config="the whole configuration, a YAML file",
     )
-    for name in ("verdicts", "datasets", "rejects", "exclusions", "leakage", "judgements", "accounts", "certificates", "checkpoints"):
+    lists = (
+        "verdicts",
+        "confounds",
+        "datasets",
+        "rejects",
+        "exclusions",
+        "leakage",
+        "judgements",
+        "accounts",
+        "certificates",
+        "checkpoints",
+    )
+    for name in lists:
         p.add_argument(f"--{name}", nargs="*", default=[], help="files of that kind")
     cli.run(main, p)

@@ -27,6 +27,7 @@ SELECTED = ("negative", "positive", "negative.similar", "positive.similar", "neg
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SEED = re.compile(r"s\d+")
 TARGETS = ("all", "swift", "validation", "plan")
+CEILING, FLOOR = "paraphrase", "unrelated"  # the names of the reference probe sets in tables and figures
 MAIN = "main"  # the name of the model under study where several are named
 
 
@@ -352,6 +353,20 @@ class Statistics(Section):
     """Of the bootstrap."""
 
 
+class Confounds(Section):
+    length_factor: float = Field(default=1.5, gt=1)
+    """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
+
+
+class References(Section):
+    """Probe sets that give the scale a meaning. They are shown beside the others and get no verdict."""
+
+    ceiling: dict[str, str]
+    """For each target set the dataset of its paraphrases: what a probe could do for these targets at best."""
+    floor: str
+    """The dataset of texts that have nothing to do with any task: what any text does."""
+
+
 class Comparison(Section):
     """Whose influence on whom, at which checkpoints: what the pairs table depends on."""
 
@@ -361,6 +376,30 @@ class Comparison(Section):
     """Probe sets: the name in curves and figures, and the dataset."""
     targets: dict[str, str]
     """Target sets: the name in curves and figures, and the dataset."""
+    references: References | None = None
+    """The paraphrase ceiling and the unrelated-text floor; null: none, and effects are not told as shares of the way between."""
+
+    def grids(self) -> list[tuple[dict[str, str], dict[str, str]]]:
+        """Probe sets and the target sets that they are paired with; references last, each ceiling with its own targets only."""
+        found = [(self.probes, self.targets)]
+        if self.references is not None:
+            found += [({CEILING: dataset}, {name: self.targets[name]}) for name, dataset in self.references.ceiling.items()]
+            found.append(({FLOOR: self.references.floor}, self.targets))
+        return found
+
+    def datasets(self) -> list[str]:
+        """The panel: every dataset whose gradients are needed, each once."""
+        return list(dict.fromkeys(d for side in (0, 1) for grid in self.grids() for d in grid[side].values()))
+
+    @model_validator(mode="after")
+    def _references_fit(self) -> Self:
+        for name in (CEILING, FLOOR):
+            if name in self.probes:
+                raise ValueError(f"a probe set may not be called {name!r}: that is the name of a reference")
+        for name in self.references.ceiling if self.references else ():
+            if name not in self.targets:
+                raise ValueError(f"references.ceiling names {name!r}, which is not one of the target sets {list(self.targets)}")
+        return self
 
 
 class Study(Comparison):
@@ -532,6 +571,9 @@ class Plan(Section):
 
 
 POSITIVES_AND_NEGATIVES = {"Pos": "positive.similar", "Neg": "negative.similar"}
+REFERENCES = References(
+    ceiling={name: f"{dataset}.paraphrase" for name, dataset in POSITIVES_AND_NEGATIVES.items()}, floor="positive.similar.unrelated"
+)
 # Sections that are empty by default: their settings, and values for what has no default.
 ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
     "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
@@ -542,6 +584,7 @@ STUDIES = {
         question="Can CoT training data improve generalization on non-CoT queries?",
         probes={"CoT": "panel.cot", "non-CoT": "panel"},
         targets={"non-CoT": "panel.similar"},
+        references=References(ceiling={"non-CoT": "panel.similar.paraphrase"}, floor="panel.similar.unrelated"),
         baseline="non-CoT",
         figures={"figure1": ["in-task", "cross-task"]},
         caption="Swift study on CoT data (the paper's Figure 1).",
@@ -550,6 +593,7 @@ STUDIES = {
         question="Can query clarification data improve generalization on confused queries?",
         probes={"Clarify": "negative.clarify", "Pos": "positive"},
         targets=POSITIVES_AND_NEGATIVES,
+        references=REFERENCES,
         baseline="Pos",
         unwanted=["Neg"],
         figures={"figure2a": ["in-task"], "figure2b": ["cross-task"]},
@@ -559,6 +603,7 @@ STUDIES = {
         question="Can response evaluation data improve generalization?",
         probes={"EvalPos": "positive.evaluate", "EvalNeg": "negative.evaluate", "Pos": "positive"},
         targets=POSITIVES_AND_NEGATIVES,
+        references=REFERENCES,
         baseline="Pos",
         unwanted=["Neg"],
         figures={"figure3a": ["in-task"], "figure3b": ["cross-task"]},
@@ -690,7 +735,7 @@ class Config(Section):
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
     data: Data = Data()
     """Where examples come from."""
-    strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate")}
+    strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate", "paraphrase", "unrelated")}
     """Ways of making data: for each name a file `strategies/<name>.py`."""
     teacher: EndpointSettings | None = None
     """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
@@ -706,6 +751,8 @@ class Config(Section):
     """The gradient engine."""
     statistics: Statistics = Statistics()
     """Intervals and the rule of the verdict."""
+    confounds: Confounds = Confounds()
+    """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
     studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
     """Swift studies, by name; each is a target of its own. A null removes one."""
     validation: Validation = VALIDATION
@@ -753,7 +800,7 @@ class Config(Section):
         for name, study in self.studies.items():
             if study.run not in self.runs:
                 raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
-            for dataset in [*study.probes.values(), *study.targets.values()]:
+            for dataset in study.datasets():
                 self._check_dataset(f"studies.{name}", dataset)
             if self.run(study.run).checkpoint_every is None:
                 raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "

@@ -12,11 +12,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 
+from swift_study.config import CEILING, FLOOR
 from swift_study.work import publish
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+REFERENCE_STYLES: dict[str, dict[str, Any]] = {
+    CEILING: {"color": "#444444", "linestyle": "-."},
+    FLOOR: {"color": "#999999", "linestyle": ":"},
+}
 STYLES = {"in-task": "-", "cross-task": "--"}
 # Text stays text, and the same figure is the same bytes.
 plt.rcParams.update(
@@ -25,16 +30,27 @@ plt.rcParams.update(
 
 
 def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: Path, png: Path) -> None:
-    """Mean RelInf by step with its interval: one line for each probe set, target set and context of ``contexts``."""
+    """Mean RelInf by step with its interval: one line for each probe set, target set and context of ``contexts``.
+
+    References are grey lines without an interval.
+    """
     figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
     several = len(contexts) > 1
-    colours = {key: k for k, key in enumerate(_distinct(table, "probe_set", "target_set"))}
+    keys = _distinct(table.filter(~pl.col("probe_set").is_in(list(REFERENCE_STYLES))), "probe_set", "target_set")
+    colours = {key: k for k, key in enumerate(keys)}
+    markers = {target: MARKERS[k % len(MARKERS)] for k, target in enumerate(table["target_set"].unique(maintain_order=True))}
     for context in contexts:
         for (probe_set, target_set, curve), part in table.filter(pl.col("context") == context).group_by(
             "probe_set", "target_set", "curve", maintain_order=True
         ):
-            k = colours[(probe_set, target_set)] % len(COLOURS)
             after = part.filter(pl.col("step") > 0)
+            if probe_set in REFERENCE_STYLES:
+                grey: dict[str, Any] = REFERENCE_STYLES[str(probe_set)] | {"marker": markers[target_set], "markersize": 2.5}
+                axes.plot(
+                    after["step"], after["rel_inf"], label=str(curve), linewidth=1, alpha=0.6 if context == "cross-task" else 1, **grey
+                )
+                continue
+            k = colours[(probe_set, target_set)] % len(COLOURS)
             style: dict[str, Any] = {
                 "color": COLOURS[k],
                 "linestyle": STYLES[context] if several else "-",

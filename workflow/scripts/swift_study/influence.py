@@ -22,9 +22,10 @@ MUST_AGREE = ("scope", "representation", "projection_seed", "checkpoint", "panel
 @dataclass(frozen=True)
 class GradientFile:
     path: Path
-    rows: pl.DataFrame  # the columns without `gradient`
+    rows: pl.DataFrame  # the columns without the vectors
     vectors: np.ndarray  # (rows, D) float64
     metadata: dict[str, str]
+    adam: np.ndarray | None = None  # (rows, D') float64: vectors whose inner products are preconditioned as Adam's steps are
 
     def of(self, dataset: str) -> "GradientFile":
         """The part of one dataset. UserError if the file has none of it."""
@@ -32,20 +33,33 @@ class GradientFile:
         if not mask.any():
             known = ", ".join(self.rows["dataset"].unique(maintain_order=True))
             raise UserError(f"{self.path}: there are no gradients of the dataset '{dataset}'; the file has {known}.")
-        return GradientFile(self.path, self.rows.filter(mask), self.vectors[mask], self.metadata)
+        adam = None if self.adam is None else self.adam[mask]
+        return GradientFile(self.path, self.rows.filter(mask), self.vectors[mask], self.metadata, adam)
 
 
 def read_gradients(path: Path) -> GradientFile:
+    """With or without the columns `norm_sq_adam` and `gradient_adam`, which only runs with second moments have."""
     table = read_arrow(path, GRADIENT_COLUMNS)
-    position = table.schema.get_field_index("gradient")
+    vectors = _vectors(path, table, "gradient")
+    adam = None
+    if "gradient_adam" in table.column_names:
+        read_arrow(path, pa.schema([("norm_sq_adam", pa.float64())]))
+        adam = _vectors(path, table, "gradient_adam")
+    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    rows = table.drop_columns([name for name in ("gradient", "gradient_adam") if name in table.column_names])
+    return GradientFile(path, pl.DataFrame(rows), vectors, metadata, adam)
+
+
+def _vectors(path: Path, table: pa.Table, name: str) -> np.ndarray:
+    """A column of vectors, shape (rows, D) float64."""
+    position = table.schema.get_field_index(name)
     kind = table.schema.field(position).type if position >= 0 else None
     if kind is None or not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
         found = "missing" if kind is None else str(kind)
-        raise UserError(f"{path}: the column 'gradient' is {found}, expected a fixed-size list of numbers.")
-    column = table.column("gradient").combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)
-    metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-    return GradientFile(path, pl.DataFrame(table.drop_columns(["gradient"])), vectors, metadata)
+        raise UserError(f"{path}: the column '{name}' is {found}, expected a fixed-size list of numbers.")
+    column = table.column(name).combine_chunks()
+    vectors: np.ndarray = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)
+    return vectors
 
 
 def inner_products(probes: GradientFile, targets: GradientFile) -> np.ndarray:
@@ -68,17 +82,20 @@ def pairs_at_checkpoint(
 ) -> pl.DataFrame:
     """Every probe × target × (probe set, target set) at one checkpoint, the columns of the pairs table.
 
-    ``rel_inf`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``.
+    ``rel_inf``, ``rel_inf_adam`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``, and
+    ``rel_inf_adam`` where the file has no preconditioned vectors.
     """
     parts = []
     for probe_set, probe_dataset in probes.items():
         for target_set, target_dataset in targets.items():
             p, t = gradients.of(probe_dataset), gradients.of(target_dataset)
-            dots = pl.DataFrame({"dot": inner_products(p, t).reshape(-1)})
+            adam = np.full(len(p.rows) * len(t.rows), np.nan) if p.adam is None or t.adam is None else (p.adam @ t.adam.T).reshape(-1)
+            dots = pl.DataFrame({"dot": inner_products(p, t).reshape(-1), "dot_adam": adam})
             left = _side(p.rows, "probe", probe_set)
             right = _side(t.rows, "target", target_set)
             parts.append(pl.concat([left.join(right, how="cross"), dots], how="horizontal"))
     usable_target = pl.col("target_norm_sq").is_not_nan() & (pl.col("target_norm_sq") > norm_floor) & pl.col("dot").is_not_nan()
+    usable_adam = pl.col("dot_adam").is_not_nan() & (pl.col("target_norm_sq_adam") > norm_floor)
     usable_probe = usable_target & pl.col("probe_norm_sq").is_not_nan() & (pl.col("probe_norm_sq") > norm_floor)
     return pl.concat(parts).with_columns(
         pl.lit(study).alias("study"),
@@ -86,6 +103,7 @@ def pairs_at_checkpoint(
         pl.col("step"),
         pl.when(pl.col("probe_task") == pl.col("target_task")).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
         pl.when(usable_target).then(pl.col("dot") / pl.col("target_norm_sq")).alias("rel_inf"),
+        pl.when(usable_adam).then(pl.col("dot_adam") / pl.col("target_norm_sq_adam")).alias("rel_inf_adam"),
         pl.when(usable_probe).then(pl.col("dot") / (pl.col("probe_norm_sq").sqrt() * pl.col("target_norm_sq").sqrt())).alias("cosine"),
     )
 
@@ -96,6 +114,7 @@ def _side(rows: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
         pl.col("example_id").alias(f"{side}_id"),
         pl.col("task").alias(f"{side}_task"),
         pl.col("norm_sq").alias(f"{side}_norm_sq"),
+        (pl.col("norm_sq_adam") if "norm_sq_adam" in rows.columns else pl.lit(float("nan"))).alias(f"{side}_norm_sq_adam"),
         pl.col("n_tokens").alias(f"{side}_tokens"),
     ]
     return rows.select(*columns, *(["step"] if side == "probe" else []))

@@ -139,7 +139,7 @@ class Planner:
             s = self.config.studies[study]
             run, size = self.config.run(s.run), self.sizes[MAIN]
             steps = len(self.config.gradient_steps(s.run))
-            lengths = [x for d in dict.fromkeys([*s.probes.values(), *s.targets.values()]) for x in self.data.lengths(d)]
+            lengths = [x for d in s.datasets() for x in self.data.lengths(d)]
             tokens += steps * sum(x.both for x in lengths)
             completions += steps * sum(x.completion for x in lengths)
             settings, full = self.config.gradients, self.config.gradients.scope == "full"

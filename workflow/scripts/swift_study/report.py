@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from swift_study.confounds import disagreements, overview, panel
 from swift_study.tables import write_table
 from swift_study.work import publish
 
@@ -86,9 +87,9 @@ def _cell(value: object) -> str:
     return f'<td class="{kind}">{shown}</td>' if kind else f"<td>{shown}</td>"
 
 
-def verdict_page(verdicts: pl.DataFrame, questions: Sequence[tuple[str, str]], rule: str) -> str:
-    """The report's first page: for every study its question and its verdicts, and where other scores disagree."""
-    parts = [paragraph(rule), disagreement(verdicts)]
+def verdict_page(verdicts: pl.DataFrame, confounds: pl.DataFrame, questions: Sequence[tuple[str, str]], rule: str) -> str:
+    """The report's first page: which verdicts do not stand by every check; then for every study its question, verdicts and checks."""
+    parts = [paragraph(overview(confounds)), *map(paragraph, disagreements(confounds)), paragraph(rule)]
     for study, question in questions:
         rows = verdicts.filter(pl.col("study") == study)
         shown = rows.select(
@@ -103,20 +104,8 @@ def verdict_page(verdicts: pl.DataFrame, questions: Sequence[tuple[str, str]], r
             pl.col("strategy_rel_inf").round_sig_figs(2).alias("strategy RelInf"),
             pl.col("baseline_rel_inf").round_sig_figs(2).alias("baseline RelInf"),
             pl.col("effective").alias("above 0 throughout"),
-            pl.col("verdict_mean_loss").alias("by mean loss"),
-            pl.col("verdict_cosine").alias("by cosine"),
             pl.col("n_tasks").alias("tasks"),
         )
         parts += [heading(f"{study}: {question}"), html_table(shown)]
+        parts += [paragraph("The same verdicts again:"), html_table(panel(confounds.filter(pl.col("study") == study)))]
     return page("Verdicts", *parts)
-
-
-def disagreement(verdicts: pl.DataFrame) -> str:
-    """One sentence: in how many verdicts the sum-loss, mean-loss and cosine scores say different things."""
-    differ = verdicts.filter((pl.col("verdict") != pl.col("verdict_mean_loss")) | (pl.col("verdict") != pl.col("verdict_cosine")))
-    if differ.is_empty():
-        return paragraph("Sum-loss, mean-loss and cosine scores give the same verdict everywhere.")
-    return paragraph(
-        f"Caution: {len(differ)} of {len(verdicts)} verdicts change under the mean-loss or cosine score. Sum-loss RelInf grows with the "
-        "length of the probe's completion, so such a verdict may speak of length rather than of content."
-    )

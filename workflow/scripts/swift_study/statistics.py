@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from swift_study.config import Statistics
+from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
 
 EXACT_FLIPS = 14  # up to so many tasks all sign patterns are tried, beyond that RANDOM_FLIPS random ones
@@ -193,9 +193,9 @@ def verdicts(
 ) -> pl.DataFrame:
     """The verdicts table of one study: strategy × context × target set, each against the baseline's curve.
 
-    Only checkpoints after ``settings.after_step`` count. *helps* (*hurts*) needs the interval of the paired difference above
-    (below) 0 and p <= 1 - confidence; anything else is *no evidence*. For ``unwanted`` target sets it is the other way round: there a
-    strategy helps that pushes towards them less. The effect keeps its sign.
+    Only checkpoints after ``settings.after_step`` count. *helps* (*hurts*) needs the interval of the paired difference above (below) 0
+    and p <= 1 - confidence; anything else is *no evidence*. References get no verdict. For ``unwanted`` target sets it is the other way
+    round: there a strategy helps that pushes towards them less. The effect keeps its sign.
     """
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
@@ -204,7 +204,7 @@ def verdicts(
     rows = []
     for (target_set, context), part in pairs.group_by("target_set", "context", maintain_order=True):
         for strategy in part["probe_set"].unique(maintain_order=True):
-            if strategy == baseline:
+            if strategy in (baseline, CEILING, FLOOR):
                 continue
             outcome = {
                 score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted)
@@ -241,8 +241,6 @@ def _compare(
 ) -> dict[str, object]:
     """Strategy minus baseline as columns of the verdicts table, with the verdict."""
     e = effect(pairs, score, strategy, baseline, in_task, settings)
-    significant = e.p_value <= 1 - settings.confidence + 1e-12
-    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
     return {
         "strategy_rel_inf": e.strategy,
         "baseline_rel_inf": e.baseline,
@@ -252,8 +250,15 @@ def _compare(
         "p_value": e.p_value,
         "n_probes": e.n_probes,
         "n_tasks": e.n_tasks,
-        "verdict": more if significant and e.low > 0 else less if significant and e.high < 0 else "no evidence",
+        "verdict": verdict_on(e, settings, wanted),
     }
+
+
+def verdict_on(e: Effect, settings: Statistics, wanted: bool) -> str:
+    """*helps*, *hurts* or *no evidence* by the rule of the verdict; ``wanted`` is false for targets that one does not want."""
+    significant = e.p_value <= 1 - settings.confidence + 1e-12
+    more, less = ("helps", "hurts") if wanted else ("hurts", "helps")
+    return more if significant and e.low > 0 else less if significant and e.high < 0 else "no evidence"
 
 
 def effect(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> Effect:

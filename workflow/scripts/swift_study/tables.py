@@ -152,6 +152,7 @@ PAIRS = pa.schema(
         ("target_norm_sq", pa.float64()),
         ("rel_inf", pa.float64()),
         ("cosine", pa.float64()),
+        ("rel_inf_adam", pa.float64()),
         ("probe_tokens", pa.int64()),
         ("target_tokens", pa.int64()),
     ]
@@ -197,6 +198,24 @@ VERDICTS = pa.schema(
         ("effect_mean_loss", pa.float64()),
         ("verdict_cosine", pa.string()),
         ("effect_cosine", pa.float64()),
+    ]
+)
+CONFOUNDS = pa.schema(
+    [
+        ("study", pa.string()),
+        ("strategy", pa.string()),
+        ("context", pa.string()),
+        ("target_set", pa.string()),
+        ("check", pa.string()),
+        ("effect", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("p_value", pa.float64()),
+        ("n_probes", pa.int64()),
+        ("n_tasks", pa.int64()),
+        ("verdict", pa.string()),
+        ("agrees", pa.bool_()),
+        ("of_scale", pa.float64()),
     ]
 )
 

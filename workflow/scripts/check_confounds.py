@@ -1,0 +1,30 @@
+"""A study's verdicts again under other scores and on parts of the pairs: the confound panel."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from swift_study import cli
+from swift_study.config import Confounds, Statistics
+from swift_study.confounds import confound_table, disagreements
+from swift_study.tables import CONFOUNDS, PAIRS, read_table, write_table
+
+
+def main(a: Namespace) -> None:
+    settings, statistics = Confounds.model_validate_json(a.settings), Statistics.model_validate_json(a.statistics)
+    table = confound_table(read_table(Path(a.pairs), PAIRS), a.baseline, statistics, settings.length_factor, a.unwanted)
+    write_table(Path(a.output), table, CONFOUNDS)
+    for sentence in disagreements(table):
+        cli.say(sentence)
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        settings="the section `confounds` as JSON",
+        statistics="the section `statistics` as JSON",
+        baseline="the study's baseline",
+        pairs="Parquet file",
+        output="Parquet file",
+    )
+    p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")
+    cli.run(main, p)

@@ -1,0 +1,211 @@
+"""The confound panel: what else than the strategy's content could explain a verdict?
+
+Every verdict is given again under other scores, on the tasks whose completions are alike in length, and without each task in turn. A
+check *agrees* where it gives the verdict that the sum-loss score gives. Where a check leaves too few tasks for any verdict, it says
+*cannot tell*, and its ``n_tasks`` says how many are left. Where a study has references, each effect is told as a share of the way from the
+floor (texts that have nothing to do with any task) to the ceiling (paraphrases of the targets) as well, by the check's own score.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from swift_study.config import CEILING, FLOOR, Statistics
+from swift_study.errors import UserError
+from swift_study.statistics import counted, effect, verdict_on, with_scores
+
+MAIN_CHECK = "sum-loss"
+# Checks by the score that they take, all pairs being counted.
+SCORES = {MAIN_CHECK: "rel_inf", "mean-loss": "rel_inf_mean_loss", "cosine": "cosine", "adam": "rel_inf_adam"}
+LENGTH_MATCHED = "length-matched"
+WITHOUT = "without: "
+CANNOT_TELL = "cannot tell"
+
+
+def fewest_tasks(confidence: float) -> int:
+    """With fewer tasks than this no sign-flip test has p <= 1 - confidence: of n tasks the smallest p is 2^(1-n)."""
+    return 1 + math.ceil(-math.log2(1 - confidence) - 1e-9)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One verdict that is asked for again: a strategy against its baseline, on a target set in a context."""
+
+    study: str
+    strategy: str
+    baseline: str
+    context: str
+    target_set: str
+    wanted: bool
+    settings: Statistics
+
+    def again(self, check: str, pairs: pl.DataFrame, score: str, part: bool = False, way: float | None = None) -> dict[str, object]:
+        """A row of the table: the effect in the column ``score`` of those of the pairs that are this verdict's.
+
+        ``part``: the check leaves out pairs, so that too few tasks can be left to tell. ``way``: from floor to ceiling, by this score.
+        """
+        own = pairs.filter((pl.col("target_set") == self.target_set) & (pl.col("context") == self.context))
+        e = effect(own, score, self.strategy, self.baseline, self.context == "in-task", self.settings)
+        too_few = part and e.n_tasks < fewest_tasks(self.settings.confidence)
+        return {
+            "study": self.study,
+            "strategy": self.strategy,
+            "context": self.context,
+            "target_set": self.target_set,
+            "check": check,
+            "effect": _finite(e.difference),
+            "of_scale": None if way is None else _finite(e.difference / way),
+            "ci_low": _finite(e.low),
+            "ci_high": _finite(e.high),
+            "p_value": e.p_value,
+            "n_probes": e.n_probes,
+            "n_tasks": e.n_tasks,
+            "verdict": CANNOT_TELL if too_few else verdict_on(e, self.settings, self.wanted),
+        }
+
+
+def confound_table(
+    pairs: pl.DataFrame, baseline: str, settings: Statistics, length_factor: float, unwanted: Collection[str] = ()
+) -> pl.DataFrame:
+    """The confounds table of one study, in the order of its verdicts and, within one, of the checks."""
+    pairs = counted(with_scores(pairs), settings)
+    if pairs.is_empty():
+        raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
+    rows = []
+    for asked in verdicts_of(pairs, baseline, settings, unwanted):
+        own = [
+            asked.again(check, pairs, score, way=floor_to_ceiling(pairs, score, asked.target_set))
+            for check, score in SCORES.items()
+            if pairs[score].count()
+        ]
+        way = floor_to_ceiling(pairs, "rel_inf", asked.target_set)
+        matched = matched_tasks(pairs, asked.strategy, baseline, length_factor)
+        own.append(asked.again(LENGTH_MATCHED, pairs.filter(pl.col("probe_task").is_in(matched)), "rel_inf", True, way))
+        tasks = pairs.filter(pl.col("probe_set").is_in([asked.strategy, baseline]))["probe_task"].unique().sort()
+        own += [
+            asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
+            for task in tasks
+        ]
+        rows += [row | {"agrees": agrees(row, own[0])} for row in own]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str]) -> list[Asked]:
+    """The verdicts of a study, in the order of the verdicts table."""
+    found = pairs.filter(~pl.col("probe_set").is_in([baseline, CEILING, FLOOR]))
+    found = found.select("study", "probe_set", "context", "target_set").unique(maintain_order=True)
+    found = found.sort("context", "target_set", "probe_set", descending=[True, True, False])
+    return [
+        Asked(study, strategy, baseline, context, target_set, target_set not in unwanted, settings)
+        for study, strategy, context, target_set in found.iter_rows()
+    ]
+
+
+def floor_to_ceiling(pairs: pl.DataFrame, score: str, target_set: str) -> float | None:
+    """The way from floor to ceiling for these targets: paraphrases' mean score on targets of their own task less unrelated texts' on all.
+
+    In either context the ceiling is in-task: there is nothing better for a target than a paraphrase of it. None where a study has no
+    references, or where by this score unrelated text does as much as a paraphrase.
+    """
+    own = pairs.filter(pl.col("target_set") == target_set)
+    ceiling = own.filter((pl.col("probe_set") == CEILING) & (pl.col("context") == "in-task"))[score].mean()
+    floor = own.filter(pl.col("probe_set") == FLOOR)[score].mean()
+    if not isinstance(ceiling, float) or not isinstance(floor, float) or not ceiling > floor:
+        return None
+    return ceiling - floor
+
+
+def matched_tasks(pairs: pl.DataFrame, strategy: str, baseline: str, factor: float) -> list[str]:
+    """Tasks whose mean completion length in tokens differs between the two probe sets by no more than the factor."""
+    lengths = pairs.select("probe_set", "probe_task", "probe_id", "probe_tokens").unique()
+    lengths = lengths.group_by("probe_set", "probe_task").agg(pl.col("probe_tokens").mean().alias("length"))
+    ours, theirs = (lengths.filter(pl.col("probe_set") == name).select("probe_task", "length") for name in (strategy, baseline))
+    ratio = pl.col("length") / pl.col("length_right")
+    matched = ours.join(theirs, on="probe_task").filter((ratio <= factor) & (ratio >= 1 / factor))
+    return matched["probe_task"].sort().to_list()
+
+
+def agrees(row: dict[str, object], main: dict[str, object]) -> bool | None:
+    """Whether the check gives the same verdict as the sum-loss score; None where it cannot tell."""
+    return None if row["verdict"] == CANNOT_TELL else row["verdict"] == main["verdict"]
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+# ---- in words ----
+
+BY_SCORE = {"sum-loss": "sum loss", "mean-loss": "mean loss", "cosine": "cosine", "adam": "Adam's scale"}
+KEYS = ("study", "strategy", "context", "target_set")
+
+
+def disagreements(table: pl.DataFrame) -> list[str]:
+    """One sentence for each verdict of a confounds table that does not stand by every check; of baselines it says nothing."""
+    sentences = [_disagreement(part) for _, part in table.group_by(KEYS, maintain_order=True)]
+    return [sentence for sentence in sentences if sentence is not None]
+
+
+def _disagreement(rows: pl.DataFrame) -> str | None:
+    """Of the rows of one verdict; None where nothing disagrees."""
+    by_check = {row["check"]: row for row in rows.iter_rows(named=True)}
+    main = by_check[MAIN_CHECK]
+    others = [
+        f"{by_check[check]['verdict']} by {BY_SCORE[check]}" for check in SCORES if check in by_check and by_check[check]["agrees"] is False
+    ]
+    lengths = by_check[LENGTH_MATCHED]
+    if lengths["agrees"] is False or (lengths["agrees"] is None and main["verdict"] != "no evidence"):
+        others.append(f"{lengths['verdict']} at like lengths ({_tasks(lengths['n_tasks'])})")
+    flips = [check.removeprefix(WITHOUT) for check, row in by_check.items() if check.startswith(WITHOUT) and row["agrees"] is False]
+    if not others and not flips:
+        return None
+    head = f"{main['strategy']} → {main['context']} {main['target_set']}: {main['verdict']} by sum loss"
+    return head + (f", but {', '.join(others)}" if others else "") + (f"; flips when {_listed(flips)} is left out" if flips else "") + "."
+
+
+def overview(table: pl.DataFrame) -> str:
+    """How many verdicts of a confounds table stand by every check."""
+    total, shaken = table.select(KEYS).n_unique(), len(disagreements(table))
+    if not shaken:
+        return f"All {total} verdicts stand under every score, at like lengths and without any one task."
+    return (
+        f"Caution: {shaken} of {total} verdicts do not stand under every score, at like lengths and without any one task. Sum-loss RelInf "
+        "grows with the length of the probe's completion: where scores disagree, a verdict may speak of length rather than of content."
+    )
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """`a`, `a or b`, `a, b, c or one of 4 more`."""
+    shown = [*names[:most], *([f"one of {len(names) - most} more"] if len(names) > most else [])]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def _tasks(number: int) -> str:
+    return f"{number} task" if number == 1 else f"{number} tasks"
+
+
+def panel(table: pl.DataFrame) -> pl.DataFrame:
+    """The confounds table with one row a verdict and one column a check: what the report shows."""
+    rows = []
+    for (_, strategy, context, target_set), part in table.group_by(KEYS, maintain_order=True):
+        by_check = {row["check"]: row for row in part.iter_rows(named=True)}
+        left_out = {c.removeprefix(WITHOUT): row["agrees"] for c, row in by_check.items() if c.startswith(WITHOUT)}
+        flips = [task for task, same in left_out.items() if same is False]
+        lengths = by_check[LENGTH_MATCHED]
+        way = by_check[MAIN_CHECK]["of_scale"]
+        told = all(same is not None for same in left_out.values())
+        rows.append(
+            {
+                "strategy": strategy,
+                "context": context,
+                "target": target_set,
+                "of the way from floor to ceiling": None if way is None else f"{way:+.1%}",
+                **{BY_SCORE[c]: by_check[c]["verdict"] if c in by_check else None for c in SCORES},
+                "like lengths": f"{lengths['verdict']} ({_tasks(lengths['n_tasks'])})",
+                "flips when left out": ", ".join(flips) or ("none" if told else CANNOT_TELL),
+            }
+        )
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
