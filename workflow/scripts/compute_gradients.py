@@ -6,7 +6,7 @@ are published together.
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,9 @@ def main(a: Namespace) -> None:
             "model": weights,
         }
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
-        found = one_checkpoint(work, step, model, panel, settings, scales, metadata, lambda text, where=where: progress(f"{where}, {text}"))
-        if step == steps[-1]:
-            about = certify_last(model, panel, found, settings, scales, step)
-            with publish(Path(a.certificate)) as part:
-                part.write_text(json.dumps(about, indent=2) + "\n")
+        certificate_file = Path(a.certificate) if step == steps[-1] else None
+        say = lambda text, where=where: progress(f"{where}, {text}")  # noqa: E731
+        one_checkpoint(work, step, model, panel, settings, scales, metadata, certificate_file, say)
         (work / f"{step}.done").touch()
     for output in map(Path, [*a.outputs, *a.modules]):
         copy_file(work / output.name, output)
@@ -117,21 +115,23 @@ def models_at(
 
 
 def one_checkpoint(
-    work: Path, step: int, model: Any, panel: Panel, settings: Gradients, scales: Any, metadata: dict[str, str], say: Any
-) -> Any:
-    """Write the checkpoint's tables into the work folder, sketches a shard at a time. Gives the gradients, of a pool those of some
-    examples."""
+    work: Path,
+    step: int,
+    model: Any,
+    panel: Panel,
+    settings: Gradients,
+    scales: Any,
+    metadata: dict[str, str],
+    certificate_file: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Write the checkpoint's tables into the work folder, sketches a shard at a time; of the last one also the certificate."""
     n, sketched = len(panel.examples), settings.representation == "sketch"
     size = settings.shard if sketched else n
-    starts = range(0, n, size)
-    shards = (
-        [work / f"checkpoint-{step}.{number}.parquet" for number in range(len(starts))]
-        if sketched
-        else [work / f"checkpoint-{step}.parquet"]
-    )
-    found = None
-    for start, path in zip(starts, shards, strict=True):
-        if sketched and path.is_file():
+    whole, shards = work / f"checkpoint-{step}.parquet", []
+    for number, start in enumerate(range(0, n, size)):
+        shards.append(work / f"checkpoint-{step}.{number}.parquet")
+        if sketched and shards[-1].is_file():
             continue
         part = panel.part(start, start + size)
 
@@ -140,28 +140,33 @@ def one_checkpoint(
             say(f"{start + done - again * len(part.examples)} of {n} examples" + (f", layer group {again + 1}" if again else ""))
 
         found = panel_gradients(model, part.tokens, part.pad_id, settings, scales, tell)
-        write_arrow(path, gradient_table(step, part.datasets, part.examples, part.tokens, found), metadata)
-    by_weight = found.by_weight if found is not None and settings.by_module else {}
+        table = gradient_table(step, part.datasets, part.examples, part.tokens, found)
+        if sketched:
+            write_arrow(shards[-1], table, metadata)
+    by_weight = {} if sketched or not settings.by_module else found.by_weight
     write_arrow(work / f"checkpoint-{step}.modules.parquet", module_table(step, trainable_weights(model), by_weight), metadata)
+    if certificate_file is not None:
+        if sketched:  # of a pool, some examples are looked at
+            part = panel.part(0, min(settings.shard, 1000))
+            found = panel_gradients(model, part.tokens, part.pad_id, settings)
+        made = certificate(model, found, part.tokens, part.examples, part.pad_id, settings.certificate_examples, scales)
+        about = {"panel": panel.name, "step": step, **certify(made, settings)}
+        metadata = metadata | {"certificate": json.dumps(about)}
+        with publish(certificate_file) as file:
+            file.write_text(json.dumps(about, indent=2) + "\n")
     if sketched:
-        join(shards, work / f"checkpoint-{step}.parquet")
-    return found
+        join(shards, whole, metadata)
+    else:
+        write_arrow(whole, table, metadata)
 
 
-def join(shards: list[Path], path: Path) -> None:
+def join(shards: list[Path], path: Path, metadata: dict[str, str]) -> None:
     """One file of all shards, a row group each; never more than one of them in memory."""
-    with publish(path) as part, pq.ParquetWriter(part, pq.read_schema(shards[0]), compression="zstd", write_page_checksum=True) as writer:
+    schema = pq.read_schema(shards[0])
+    schema = schema.with_metadata({**schema.metadata, **metadata})
+    with publish(path) as part, pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
         for shard in shards:
-            writer.write_table(pq.read_table(shard))
-
-
-def certify_last(model: Any, panel: Panel, found: Any, settings: Gradients, scales: Any, step: int) -> dict[str, Any]:
-    """The certificate's JSON. Of a sketched pool a thousand examples at most are looked at."""
-    if settings.representation == "sketch":
-        panel = panel.part(0, min(settings.shard, 1000))
-        found = panel_gradients(model, panel.tokens, panel.pad_id, settings)
-    made = certificate(model, found, panel.tokens, panel.examples, panel.pad_id, settings.certificate_examples, scales)
-    return {"panel": panel.name, "step": step, **certify(made, settings)}
+            writer.write_table(pq.read_table(shard).replace_schema_metadata(schema.metadata))
 
 
 if __name__ == "__main__":
