@@ -6,7 +6,6 @@ Every library runs as its documentation has it, in float32, without gradients of
 function, it gets ours, which puts only the supervised positions through the output layer.
 """
 
-import inspect
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +26,7 @@ Way = Callable[[Sequence[Tokens]], np.ndarray]
 
 def our_engine(model: Any, tokens: Sequence[Tokens], pad_id: int, batch_size: int, representation: str) -> PanelGradients:
     """The only place that calls our engine."""
-    if "settings" in inspect.signature(panel_gradients).parameters:
-        return panel_gradients(model, tokens, pad_id, Gradients(batch_size=batch_size, representation=representation))
-    return panel_gradients(model, tokens, pad_id, batch_size, representation)  # its signature before it took all linear layers
+    return panel_gradients(model, tokens, pad_id, Gradients(batch_size=batch_size, representation=representation))
 
 
 def ours(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
@@ -78,7 +75,7 @@ def dattri_llm(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
 
 
 def dattri_llm_once(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
-    """The same with gradients collected once into a store in memory, which is both sides."""
+    """Gradients collected once, into a store in memory that is both sides: faster, of its public parts but not of its documentation."""
 
     def gram(tokens: Sequence[Tokens]) -> np.ndarray:
         from dattri_llm import GradientStorageManager
@@ -128,7 +125,7 @@ def padded_rows(tokens: Sequence[Tokens], pad_id: int) -> list[dict[str, torch.T
 
 
 def bergson(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
-    """The collector in memory: all gradients are kept, then multiplied here. Weights are frozen as its workers do it."""
+    """The collector in memory: all gradients are kept, then multiplied here, in float32. Weights are frozen as its workers do it."""
     names = set(wanted(model))
     base = model.base_model
     prefix = "base_model." if hasattr(model, "peft_config") else "model."
