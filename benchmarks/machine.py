@@ -11,6 +11,13 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform(), "load": round(os.getloadavg()[0], 1)}
 
 
+def gpu(device: str) -> dict[str, str]:
+    """The GPU's name, if the device is one."""
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+
+
 def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 

@@ -66,12 +66,12 @@ def by_teacher():
     return any(strategy.by == "teacher" for strategy in CONFIG.strategies.values())
 
 
-def settings(section):
+def settings(section, without=()):
     """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns.
 
     A function, since Snakemake looks for wildcards in the braces of a plain string.
     """
-    text = section.model_dump_json()
+    text = section.model_dump_json(exclude=set(without))
     return lambda wildcards: text
 
 
@@ -223,6 +223,13 @@ def gradient_files(study):
     return [
         f"{RESULTS}/gradients/{run}/{study}/checkpoint-{step}.parquet"
         for step in CONFIG.gradient_steps(run)
+    ]
+
+
+def module_files(study):
+    """Each weight's own inner products, beside the gradients."""
+    return [
+        path.replace(".parquet", ".modules.parquet") for path in gradient_files(study)
     ]
 
 

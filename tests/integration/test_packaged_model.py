@@ -9,10 +9,11 @@ import torch
 import yaml
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN, Lora, Model, Responses
+from swift_study.certificate import reference_gram
+from swift_study.config import HANDWRITTEN, Gradients, Lora, Model, Responses
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.gradients import autograd_gradients, panel_gradients, reference_gram
+from swift_study.gradients import panel_gradients
 from swift_study.models import add_lora, find_model, load_model, load_tokenizer, packaged_model
 from swift_study.responses import respond
 from swift_study.sources import read_source
@@ -121,10 +122,10 @@ def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.n
     up to 1.1e-4 on these five examples, as far as batch-1 autograd in float32 is from float64 itself."""
     tokenizer = load_tokenizer(packaged, Model())
     tokens = [tokenize(e, tokenizer, 512) for e in read_source(HANDWRITTEN)[::12]]
-    batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 8, "gram")
-    alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, 1, "gram")
-    in_float32 = reference_gram(autograd_gradients(adapted, tokens, tokenizer.pad_token_id))
-    in_float64 = reference_gram(autograd_gradients(adapted.double(), tokens, tokenizer.pad_token_id))
+    batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, Gradients(batch_size=8))
+    alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, Gradients(batch_size=1))
+    in_float32 = reference_gram(adapted, tokens, tokenizer.pad_token_id)[0]
+    in_float64 = reference_gram(adapted.double(), tokens, tokenizer.pad_token_id)[0]
     adapted.float()
     found = {
         "alone, against float32 autograd": error(alone.vectors @ alone.vectors.T, in_float32),

@@ -153,11 +153,33 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, ti
     kill_half_way(command(tmp_path, tiny_model), tmp_path)
     done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=True)
     assert "resuming after step" in done.stdout
-    for step in STEPS:
-        name = Path(f"checkpoint-{step}") / "adapter_model.safetensors"
-        assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
-    for table in ("history.parquet", "consumed.parquet"):
-        assert (tmp_path / table).read_bytes() == (uninterrupted / table).read_bytes()
+    same_bytes(tmp_path, uninterrupted)
+
+
+def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """As the rule starts it on one machine, without Slurm: SIGTERM to the launcher."""
+    torchrun, _, _, processes, *script = command(tmp_path, tiny_model)
+    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(tmp_path / "stop"), "--nodes", "1", "--processes", processes]
+    line = [*launcher, "--threads", "2", "--", *script]
+    path = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
+    launched = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=path)
+    lock, deadline = tmp_path / "work/lock", time.monotonic() + 120
+    while not (lock.is_file() and lock.read_text()) and launched.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    launched.terminate()  # before the first step
+    said, log = launched.communicate(timeout=120)
+    assert launched.returncode != 0, said
+    assert "launch.sh: SIGTERM (time limit, preemption or scancel): asking for a stop after this step" in log
+    assert "STOPPED train: Stopped on request after step 1 of 8; its state is saved" in said, said + log[-3000:]
+    assert not (tmp_path / "history.parquet").exists()
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=path)
+    assert "resuming after step 1 of 8" in done.stdout
+    same_bytes(tmp_path, uninterrupted)
+
+
+def same_bytes(folder: Path, other: Path) -> None:
+    for name in (*(f"checkpoint-{step}/adapter_model.safetensors" for step in STEPS), "history.parquet", "consumed.parquet"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(("zero_stage", "processes"), [(0, 2), (2, 1), (2, 2), (3, 2)])

@@ -9,7 +9,7 @@
 #     /etc/hosts              "127.0.0.1 lab1 lab2 ... # slurm-lab"  (--no-hosts to skip)
 # and both are removed again by down.sh.
 #
-# usage: up.sh [--nodes N] [--gpus G] [--cpus C] [--mem MB]
+# usage: up.sh [--nodes N] [--spare S] [--gpus G] [--cpus C] [--mem MB]
 #                    [--accounting none|dbd] [--enforce-mem]
 #                    [--no-install] [--no-hosts]
 # env:   SLURM_LAB_DIR   state directory   (default /tmp/slurm-lab)
@@ -22,7 +22,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 LAB=$(realpath -m "${SLURM_LAB_DIR:-/tmp/slurm-lab}")
 PORT0=${SLURM_LAB_PORT:-16800}
-NODES=2 GPUS=2 CPUS=4 MEM=4000 ACCT=none INSTALL=1 HOSTS=1 ENFORCE=0
+NODES=2 SPARE=0 GPUS=2 CPUS=4 MEM=4000 ACCT=none INSTALL=1 HOSTS=1 ENFORCE=0
 
 die() { echo "slurm-up: $*" >&2; exit 1; }
 log() { printf 'slurm-up: [%5ss] %s\n' "$(since)" "$*"; }
@@ -32,6 +32,7 @@ since() { local us=$((${EPOCHREALTIME/./} - T0)); printf '%d.%d' $((us / 1000000
 while (($#)); do
   case $1 in
     --nodes)      NODES=$2; shift 2 ;;
+    --spare)      SPARE=$2; shift 2 ;;
     --gpus)       GPUS=$2; shift 2 ;;
     --cpus)       CPUS=$2; shift 2 ;;
     --mem)        MEM=$2; shift 2 ;;
@@ -74,11 +75,12 @@ if ((${#missing[@]})); then
 fi
 
 # ------------------------------------------------- already running and healthy?
-SHAPE="nodes=$NODES gpus=$GPUS cpus=$CPUS mem=$MEM acct=$ACCT enforce=$ENFORCE port=$PORT0 hosts=$HOSTS"
+ALL=$((NODES + SPARE)) # nodes are numbered through
+SHAPE="nodes=$NODES spare=$SPARE gpus=$GPUS cpus=$CPUS mem=$MEM acct=$ACCT enforce=$ENFORCE port=$PORT0 hosts=$HOSTS"
 healthy() {
   [[ -f $LAB/shape && $(<"$LAB/shape") == "$SHAPE" ]] || return 1
   export SLURM_CONF=$LAB/etc/slurm.conf
-  [[ $(timeout 5 sinfo -h -N -o '%N %t' 2>/dev/null | sort -u | grep -cE ' (idle|mix|alloc|comp)$') == "$NODES" ]]
+  [[ $(timeout 5 sinfo -h -N -o '%N %t' 2>/dev/null | sort -u | grep -cE ' (idle|mix|alloc|comp)$') == "$ALL" ]]
 }
 if healthy; then log "already up ($SHAPE)"; exit 0; fi
 [[ -d $LAB/pids ]] && { log "stopping an old instance"; SLURM_LAB_DIR=$LAB bash "$HERE/down.sh" >/dev/null; }
@@ -131,7 +133,8 @@ SlurmctldPort=$CTLD_PORT
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$LAB/munge/munge.socket
+# Slurm starts a job that it put back into the queue only when its old credentials have expired: after two minutes by default.
+AuthInfo=socket=$LAB/munge/munge.socket,cred_expire=20
 CredType=cred/munge
 
 StateSaveLocation=$LAB/state
@@ -150,6 +153,8 @@ MpiDefault=none
 # believe CPUs=/RealMemory= below instead of what the hardware has
 SlurmdParameters=config_overrides
 ReturnToService=2
+# as some sites have it: only a job that asks for it is put back into the queue after its node failed or it was preempted
+JobRequeue=0
 MailProg=/bin/true
 
 SelectType=select/cons_tres
@@ -162,16 +167,25 @@ SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 KillWait=2
 # squeue shows a finished job for this long: the snakemake plugin needs
 # MinJobAge >= 3 * init-seconds-before-status-checks for its squeue mode
-MinJobAge=600
+MinJobAge=3600
 
 $ACCT_LINES
 
-NodeName=lab[1-$NODES] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((D_PORT + 1))-$((D_PORT + NODES))] CPUs=$CPUS RealMemory=$MEM Gres=gpu:fake:$GPUS State=UNKNOWN
-PartitionName=cpu Nodes=ALL Default=YES DefaultTime=10 MaxTime=60 State=UP
-PartitionName=gpu Nodes=ALL DefaultTime=10 MaxTime=60 State=UP
+NodeName=lab[1-$ALL] NodeHostname=$HOST NodeAddr=127.0.0.1 Port=[$((D_PORT + 1))-$((D_PORT + ALL))] CPUs=$CPUS RealMemory=$MEM Gres=gpu:fake:$GPUS State=UNKNOWN
+PartitionName=cpu Nodes=lab[1-$NODES] Default=YES DefaultTime=10 MaxTime=60 State=UP
+PartitionName=gpu Nodes=lab[1-$NODES] DefaultTime=10 MaxTime=60 State=UP
+CONF
+# Preemption as sites have it, on nodes of its own: jobs in `urgent` put those in `spare` back into the queue (or end them, in `scavenge`).
+# These get SIGTERM at once, and SIGKILL after the grace time.
+((SPARE)) && cat >>"$LAB/etc/slurm.conf" <<CONF
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=spare Nodes=lab[$((NODES + 1))-$ALL] PreemptMode=REQUEUE GraceTime=60 DefaultTime=10 MaxTime=60 State=UP
+PartitionName=scavenge Nodes=lab[$((NODES + 1))-$ALL] PreemptMode=CANCEL GraceTime=60 DefaultTime=10 MaxTime=60 State=UP
+PartitionName=urgent Nodes=lab[$((NODES + 1))-$ALL] PriorityTier=2 PreemptMode=OFF DefaultTime=10 MaxTime=60 State=UP
 CONF
 # one node: no bracket ranges (Slurm wants the same number of ports as names)
-((NODES == 1)) && sed -i "s/lab\[1-1\]/lab1/; s/Port=\[[0-9]*-[0-9]*\]/Port=$((D_PORT + 1))/" "$LAB/etc/slurm.conf"
+((ALL == 1)) && sed -i "s/lab\[1-1\]/lab1/; s/Port=\[[0-9]*-[0-9]*\]/Port=$((D_PORT + 1))/" "$LAB/etc/slurm.conf"
 
 # Fake GPUs: symlinks to /dev/null stand in for /dev/nvidiaN.  Slurm only stats
 # them (it wants a device node) as long as no cgroup constrains devices, and takes
@@ -180,8 +194,8 @@ if ((GPUS > 0)); then
   for ((i = 0; i < GPUS; i++)); do ln -sfn /dev/null "$LAB/dev/nvidia$i"; done
   files=$LAB/dev/nvidia0
   ((GPUS > 1)) && files="$LAB/dev/nvidia[0-$((GPUS - 1))]"
-  printf 'AutoDetect=off\nNodeName=lab[1-%d] Name=gpu Type=fake File=%s\n' "$NODES" "$files" >"$LAB/etc/gres.conf"
-  ((NODES == 1)) && sed -i 's/lab\[1-1\]/lab1/' "$LAB/etc/gres.conf"
+  printf 'AutoDetect=off\nNodeName=lab[1-%d] Name=gpu Type=fake File=%s\n' "$ALL" "$files" >"$LAB/etc/gres.conf"
+  ((ALL == 1)) && sed -i 's/lab\[1-1\]/lab1/' "$LAB/etc/gres.conf"
 else
   : >"$LAB/etc/gres.conf"
   sed -i 's/ Gres=gpu:fake:0//; s/^GresTypes=gpu$//' "$LAB/etc/slurm.conf"
@@ -216,7 +230,7 @@ ln -sfn "$LAB/etc/slurm.conf" "$CONF"
 if ((HOSTS)); then
   sed -i '/# slurm-lab$/d' /etc/hosts 2>/dev/null ||
     { grep -v '# slurm-lab$' /etc/hosts >"$LAB/hosts.tmp"; cat "$LAB/hosts.tmp" >/etc/hosts; }
-  names=$(seq -f 'lab%g' -s ' ' 1 "$NODES")
+  names=$(seq -f 'lab%g' -s ' ' 1 "$ALL")
   echo "127.0.0.1 $names # slurm-lab" >>/etc/hosts
 fi
 echo "export SLURM_CONF=$LAB/etc/slurm.conf" >"$LAB/env.sh"
@@ -288,12 +302,12 @@ SQL
 fi
 
 spawn slurmctld slurmctld -D
-for ((i = 1; i <= NODES; i++)); do
+for ((i = 1; i <= ALL; i++)); do
   mkdir -p "$LAB/spool/lab$i"
   spawn "slurmd-lab$i" slurmd -D -N "lab$i"
 done
 echo "$SHAPE" >"$LAB/shape"
-wait_for 60 "cluster ($NODES nodes idle)" healthy
+wait_for 60 "cluster ($ALL nodes idle)" healthy
 wait_for 30 "a first srun on every node" srun -Q -N "$NODES" -t 1 true
 sinfo -N -o '%8N %10P %6t %4c %8m %G'
 echo "slurm-up: ready; clients find it through $CONF (or: . $LAB/env.sh)"

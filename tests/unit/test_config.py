@@ -345,7 +345,16 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"runs": {"full_base": {"offload": "optimizer"}}}, "runs.full_base.offload: optimizer needs zero_stage 1, 2 or 3"),
         ({"runs": {"full_base": {"offload": "parameters", "zero_stage": 2}}}, "runs.full_base.offload: parameters needs zero_stage 3"),
         ({"runs": {"full_base": {"dtype": "bfloat16"}}}, "runs.full_base: all parameters in bfloat16 need zero_stage 1, 2 or 3"),
-        ({"studies": {"mine": STUDY | {"run": "full_base"}}}, "studies.mine.run: a swift study needs the checkpoints of a LoRA run"),
+        (
+            {"studies": {"mine": STUDY | {"run": "full_base"}}},
+            "studies.mine.run: a swift study needs a run's checkpoints; 'full_base' publ",
+        ),
+        (
+            {"studies": {"mine": STUDY | {"run": "whole"}}, "runs": {"whole": {"like": "base", "method": "full"}}},
+            "studies.mine.run: 'whole' trains all weights and has no adapter; set gradients.scope: full",
+        ),
+        ({"gradients": {"modules": "(mlp"}}, "gradients.modules '(mlp' is not a regular expression: missing ), unterminated subpattern"),
+        ({"gradients": {"sketch_dimensions": 100}}, "gradients.sketch_dimensions = 100 is not a power of two"),
         ({"validation": {"models": ["13b"]}}, "validation.models: there is no model '13b'"),
         ({"validation": {"seeds": [17, 17]}}, "validation.seeds and validation.models must not name anything twice"),
         ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swift_study.config import Config, Lora, Part, Plan, Run, load
+from swift_study.config import Config, Gradients, Lora, Part, Plan, Run, load
 from swift_study.endpoint import EndpointSettings
 from swift_study.errors import UserError
 from swift_study.plan import (
@@ -19,6 +19,7 @@ from swift_study.plan import (
     configured_size,
     cost,
     forward_flops,
+    full_gradient_memory,
     generation_memory,
     gpu_hours,
     gradient_file_bytes,
@@ -91,8 +92,14 @@ def test_activations_by_hand() -> None:
 def test_jobs_beside_training_by_hand() -> None:
     gradients = gradient_memory(LORA, SIZE, "bfloat16", 4, 100, panel=50)
     assert (gradients.weights, gradients.gradients) == (2e9 + 3.2e6, 50 * 3.2e6)
-    certificate = certificate_memory(LORA, SIZE, 100, sampled=4)
+    within = gradient_memory(LORA, SIZE, "bfloat16", 4, 100, panel=5000, budget=12e9)
+    assert within.gpu == 12e9
+    full = full_gradient_memory(SIZE, "bfloat16", 4, 100, 12e9)
+    assert (full.weights, full.gpu) == (2e9, 12e9)
+    certificate = certificate_memory(SIZE.lora(LORA.lora), SIZE, 100, sampled=4)
     assert (certificate.weights, certificate.gradients) == (8e9 + 6.4e6, 4 * 6.4e6)
+    whole = certificate_memory(SIZE.parameters, SIZE, 100, sampled=4)
+    assert (whole.weights, whole.gradients) == (8e9, 2e9)
     responses = generation_memory(SIZE, "bfloat16", 64, 200, 0)
     assert responses.activations == 2 * 64 * 200 * 500 * 10 * 2 + 64 * 200 * 1000 * 34 + 2 * 64 * 32000 * 4
 
@@ -126,14 +133,19 @@ def test_operations_by_hand() -> None:
 
 
 def test_files_by_hand() -> None:
-    assert checkpoint_bytes(FULL, SIZE, "bfloat16", last=True) == 2e9 + 123
+    assert checkpoint_bytes(FULL, SIZE, "bfloat16") == 2e9 + 123
     moments = LORA.model_copy(update={"export_second_moments": True})
-    assert checkpoint_bytes(moments, SIZE, "bfloat16", last=False) == 3.2e6 + 123
-    assert checkpoint_bytes(moments, SIZE, "bfloat16", last=True) == 6.4e6 + 123
+    assert checkpoint_bytes(LORA, SIZE, "bfloat16") == 3.2e6 + 123
+    assert checkpoint_bytes(moments, SIZE, "bfloat16") == 6.4e6 + 123
     assert state_bytes(FULL, SIZE, "bfloat16") == 2 * (2e9 + 12e9)
     assert state_bytes(LORA, SIZE, "bfloat16") == 2 * (3.2e6 + 6.4e6)
-    assert gradient_file_bytes(1000, "gram", 1e6) == pytest.approx(1000 * 1000 * 8, rel=0.2)
-    assert gradient_file_bytes(1000, "exact", 1e6) == pytest.approx(1000 * 1e6 * 4, rel=0.2)
+    alone = Gradients(by_module=False)
+    assert gradient_file_bytes(1000, alone, 1e6, 4, adam=False) == pytest.approx(1000 * 1000 * 8, rel=0.2)
+    assert gradient_file_bytes(1000, alone, 1e6, 4, adam=True) == pytest.approx(2 * 1000 * 1000 * 8, rel=0.2)
+    assert gradient_file_bytes(1000, Gradients(), 1e6, 4, adam=False) == pytest.approx(3 * 1000 * 1000 * 8, rel=0.2)
+    exact, sketch = (Gradients(representation=r, by_module=False) for r in ("exact", "sketch"))
+    assert gradient_file_bytes(1000, exact, 1e6, 4, adam=False) == pytest.approx(1000 * 1e6 * 4, rel=0.2)
+    assert gradient_file_bytes(1000, sketch, 1e6, 4, adam=True) == pytest.approx(1000 * 8192 * 4, rel=0.2)
 
 
 def test_cost_by_hand() -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from swift_study.config import Lora, Model
+from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example, Message
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients
 from swift_study.influence import pairs_at_checkpoint, read_gradients
@@ -121,7 +121,7 @@ PROBES, TARGETS = {"plain": "panel", "cot": "panel.cot"}, {"similar": "panel.sim
 
 def test_the_pairs_are_those_of_the_pairs_table(model: torch.nn.Module, members: list[Member], tmp_path: Path) -> None:
     examples, tokens = [m.example for m in members], [m.tokens for m in members]
-    gradients: PanelGradients = panel_gradients(model, tokens, PAD, 4, "gram")
+    gradients: PanelGradients = panel_gradients(model, tokens, PAD, Gradients(batch_size=4))
     path = tmp_path / "checkpoint-8.parquet"
     write_arrow(path, gradient_table(8, [m.dataset for m in members], examples, tokens, gradients))
     pairs = pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12)

@@ -1,4 +1,7 @@
-"""`snakemake --profile slurm` on a real Slurm cluster: slurmctld and two slurmd on this machine, with devices that stand in for GPUs.
+"""`snakemake --profile slurm` on a real Slurm cluster: slurmctld and four slurmd on this machine, with devices that stand in for GPUs.
+
+Two nodes are for the partitions `cpu` and `gpu`, two for what fails: jobs in `spare` are preempted by those in `urgent`.
+Memory is enforced: what a job uses more than it asked for is its end.
 
 Not root or no apt: skipped with the reason, except in continuous integration, where that is a failure.
 """
@@ -27,6 +30,8 @@ GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
 AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
+SPARE = "--set-resources=train:slurm_partition=spare"
+GRADIENTS = "gradients/base/clarify"
 LAST = "runs/full_base.s17/checkpoint-last"
 
 
@@ -36,6 +41,8 @@ class SlurmJob:
     partition: str
     nodes: int
     gpus: str
+    node: str = ""
+    restarts: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = Path("/tmp") / f"swift-study-slurm-{os.getpid()}"
     scripts = ROOT / "tests/slurm"
     where = os.environ | {"SLURM_LAB_DIR": str(folder)}
-    up = subprocess.run([str(scripts / "up.sh"), "--nodes", "2", "--gpus", "2"], env=where, capture_output=True, text=True, check=False)
+    # More memory than there is, so that every job may ask for plenty.
+    shape = ["--nodes", "2", "--spare", "2", "--gpus", "2", "--mem", "64000", "--enforce-mem"]
+    up = subprocess.run([str(scripts / "up.sh"), *shape], env=where, capture_output=True, text=True, check=False)
     if up.returncode:
         pytest.fail(up.stdout + up.stderr)
     yield folder
@@ -63,12 +72,21 @@ def site(cluster: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
     path = checkout.root / "profiles/slurm/config.yaml"
     profile = yaml.safe_load(path.read_text())
     del profile["default-resources"]["slurm_account"]
-    profile["default-resources"] |= {"mem_mb": "1000 if threads > 1 else 500", "runtime": 10}
-    profile["set-resources"] = {"make_schedule": {"mem_mb": 100}, "check_leakage": {"mem_mb": 100}}
+    profile["default-resources"] |= {"mem_mb": "6000 if threads > 1 else 3000", "runtime": 10}
+    profile["set-resources"] = {"make_schedule": {"mem_mb": 1000}, "check_leakage": {"mem_mb": 1000}}
     profile["cores"] = 2
     profile |= {"slurm-init-seconds-before-status-checks": 7, "latency-wait": 5}
     path.write_text(yaml.safe_dump(profile))
     return checkout
+
+
+@pytest.fixture(scope="module")
+def straight(site: Checkout) -> str:
+    """The weights of a training that nothing ever stopped."""
+    config = write(site, "straight", LONG | {"results": "results-straight"})
+    done = site.snakemake("--set-threads=train=2", f"results-straight/{LAST}", configs=(config,))
+    assert "resuming" not in done.stdout
+    return weights(site, "results-straight")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +96,18 @@ def whole(site: Checkout, cluster: Path) -> Iterator[subprocess.Popen[str]]:
     yield run
     if run.poll() is None:
         run.send_signal(signal.SIGKILL)
+
+
+def copy_data(site: Checkout, source: str, target: str, *without: str) -> None:
+    """Take over what another study has made, so that only what is left out (gradients, or runs) is to be computed."""
+    ignored = shutil.ignore_patterns("work", "logs", "benchmarks", "*.part", *without)
+    shutil.copytree(site.root / source, site.root / target, ignore=ignored)
+
+
+def start_training(site: Checkout, results: str, settings: dict[str, object], *arguments: str) -> subprocess.Popen[str]:
+    """On the data of the training that was never stopped."""
+    copy_data(site, "results-straight", results, "runs")
+    return start(site, results, settings, *arguments, f"{results}/{LAST}")
 
 
 def start(site: Checkout, results: str, settings: dict[str, object], *arguments: str) -> subprocess.Popen[str]:
@@ -106,7 +136,8 @@ def look_up(job: int) -> SlurmJob:
     shown = subprocess.run(["scontrol", "show", "job", str(job), "-o"], capture_output=True, text=True, check=True).stdout
     fields = dict(re.findall(r"(\w+)=(\S*)", shown))
     gpus = fields.get("TresPerJob") or fields.get("TresPerNode") or ""
-    return SlurmJob(fields["JobState"], fields["Partition"], int(fields["NumNodes"].split("-")[0]), gpus)
+    node = fields.get("NodeList", "")
+    return SlurmJob(fields["JobState"], fields["Partition"], int(fields["NumNodes"].split("-")[0]), gpus, node, int(fields["Restarts"]))
 
 
 def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str], output: Path, seconds: float = 200) -> None:
@@ -118,30 +149,50 @@ def wait_until(condition: Callable[[], bool], run: subprocess.Popen[str], output
 
 
 def workers(site: Checkout, results: str) -> list[int]:
-    """Processes that train for this study: neither their launchers nor the Snakemake that started those."""
+    """Processes that compute for this study: neither their launchers nor the Snakemake that started those."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words, folder = (process / "cmdline").read_text().split("\0"), (process / "cwd").resolve()
         except OSError:
             continue
-        if f"{results}/work/train/full_base.s17" in words and words[2:3] == ["workflow/scripts/train.py"] and folder == site.root.resolve():
+        ours = folder == site.root.resolve() and any(word.startswith(f"{results}/work/") for word in words)
+        if ours and {"workflow/scripts/train.py", "workflow/scripts/compute_gradients.py"} & set(words[1:3]):
             found.append(int(process.name))
     return found
 
 
-def history_of(site: Checkout, results: str) -> list[Path]:
-    return [f for f in site.root.glob(f"{results}/work/train/full_base.s17/*/history.jsonl") if f.stat().st_size]
+def steps_done(site: Checkout, results: str) -> int:
+    histories = list(site.root.glob(f"{results}/work/train/full_base.s17/*/history.jsonl"))
+    return len(histories[0].read_text().splitlines()) if histories else 0
+
+
+def hold(site: Checkout, results: str) -> None:
+    for process in workers(site, results):
+        os.kill(process, signal.SIGSTOP)
 
 
 def train_until_first_step(site: Checkout, results: str, *arguments: str) -> tuple[subprocess.Popen[str], int]:
     """Start a training and hold it after a step or more. Gives the run and the Slurm job's id."""
-    run = start(site, results, LONG, *arguments, f"{results}/{LAST}")
+    run = start_training(site, results, LONG, *arguments)
     output = output_of(site, results)
-    wait_until(lambda: bool(history_of(site, results)), run, output)
-    for process in workers(site, results):
-        os.kill(process, signal.SIGSTOP)
-    return run, next(job for name, job in jobs_of(output.read_text()).items() if name.startswith("rule_train"))
+    wait_until(lambda: steps_done(site, results) > 0, run, output)
+    hold(site, results)
+    return run, trainings_of(site, results)[-1]
+
+
+def trainings_of(site: Checkout, results: str) -> list[int]:
+    return [job for name, job in jobs_of(output_of(site, results).read_text()).items() if name.startswith("rule_train")]
+
+
+def log_of(site: Checkout, job: int) -> str:
+    return next((site.root / ".snakemake/slurm_logs").rglob(f"{job}.log")).read_text()
+
+
+def end_in_300_seconds(job: int) -> None:
+    """So soon before a limit Slurm asks for a stop: at its next look, every 30 seconds."""
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 300))
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"EndTime={end}"], check=True)
 
 
 def let_go_on(site: Checkout, results: str) -> None:
@@ -154,34 +205,75 @@ def weights(site: Checkout, results: str) -> str:
 
 
 def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_weights(
-    site: Checkout, whole: subprocess.Popen[str], cluster: Path
+    site: Checkout, whole: subprocess.Popen[str], cluster: Path, straight: str
 ) -> None:
     """Beside another study in the same checkout."""
     run, job = train_until_first_step(site, "results-limit")
     output = output_of(site, "results-limit")
     assert not found_canary(site, cluster)  # while jobs run, Slurm holds their environments
-    # Slurm asks for a stop 300 seconds before the limit.
-    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 300))
-    subprocess.run(["scontrol", "update", f"JobId={job}", f"EndTime={end}"], check=True)
+    end_in_300_seconds(job)
     stop = site.root / "results-limit/work/train/full_base.s17.stop"
     wait_until(stop.exists, run, output, seconds=100)
     let_go_on(site, "results-limit")
     assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
-    said = output.read_text()
-    first_try = (site.root / f".snakemake/slurm_logs/rule_train/full_base.s17/{job}.log").read_text()
-    assert re.search(r"STOPPED train: Stopped on request after step \d+ of 160; its state is saved", first_try), first_try[-3000:]
-    second_try = (site.root / f".snakemake/slurm_logs/rule_train/full_base.s17/{max(jobs_of(said).values())}.log").read_text()
-    assert "resuming after step" in second_try
-    trainings = [look_up(j) for name, j in jobs_of(said).items() if name.startswith("rule_train")]
-    assert [t.state for t in trainings] == ["FAILED", "COMPLETED"]
-    config = write(site, "straight", LONG | {"results": "results-straight"})
-    straight = site.snakemake("--set-threads=train=2", f"results-straight/{LAST}", configs=(config,))
-    assert "resuming" not in straight.stdout
-    assert weights(site, "results-limit") == weights(site, "results-straight")
+    assert re.search(r"STOPPED train: Stopped on request after step \d+ of 160; its state is saved", log_of(site, job)), log_of(site, job)
+    tries = trainings_of(site, "results-limit")
+    assert [look_up(j).state for j in tries] == ["FAILED", "COMPLETED"]
+    assert "resuming after step" in log_of(site, tries[1])
+    assert weights(site, "results-limit") == straight
 
 
-def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: subprocess.Popen[str]) -> None:
-    broken = start(site, "results-broken", {"runs": {"full_base": {"learning_rate": 1e30}}}, "--retries", "0", f"results-broken/{LAST}")
+def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same_weights(
+    site: Checkout, whole: subprocess.Popen[str], straight: str
+) -> None:
+    """First a more urgent job takes its node: it saves its state in the grace time, and Snakemake tries again on another node. Then that
+    node fails: Slurm puts the job back into the queue by itself."""
+    run, first = train_until_first_step(site, "results-spare", SPARE)
+    output = output_of(site, "results-spare")
+    work = site.root / "results-spare/work/train/full_base.s17"
+    taken = look_up(first).node
+    more_urgent = ["sbatch", "--parsable", "-p", "urgent", "-w", taken, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600"]
+    urgent = int(subprocess.run(more_urgent, capture_output=True, text=True, check=True).stdout)
+    wait_until(work.with_name("full_base.s17.stop").exists, run, output)
+    assert look_up(first).state == "RUNNING"
+    let_go_on(site, "results-spare")
+    wait_until(lambda: look_up(urgent).state == "RUNNING", run, output)
+    assert look_up(first).state == "FAILED"
+    stopped = re.search(r"STOPPED train: Stopped on request after step (\d+) of 160; its state is saved", log_of(site, first))
+    assert stopped, log_of(site, first)
+
+    wait_until(lambda: steps_done(site, "results-spare") > int(stopped[1]), run, output)
+    hold(site, "results-spare")
+    second = trainings_of(site, "results-spare")[-1]
+    assert second != first
+    node = look_up(second).node
+    assert node != taken
+    subprocess.run(["scancel", str(urgent)], check=True)
+    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"], check=True)
+    for process in workers(site, "results-spare"):
+        os.kill(process, signal.SIGKILL)
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
+    assert trainings_of(site, "results-spare") == [first, second]
+    assert (look_up(second).state, look_up(second).restarts) == ("COMPLETED", 1)
+    log = log_of(site, second)
+    assert "DUE TO NODE FAILURE" in log
+    assert log.count(f"resuming after step {stopped[1]} of 160") == 2, log
+    assert weights(site, "results-spare") == straight
+
+
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_told_apart(site: Checkout, whole: subprocess.Popen[str], straight: str) -> None:
+    run = start_training(site, "results-memory", LONG, "--retries", "0", "--set-resources=train:mem_mb=400")
+    assert run.wait(timeout=240) == 1
+    said = output_of(site, "results-memory").read_text()
+    (job,) = trainings_of(site, "results-memory")
+    assert f"SLURM-job '{job}' failed, SLURM status is: 'FAILED'" in said, said[-6000:]
+    assert re.search(rf"StepId={job}.0 exceeded memory limit .*, being killed", log_of(site, job)), log_of(site, job)
+    assert "exceeded memory limit" in said  # the log, shown at once
+    assert f"slurm_logs/rule_train/full_base.s17/{job}.log" in said
+
+
+def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: subprocess.Popen[str], straight: str) -> None:
+    broken = start_training(site, "results-broken", {"runs": {"full_base": {"learning_rate": 1e30}}}, "--retries", "0")
     run, job = train_until_first_step(site, "results-cancelled", "--retries", "0")
     subprocess.run(["scancel", str(job)], check=True)
     let_go_on(site, "results-cancelled")
@@ -196,6 +288,33 @@ def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: sub
     assert re.search(r"ERROR in train: At step \d+ the loss is \S+ and the gradient norm \S+: training has diverged", said)
     assert "results-broken/logs/train/full_base.s17.log" in said
     assert not (site.root / "results-broken" / LAST).exists()
+
+
+def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, whole: subprocess.Popen[str], straight: str) -> None:
+    """Those of the whole study, which nothing stopped, are the same."""
+    ours, theirs = site.root / "results-gradients" / GRADIENTS, site.root / "results" / GRADIENTS
+    wait_until((theirs / "certificate.json").exists, whole, output_of(site, "results"), seconds=600)
+    copy_data(site, "results", "results-gradients", "gradients")
+    run = start(site, "results-gradients", WIDE, f"results-gradients/{GRADIENTS}/certificate.json")
+    output = output_of(site, "results-gradients")
+    work = site.root / "results-gradients/work" / GRADIENTS
+    wait_until(lambda: any(work.glob("*/checkpoint-*.parquet")), run, output)
+    hold(site, "results-gradients")
+    finished = {f.name: f.stat().st_ino for f in work.glob("*/checkpoint-*.parquet")}
+    (first,) = jobs_of(output.read_text()).values()
+    (process,) = workers(site, "results-gradients")
+    end_in_300_seconds(first)
+    wait_until(lambda: was_sent_sigterm(process), run, output, seconds=100)
+    let_go_on(site, "results-gradients")
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
+    assert "STOPPED compute_gradients: SIGTERM came (a time limit, preemption" in log_of(site, first), log_of(site, first)
+    assert [look_up(job).state for job in jobs_of(output.read_text()).values()] == ["FAILED", "COMPLETED"]
+    files = {f.name for f in theirs.glob("checkpoint-*.parquet")}
+    assert 0 < len(finished) < len(files) == 4
+    for name in files:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+    for name, inode in finished.items():
+        assert (ours / name).stat().st_ino == inode, f"{name} was computed again"
 
 
 def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole: subprocess.Popen[str], cluster: Path) -> None:
@@ -246,6 +365,18 @@ def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.M
     check_gpus(1)
 
 
+@pytest.mark.parametrize("stand_in", ["", "1"])
+def test_a_job_that_asked_for_no_gpus_computes_on_the_cpu_whatever_it_sees(monkeypatch: pytest.MonkeyPatch, stand_in: str) -> None:
+    """On clusters that do not confine devices it sees those of others. DeepSpeed too takes the CPU then."""
+    from swift_study.gpus import check_gpus
+
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("SWIFT_STUDY_STAND_IN_GPUS", stand_in)
+    check_gpus(0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def test_a_run_on_several_nodes_outside_slurm_says_so(tmp_path: Path) -> None:
     command = ["--stop", str(tmp_path / "stop"), "--nodes", "2", "--processes", "2", "--threads", "1", "--", "train.py"]
     without = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
@@ -279,6 +410,15 @@ def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
     assert asked["gradients_query_parsing"] == asked["train_base"] == asked["respond"] == (True, True)
     assert asked["pair_influence"] == (False, False)
     assert all(partition == gpus for partition, gpus in asked.values())
+
+
+def was_sent_sigterm(process: int) -> bool:
+    """Whether a process that is held was; some versions of Slurm let it go on as well."""
+    try:
+        pending = re.findall(r"(?:ShdPnd|SigPnd):\s+(\w+)", Path(f"/proc/{process}/status").read_text())
+    except FileNotFoundError:
+        return True
+    return any(int(signals, 16) >> (signal.SIGTERM - 1) & 1 for signals in pending)
 
 
 def write(site: Checkout, name: str, settings: dict[str, object]) -> str:

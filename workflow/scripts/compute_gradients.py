@@ -1,95 +1,167 @@
-"""Gradients of a study's panel at every checkpoint of its run. The base model is loaded once.
+"""Gradients of a study's panel at every checkpoint of its run.
 
-Each finished checkpoint is kept in a work folder, so that a killed job goes on with the next one; all are published together.
+Each finished checkpoint, and each shard of a sketched pool, is kept in a work folder, so that a killed job goes on with the next one; all
+are published together.
 """
 
 import json
 from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from swift_study import cli
+from swift_study.certificate import certificate, certify
 from swift_study.config import Gradients, Model, Run
 from swift_study.datasets import model_folder
-from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.gpus import check_gpus
-from swift_study.gradients import PanelGradients, certificate, gradient_table, panel_gradients
-from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
+from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
+from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
+from swift_study.sketch import about_projection
 from swift_study.tables import read_examples, write_arrow
-from swift_study.tokens import tokenize
+from swift_study.tokens import Tokens, tokenize
+from swift_study.weights import select_weights, trainable_weights
 from swift_study.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All examples whose gradients are compared: by dataset, as examples and as tokens."""
+
+    name: str
+    datasets: list[str]
+    examples: list[Example]
+    tokens: list[Tokens]
+    pad_id: int
+
+    def part(self, start: int, stop: int) -> "Panel":
+        return Panel(self.name, self.datasets[start:stop], self.examples[start:stop], self.tokens[start:stop], self.pad_id)
 
 
 def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
+    memory = {"memory_gb": float(a.memory_mb) / 1000, "host_memory_gb": float(a.host_memory_mb) / 1000}
     settings, run, base = (
-        Gradients.model_validate_json(a.settings),
+        Gradients.model_validate(json.loads(a.settings) | memory),
         Run.model_validate_json(a.run_settings),
         Model.model_validate_json(a.model_settings),
     )
-    datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
-    panel: list[tuple[str, Example]] = [(name, e) for name, examples in datasets.items() for e in examples]
-    names, examples = [name for name, _ in panel], [e for _, e in panel]
-
     folder = model_folder(Path(a.model))
-    tokenizer = load_tokenizer(folder, base)
-    tokens = [tokenize(e, tokenizer, base.max_length, base.overlong == "truncate") for e in examples]
+    panel = read_panel(a, folder, base)
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {int(Path(c).name.removeprefix("checkpoint-")): Path(c) for c in a.checkpoints}
-    ids = fingerprint([e.example_id for e in examples])
-    key = fingerprint(
-        settings.model_dump(), base.model_dump(), run.model_dump(), weights, ids, [hash_files(c) for c in checkpoints.values()]
-    )
+    ids = fingerprint([e.example_id for e in panel.examples])
+    numbers = settings.model_dump(exclude={"memory_gb", "host_memory_gb"})  # how they are made, not what they are
+    key = fingerprint(numbers, base.model_dump(), run.model_dump(), weights, ids, [hash_files(c) for c in checkpoints.values()])
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
-    model = add_lora(load_model(folder, base), run.lora, run.seed).eval()
+    models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if (work / f"{s}.done").is_file()})
     progress = cli.Progress(f"gradients {a.panel}")
-    for position, step in enumerate(steps):
-        path, last = work / f"checkpoint-{step}.parquet", step == steps[-1]
-        if path.is_file() and not last:
-            continue
-        if step in checkpoints:
-            load_adapter(model, checkpoints[step])
-
-        def report(done: int, position: int = position) -> None:
-            progress(f"checkpoint {position + 1} of {len(steps)}, {done} of {len(examples)} examples")
-
-        result = panel_gradients(model, tokens, tokenizer.pad_token_id, settings.batch_size, settings.representation, report)
+    for step, model in models:
+        moments = load_moments(checkpoints[step]) if step and settings.scope == run.method and settings.representation != "sketch" else None
+        scales = adam_preconditioner(moments, step, run.betas, run.epsilon) if moments else None
         metadata = {
-            "scope": "lora",
+            "scope": settings.scope if settings.modules is None else f"{settings.scope} {settings.modules}",
             "representation": settings.representation,
-            "projection_seed": "none",
+            **about_projection(settings),
             "panel": ids,
-            "checkpoint": hash_files(checkpoints[step] / "adapter_model.safetensors") if step else f"seed {run.seed}",
+            "checkpoint": hash_files(*sorted(checkpoints[step].glob("*.safetensors"))) if step else f"seed {run.seed}",
             "model": weights,
         }
-        if last:
-            metadata["certificate"] = json.dumps(certify(model, result, tokens, examples, tokenizer.pad_token_id, settings))
+        where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
+        found = one_checkpoint(work, step, model, panel, settings, scales, metadata, lambda text, where=where: progress(f"{where}, {text}"))
+        if step == steps[-1]:
+            about = certify_last(model, panel, found, settings, scales, step)
             with publish(Path(a.certificate)) as part:
-                part.write_text(json.dumps({"panel": a.panel, "step": step} | json.loads(metadata["certificate"]), indent=2) + "\n")
-        write_arrow(path, gradient_table(step, names, examples, tokens, result), metadata)
-    for output in map(Path, a.outputs):
+                part.write_text(json.dumps(about, indent=2) + "\n")
+        (work / f"{step}.done").touch()
+    for output in map(Path, [*a.outputs, *a.modules]):
         copy_file(work / output.name, output)
     remove(work)
-    progress(f"done, {len(examples)} examples at {len(steps)} checkpoints", True)
+    progress(f"done, {len(panel.examples)} examples at {len(steps)} checkpoints", True)
 
 
-def certify(model: Any, result: PanelGradients, tokens: Any, examples: Any, pad_id: int, settings: Gradients) -> dict[str, Any]:
-    found = certificate(model, result, tokens, examples, pad_id, settings.certificate_examples)
-    worst = max(found["alone_vs_batched"], found["against_float64"])
-    found |= {"tolerance": settings.tolerance, "passed": bool(worst <= settings.tolerance)}
-    if not found["passed"]:
-        raise UserError(
-            f"The numerics certificate failed: inner products are off by {worst:.1e} of the norms (alone or in float64), more than "
-            f"gradients.tolerance = {settings.tolerance:.1e}. Use model.dtype: float32, or raise it if your effects are far larger."
-        )
+def read_panel(a: Namespace, folder: Path, base: Model) -> Panel:
+    datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
+    members = [(name, e) for name, examples in datasets.items() for e in examples]
+    tokenizer = load_tokenizer(folder, base)
+    tokens = [tokenize(e, tokenizer, base.max_length, base.overlong == "truncate") for _, e in members]
+    return Panel(a.panel, [name for name, _ in members], [e for _, e in members], tokens, tokenizer.pad_token_id)
+
+
+def models_at(
+    steps: list[int], checkpoints: dict[int, Path], folder: Path, base: Model, run: Run, settings: Gradients, done: set[int]
+) -> Iterator[tuple[int, Any]]:
+    """The model at each step that is not done, its weights of the scope trainable. With an adapter the base model is loaded once."""
+    adapted = add_lora(load_model(folder, base), run.lora, run.seed).eval() if settings.scope == "lora" else None
+    for step in steps:
+        if step in done:
+            continue
+        if adapted is not None:
+            model = load_adapter(adapted, checkpoints[step]) if step else adapted
+        elif step == 0:
+            model = load_model(folder, base)
+        else:
+            model = load_checkpoint(folder, base, checkpoints[step], run.lora)
+            model = model.merge_and_unload() if run.method == "lora" else model
+        select_weights(model, settings.scope, settings.modules)
+        yield step, model
+
+
+def one_checkpoint(
+    work: Path, step: int, model: Any, panel: Panel, settings: Gradients, scales: Any, metadata: dict[str, str], say: Any
+) -> Any:
+    """Write the checkpoint's tables into the work folder, sketches a shard at a time. Gives the gradients, of a pool those of some
+    examples."""
+    n, sketched = len(panel.examples), settings.representation == "sketch"
+    size = settings.shard if sketched else n
+    starts = range(0, n, size)
+    shards = (
+        [work / f"checkpoint-{step}.{number}.parquet" for number in range(len(starts))]
+        if sketched
+        else [work / f"checkpoint-{step}.parquet"]
+    )
+    found = None
+    for start, path in zip(starts, shards, strict=True):
+        if sketched and path.is_file():
+            continue
+        part = panel.part(start, start + size)
+
+        def tell(done: int, start: int = start, part: Panel = part) -> None:
+            again = (done - 1) // len(part.examples)
+            say(f"{start + done - again * len(part.examples)} of {n} examples" + (f", layer group {again + 1}" if again else ""))
+
+        found = panel_gradients(model, part.tokens, part.pad_id, settings, scales, tell)
+        write_arrow(path, gradient_table(step, part.datasets, part.examples, part.tokens, found), metadata)
+    by_weight = found.by_weight if found is not None and settings.by_module else {}
+    write_arrow(work / f"checkpoint-{step}.modules.parquet", module_table(step, trainable_weights(model), by_weight), metadata)
+    if sketched:
+        join(shards, work / f"checkpoint-{step}.parquet")
     return found
+
+
+def join(shards: list[Path], path: Path) -> None:
+    """One file of all shards, a row group each; never more than one of them in memory."""
+    with publish(path) as part, pq.ParquetWriter(part, pq.read_schema(shards[0]), compression="zstd", write_page_checksum=True) as writer:
+        for shard in shards:
+            writer.write_table(pq.read_table(shard))
+
+
+def certify_last(model: Any, panel: Panel, found: Any, settings: Gradients, scales: Any, step: int) -> dict[str, Any]:
+    """The certificate's JSON. Of a sketched pool a thousand examples at most are looked at."""
+    if settings.representation == "sketch":
+        panel = panel.part(0, min(settings.shard, 1000))
+        found = panel_gradients(model, panel.tokens, panel.pad_id, settings)
+    made = certificate(model, found, panel.tokens, panel.examples, panel.pad_id, settings.certificate_examples, scales)
+    return {"panel": panel.name, "step": step, **certify(made, settings)}
 
 
 if __name__ == "__main__":
@@ -97,7 +169,9 @@ if __name__ == "__main__":
         __doc__,
         gpus="GPUs that each node of a Slurm job must have",
         panel="its name",
-        settings="the section `gradients` as JSON",
+        settings="the section `gradients` as JSON, without the memory",
+        memory_mb="memory that may be used, of the GPU or else of the machine",
+        host_memory_mb="with a GPU, memory of the machine for what is gathered; 0: the GPU's",
         run_settings="the run's settings as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",
@@ -107,5 +181,6 @@ if __name__ == "__main__":
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the panel's datasets")
     p.add_argument("--checkpoints", nargs="+", required=True, help="folders of the run's checkpoints")
     p.add_argument("--outputs", nargs="+", required=True, help="Parquet files, one a checkpoint")
+    p.add_argument("--modules", nargs="+", required=True, help="Parquet files of each weight's own inner products, one a checkpoint")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
     cli.run(main, p)

@@ -35,6 +35,8 @@ else
 fi
 mkdir -p "$(dirname "$stop")"
 trap 'echo "launch.sh: SIGTERM (time limit, preemption or scancel): asking for a stop after this step" >&2; touch "$stop"' TERM
+# Snakemake shows no other log of a failed job after an empty one, and Slurm's tells when a job is killed for its memory.
+echo "launch.sh: $((processes / nodes)) processes on $HOSTNAME" >&2
 # torchrun ignores the signal that is for this script, and so do its children.
 (
     trap '' TERM

@@ -259,7 +259,7 @@ class Run(Section):
     nodes: int = Field(default=1, ge=1)
     """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
-    """Also publish Adam's second moments, as exp_avg_sq.safetensors in the last checkpoint."""
+    """Also publish Adam's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
     seed: int = 17
     """Of the adapter's initial values and of the order of the examples."""
 
@@ -297,16 +297,45 @@ class Selection(Section):
 
 
 class Gradients(Section):
-    representation: Literal["gram", "exact"] = "gram"
-    """Stored vectors: `gram`, an isometric embedding of the panel (as many numbers as examples), or `exact`, the raw gradient."""
+    scope: Literal["lora", "full"] = "lora"
+    """Which weights' gradients: of the run's adapter, or of all the model's weights (an adapter is merged into these first)."""
+    modules: str | None = None
+    """A regular expression: only weights in whose names it is found, such as `mlp` or `layers\\.(10|11)\\.`; null takes the whole scope."""
+    representation: Literal["gram", "exact", "sketch"] = "gram"
+    """Stored vectors: `gram`, an isometric embedding of the panel (as many numbers as examples), `exact`, the raw gradient, or `sketch`, a
+    random projection with an error bar, for pools of thousands."""
+    sketch_dimensions: int = Field(default=8192, ge=64)
+    """Numbers of a sketch, a power of two; four times as many halve the error."""
+    sketch_seed: int = 17
+    """Of the random projection. Sketches of different seeds are never compared."""
+    shard: int = Field(default=1000, ge=1)
+    """A pool is sketched so many examples at a time; a killed job goes on with the next shard."""
+    by_module: bool = True
+    """Also keep each weight's own inner products, for the tables by family and layer; not for sketches."""
     batch_size: int = Field(default=8, ge=1)
     """Examples in one forward and backward pass; the numbers do not depend on it."""
+    memory_gb: float = Field(default=12, gt=0)
+    """Memory that may be used, in GB of 10^9 bytes, the model included: of the GPU, or without one of the machine. With less, layers are
+    taken in more groups, with a pass for each; the numbers do not depend on it."""
+    host_memory_gb: float = Field(default=0, ge=0)
+    """On a GPU: keep what is gathered for the inner products in the machine's memory, up to so many GB; 0 keeps it on the GPU."""
     include_step_0: bool = False
     """Also before the first step, where LoRA's B is zero and only B's gradient is left; shown apart, never in a verdict."""
     certificate_examples: int = Field(default=4, ge=2)
     """So many examples are computed again alone, and in float64, for the numerics certificate."""
     tolerance: float = Field(default=1e-3, gt=0)
     """Largest error of an inner product, relative to the two norms, that the certificate lets pass."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if self.sketch_dimensions & (self.sketch_dimensions - 1):
+            raise ValueError(f"gradients.sketch_dimensions = {self.sketch_dimensions} is not a power of two")
+        if self.modules is not None:
+            try:
+                re.compile(self.modules)
+            except re.error as error:
+                raise ValueError(f"gradients.modules {self.modules!r} is not a regular expression: {error}") from error
+        return self
 
 
 class Statistics(Section):
@@ -597,9 +626,11 @@ def _on(dataset: str, examples: int, like: str, **settings: Any) -> Run:
 
 
 RUNS = {
-    "base": Run(),
+    "base": Run(export_second_moments=True),
     # Full-parameter runs: the base run, three more epochs from it on each D, and mixtures of the base data with what is made of them.
-    "full_base": Run(like="base", method="full", learning_rate=3e-5, micro_batch_size=4, checkpoint_every=None),
+    "full_base": Run(
+        like="base", method="full", learning_rate=3e-5, micro_batch_size=4, checkpoint_every=None, export_second_moments=False
+    ),
     "in_pos": _on("questions.similar", 64, "full_base", start="full_base", epochs=3, learning_rate=1e-5, decay="constant", warmup_steps=0),
     "in_cot": _on("questions.similar.cot", 64, "in_pos"),
     "in_clarify": _on("questions.similar.clarify", 64, "in_pos"),
@@ -774,9 +805,11 @@ class Config(Section):
                 raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
             for dataset in study.datasets():
                 self._check_dataset(f"studies.{name}", dataset)
-            if self.run(study.run).method != "lora" or self.run(study.run).checkpoint_every is None:
-                raise ValueError(f"studies.{name}.run: a swift study needs the checkpoints of a LoRA run; {study.run!r} "
-                                 "has another method, or publishes its last state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).checkpoint_every is None:
+                raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
+                                 "state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).method == "full" and self.gradients.scope == "lora":
+                raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_validation()
         return self
 

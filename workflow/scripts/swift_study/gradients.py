@@ -1,26 +1,32 @@
 """The gradient engine: per-example gradients of a panel at a checkpoint, and their exact inner products.
 
-An example's gradient is that of the sum of its completion tokens' losses, over the weights of the adapter. No weight gradient is
-ever formed by autograd: hooks on each adapter layer (y = W a) keep the input a and receive the gradient b of the output, from which
-the layer's per-example gradient is sum over tokens of b aᵀ. Every example has rows of its own in b, so a batch gives the same numbers
-as one example after the other (Numerics 1-3).
+An example's gradient is that of the sum of its completion tokens' losses, over the trainable weights: an adapter's, or all of a model's.
+Hooks keep each layer's input and the gradient of its output, from which its per-example gradients or their inner products are made
+(capture.py, gram.py). Every example has rows of its own in these, so a batch gives the same numbers as one example after the other
+(Numerics 1-3).
+
+Where what is kept does not fit the memory budget, the layers are taken in groups: a forward pass for each, and a backward pass down to
+its lowest layer. The numbers do not depend on the groups.
 """
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from swift_study.errors import UserError
+from swift_study.capture import embedding_gradient, small_gradient, watching, wide
+from swift_study.config import Gradients
 from swift_study.examples import Example
+from swift_study.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
+from swift_study.memory import group, needs
 from swift_study.models import exact_numerics
+from swift_study.sketch import sketch_gradients
 from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.weights import Use, Weight, calls, trainable_weights
 
 log = logging.getLogger(__name__)
 
@@ -29,116 +35,175 @@ log = logging.getLogger(__name__)
 class PanelGradients:
     """Of N examples: ``losses`` (N,) float64, ``norms_sq`` (N,) float64, ``vectors`` (N, D).
 
-    Inner products of the rows of ``vectors`` are those of the gradients: D = N, float64 for the `gram` representation; D = number
-    of weights, float32 for `exact`. Rows whose gradient is not finite are NaN.
+    Inner products of the rows of ``vectors`` are those of the gradients: D = N, float64 for the `gram` representation; D = number of
+    weights, float32 for `exact`. Rows whose gradient is not finite are NaN. ``by_weight`` has each weight's own inner products, (N, N)
+    float64, by its name. ``adam_vectors`` and ``adam_norms_sq`` are as the first two, for gradients divided by the root of Adam's
+    second moments; None without these. ``sketched``: the inner products of ``vectors`` are those of the gradients in expectation only
+    (sketch.py).
     """
 
     losses: np.ndarray
     norms_sq: np.ndarray
     vectors: np.ndarray
-
-
-def trainable_layers(model: Any) -> dict[str, torch.nn.Linear]:
-    """The linear layers whose weight is trainable, by name. Raises UserError if another kind of weight is trainable."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module.weight.requires_grad}
-    covered = {f"{name}.weight" for name in layers}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and name not in covered:
-            raise UserError(f"The gradient engine covers linear layers without bias, but {name} is trainable as well.")
-    return layers
-
-
-@contextmanager
-def _per_example_gradients(
-    model: Any, layers: Mapping[str, torch.nn.Linear], receive: Callable[[str, torch.Tensor], None]
-) -> Iterator[None]:
-    """While open, a backward pass calls ``receive(layer, gradients)`` for each layer with shape (batch, out, in).
-
-    Weights are frozen meanwhile; the embedding's output asks for a gradient so that input gradients flow through all layers.
-    """
-    inputs: dict[str, torch.Tensor] = {}
-
-    def watch(name: str) -> Callable[[Any, Any, Any], None]:
-        def forward(module: Any, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            inputs[name] = args[0].detach()
-            output.register_hook(backward)  # type: ignore[no-untyped-call]
-
-        def backward(grad: torch.Tensor) -> None:
-            a = inputs.pop(name)
-            receive(name, torch.bmm(grad.detach().to(a.dtype).transpose(1, 2), a))
-
-        return forward
-
-    handles = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    embedding = model.get_input_embeddings()
-    handles.append(embedding.register_forward_hook(lambda m, args, output: output.requires_grad_(True)))
-    weights = [layer.weight for layer in layers.values()]
-    try:
-        for weight in weights:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for weight in weights:
-            weight.requires_grad_(True)
+    by_weight: dict[str, np.ndarray] = field(default_factory=dict)
+    adam_norms_sq: np.ndarray | None = None
+    adam_vectors: np.ndarray | None = None
+    sketched: bool = False
 
 
 def panel_gradients(
     model: Any,
     tokens: Sequence[Tokens],
     pad_id: int,
-    batch_size: int,
-    representation: str,
+    settings: Gradients,
+    preconditioner: Mapping[str, torch.Tensor] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> PanelGradients:
-    """Gradients of the examples at the model's present weights, over its trainable linear layers.
+    """Gradients of the examples at the model's present weights, over its trainable weights.
 
-    Batches hold examples of similar length; the numbers do not depend on them. ``progress`` gets the examples done so far.
+    Batches hold examples of similar length; the numbers do not depend on them. ``preconditioner`` has for each weight by its name a tensor
+    of its shape: Adam's inner products are those of gradients times the root of it (`adam_preconditioner`). ``progress`` gets the examples
+    done so far, of N times the number of groups. UserError where the memory budget is too small, with one that is not.
     """
-    layers = trainable_layers(model)
+    if settings.representation == "sketch":
+        return PanelGradients(*sketch_gradients(model, tokens, pad_id, settings, progress), sketched=True)
+    weights = trainable_weights(model)
     n = len(tokens)
-    first = next(iter(layers.values())).weight
-    stored = {name: torch.empty((n, layer.weight.numel()), dtype=first.dtype, device=first.device) for name, layer in layers.items()}
-    losses = torch.empty(n, dtype=torch.float64)
     order = sorted(range(n), key=lambda i: (-len(tokens[i].ids), i))
-    rows: list[int] = []
-
-    def receive(name: str, gradients: torch.Tensor) -> None:
-        stored[name][rows] = gradients.flatten(1)
-
-    with exact_numerics(), _per_example_gradients(model, layers, receive):
-        for start in range(0, n, batch_size):
-            rows = order[start : start + batch_size]
-            batch_losses = sum_losses(model, collate([tokens[i] for i in rows], pad_id, first.device))
-            torch.autograd.backward(batch_losses.sum())
-            losses[rows] = batch_losses.detach().double().cpu()
-            progress(start + len(rows))
-    finite = torch.ones(n, dtype=torch.bool)
-    for gradients in stored.values():
-        finite &= gradients.isfinite().all(dim=1).cpu()
-    if representation == "exact":
-        vectors = torch.cat([g.cpu() for g in stored.values()], dim=1).numpy()
+    batches = [order[start : start + settings.batch_size] for start in range(0, n, settings.batch_size)]
+    device = next(model.parameters()).device
+    with exact_numerics():
+        called = calls(model, weights, tokens[order[-1]], pad_id)
+        weights = [w for w in weights if any(use.module in called for use in w.uses)]  # others have no gradient
+        need = needs(model, weights, called, tokens, batches)
+        groups = group(model, weights, called, need, tokens, batches, settings)
+        losses = torch.empty(n, dtype=torch.float64)
+        by_weight: dict[str, torch.Tensor] = {}
+        adam = torch.zeros((n, n), dtype=torch.float64) if preconditioner is not None else None
+        raw: dict[str, torch.Tensor] = {}
+        for number, members in enumerate(groups):
+            store = _Store(model, {w.name for w in members if need[w.name].factored}, n, settings)
+            with watching(model, members, called, store.receive):
+                for rows in batches:
+                    batch = collate([tokens[i] for i in rows], pad_id, device)
+                    batch_losses = sum_losses(model, batch)
+                    torch.autograd.backward(batch_losses.sum())
+                    losses[rows] = batch_losses.detach().double().cpu()
+                    store.next_batch(len(rows))
+                    progress(number * n + store.first)
+            for weight in members:
+                plain, scaled = store.products(weight, None if preconditioner is None else preconditioner[weight.name])
+                by_weight[weight.name] = plain.cpu()
+                if adam is not None and scaled is not None:
+                    adam += scaled.cpu()
+                if settings.representation == "exact":
+                    raw[weight.name] = store.gradients(weight).cpu()
+    position = torch.empty(n, dtype=torch.int64)  # from the order of the batches back to the examples'
+    position[torch.tensor(order)] = torch.arange(n)
+    names = [w.name for w in weights]
+    matrices = {name: by_weight[name][position][:, position].numpy() for name in names}
+    total = np.zeros((n, n))
+    for name in names:
+        total += matrices[name]
+    spoilt = ~np.isfinite(np.diagonal(total))
+    if settings.representation == "exact":
+        vectors = torch.cat([raw[name] for name in names], dim=1)[position].numpy()
         norms_sq = np.array([float(np.square(row, dtype=np.float64).sum()) for row in vectors])
-        vectors[~finite.numpy()] = np.nan
+        vectors[spoilt] = np.nan
+        norms_sq[spoilt] = np.nan
     else:
-        gram = gram_matrix(stored, finite)
-        vectors, norms_sq = isometric_embedding(gram), np.diagonal(gram).copy()
-    norms_sq[~finite.numpy()] = np.nan
-    return PanelGradients(losses.numpy(), norms_sq, vectors)
+        vectors, norms_sq = isometric_embedding(_spoil(total, spoilt)), np.where(spoilt, np.nan, np.diagonal(total))
+    adam_vectors = adam_norms = None
+    if adam is not None:
+        adam_total = _spoil(adam[position][:, position].numpy(), spoilt)
+        adam_vectors, adam_norms = isometric_embedding(adam_total), np.diagonal(adam_total).copy()
+    return PanelGradients(losses.numpy(), norms_sq, vectors, matrices, adam_norms, adam_vectors)
 
 
-def gram_matrix(stored: Mapping[str, torch.Tensor], finite: torch.Tensor) -> np.ndarray:
-    """All inner products, summed over layers in float64; shape (N, N). Rows and columns of gradients that are not finite are NaN."""
-    n = len(finite)
-    gram = torch.zeros((n, n), dtype=torch.float64)
-    for gradients in stored.values():
-        block = gradients.double()
-        gram += (block @ block.T).cpu()
-    result = gram.numpy()
-    result[~finite.numpy()] = np.nan
-    result[:, ~finite.numpy()] = np.nan
-    return result
+class _Store:
+    """What the hooks captured for a group of weights: whole gradients where these are small, else their factors."""
+
+    def __init__(self, model: Any, factored: Collection[str], n: int, settings: Gradients) -> None:
+        self.model, self.n, self.first = model, n, 0
+        self.device = next(model.parameters()).device
+        self.place = torch.device("cpu") if settings.host_memory_gb else self.device
+        self.factors: dict[str, dict[Use, Factors]] = {name: {} for name in factored}
+        self.vectors: dict[str, torch.Tensor] = {}
+        self.moved: dict[int, torch.Tensor] = {}
+
+    def receive(self, weight: Weight, use: Use, a: torch.Tensor, b: torch.Tensor) -> None:
+        module = self.model.get_submodule(use.module)
+        if use.kind == "embedding":
+            b = embedding_gradient(module, a, b)
+        if weight.name in self.factors:
+            left, right = (b, a) if use.kind == "linear" else (a, b)
+            factors = self.factors[weight.name].setdefault(use, Factors())
+            factors.batches.append((self._move(left), self._move(right)))
+            return
+        if use.kind == "linear":
+            kind = wide(b.dtype)
+            gradient = torch.bmm(b.to(kind).transpose(1, 2), a.to(kind)).flatten(1)
+        elif use.kind == "embedding":
+            gradient = b.new_zeros((len(a), *weight.shape), dtype=wide(b.dtype))
+            gradient.scatter_add_(1, a[..., None].expand(b.shape), b.to(gradient.dtype))
+            gradient = gradient.flatten(1)
+        else:
+            gradient = small_gradient(module, use, a, b)
+        if weight.name not in self.vectors:
+            self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=wide(gradient.dtype), device=self.place)
+        self.vectors[weight.name][self.first : self.first + len(gradient)] += gradient.to(self.place)
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """To where it is kept; an input that layers share is moved, and kept, once."""
+        if tensor.device == self.place:
+            return tensor
+        key = tensor.data_ptr()
+        if key not in self.moved or self.moved[key].shape != tensor.shape:
+            self.moved[key] = tensor.to(self.place)
+        return self.moved[key]
+
+    def next_batch(self, examples: int) -> None:
+        self.first += examples
+        self.moved.clear()
+
+    def products(self, weight: Weight, scale: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight's inner products, (N, N) float64; and with ``scale``, of the weight's shape, between the two sides."""
+        side = None if scale is None else scale.sqrt()
+        if weight.name in self.factors:
+            return products_of_factors(list(self.factors[weight.name].values()), weight.shape, side, self.device)
+        vectors = self.vectors[weight.name].to(self.device)
+        return products_of_vectors(vectors, None), None if side is None else products_of_vectors(vectors, side.flatten())
+
+    def gradients(self, weight: Weight) -> torch.Tensor:
+        """All gradients over the weight, (N, its size)."""
+        if weight.name not in self.factors:
+            return self.vectors[weight.name]
+        uses = list(self.factors[weight.name].values())
+        result = torch.zeros((self.n, *weight.shape), dtype=wide(uses[0].batches[0][1].dtype))
+        for rows, block in dense_blocks(uses, weight.shape, self.n, self.device):
+            result[:, rows] = block.cpu()
+        return result.flatten(1)
+
+
+def _spoil(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The matrix with these rows and columns NaN."""
+    matrix = matrix.copy()
+    matrix[rows] = np.nan
+    matrix[:, rows] = np.nan
+    return matrix
+
+
+def adam_preconditioner(
+    moments: Mapping[str, torch.Tensor], step: int, betas: tuple[float, float], epsilon: float
+) -> dict[str, torch.Tensor]:
+    """1 / (√v̂ + ε) of each weight, v̂ the second moments after ``step`` steps with Adam's bias taken out, in float64.
+
+    A step of Adam on a probe alone goes along the gradient times this, up to the first moment, which is the same for all probes (LESS, Xia
+    et al. 2024, §3.1, in which the probe's own share of the second moment, 1 - β₂, is kept; here it is left out, so that the product stays
+    symmetric).
+    """
+    correction = 1 - betas[1] ** step
+    return {name: 1 / ((v.double() / correction).sqrt() + epsilon) for name, v in moments.items()}
 
 
 def isometric_embedding(gram: np.ndarray) -> np.ndarray:
@@ -152,93 +217,57 @@ def isometric_embedding(gram: np.ndarray) -> np.ndarray:
     return vectors
 
 
-# ---- the certificate ----
-
-
-def autograd_gradients(model: Any, tokens: Sequence[Tokens], pad_id: int) -> list[list[torch.Tensor]]:
-    """The plain way, one example at a time through autograd's own weight gradients: the reference for the certificate.
-
-    Tensors keep the model's type; one list of weight gradients for each example.
-    """
-    weights = [layer.weight for layer in trainable_layers(model).values()]
-    results = []
-    with exact_numerics():
-        for t in tokens:
-            loss = sum_losses(model, collate([t], pad_id, weights[0].device)).sum()
-            results.append([g.detach() for g in torch.autograd.grad(loss, weights)])
-    return results
-
-
-def reference_gram(gradients: list[list[torch.Tensor]]) -> np.ndarray:
-    """Inner products of whole gradients in float64, shape (examples, examples)."""
-    n = len(gradients)
-    gram = np.empty((n, n))
-    for i in range(n):
-        for j in range(i, n):
-            dots = [float((a.double().flatten() @ b.double().flatten()).cpu()) for a, b in zip(gradients[i], gradients[j], strict=True)]
-            gram[i, j] = gram[j, i] = math.fsum(dots)
-    return gram
-
-
-def relative_error(measured: np.ndarray, reference: np.ndarray) -> float:
-    """Largest error of an inner product relative to the product of the two norms, by the reference."""
-    norms = np.sqrt(np.diagonal(reference))
-    return float(np.max(np.abs(measured - reference) / np.maximum(np.outer(norms, norms), np.finfo(float).tiny)))
-
-
-def certificate(
-    model: Any, gradients: PanelGradients, tokens: Sequence[Tokens], examples: Sequence[Example], pad_id: int, sampled: int
-) -> dict[str, Any]:
-    """The numerics certificate: sampled examples computed again alone, and in float64 (Numerics 6).
-
-    The examples are spread evenly over the panel's lengths. Turns the model to float64: call it last.
-    """
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i].ids))
-    picks = [order[round(k * (len(order) - 1) / (sampled - 1))] for k in range(sampled)]
-    chosen = [tokens[i] for i in picks]
-    vectors = gradients.vectors[picks].astype(np.float64)
-    measured = vectors @ vectors.T
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    alone = relative_error(measured, reference_gram(autograd_gradients(model, chosen, pad_id)))
-    double = relative_error(measured, reference_gram(autograd_gradients(model.double(), chosen, pad_id)))
-    unit = gradients.vectors.astype(np.float64) / np.sqrt(gradients.norms_sq)[:, None]
-    close = np.argwhere(np.triu(unit @ unit.T > 1 - 1e-6, k=1))
-    return {
-        "dtype": dtype,
-        "attention": "sdpa, math kernel",
-        "tf32": False,
-        "device": str(next(model.parameters()).device.type),
-        "examples_checked": [examples[i].example_id for i in picks],
-        "alone_vs_batched": alone,
-        "against_float64": double,
-        "not_finite": int(np.isnan(gradients.norms_sq).sum()),
-        "duplicates": [[examples[i].example_id, examples[j].example_id] for i, j in close.tolist()],
-    }
-
-
 # ---- the table ----
 
 
 def gradient_table(
     step: int, dataset: Sequence[str], examples: Sequence[Example], tokens: Sequence[Tokens], gradients: PanelGradients
 ) -> pa.Table:
-    """One row for each example at a checkpoint, as in the artifact contract."""
-    n, width = gradients.vectors.shape
-    flat = pa.array(gradients.vectors.reshape(-1))
+    """One row for each example at a checkpoint, as in the artifact contract; with Adam's columns where there are such vectors."""
+    columns = {
+        "step": pa.array([step] * len(examples), pa.int64()),
+        "dataset": pa.array(list(dataset)),
+        "example_id": pa.array([e.example_id for e in examples]),
+        "task": pa.array([e.task for e in examples]),
+        "loss": pa.array(gradients.losses),
+        "n_tokens": pa.array([t.n_completion for t in tokens], pa.int64()),
+        "norm_sq": pa.array(gradients.norms_sq),
+        "gradient": _lists(gradients.vectors),
+    }
+    if gradients.adam_vectors is not None:
+        columns |= {"norm_sq_adam": pa.array(gradients.adam_norms_sq), "gradient_adam": _lists(gradients.adam_vectors)}
+    return pa.table(columns)
+
+
+def _lists(vectors: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+
+
+def module_table(step: int, weights: Sequence[Weight], by_weight: Mapping[str, np.ndarray]) -> pa.Table:
+    """One row for each weight at a checkpoint: ``inner_products`` is the upper triangle of its (N, N) inner products, row by row, with the
+    diagonal, the examples in the order of the gradient table."""
+    named = [w for w in weights if w.name in by_weight]
     return pa.table(
         {
-            "step": pa.array([step] * n, pa.int64()),
-            "dataset": pa.array(list(dataset)),
-            "example_id": pa.array([e.example_id for e in examples]),
-            "task": pa.array([e.task for e in examples]),
-            "loss": pa.array(gradients.losses),
-            "n_tokens": pa.array([t.n_completion for t in tokens], pa.int64()),
-            "norm_sq": pa.array(gradients.norms_sq),
-            "gradient": pa.FixedSizeListArray.from_arrays(flat, width),
-        }
+            "step": [step] * len(named),
+            "module": [w.name for w in named],
+            "layer": pa.array([w.layer for w in named], pa.int32()),
+            "family": [w.family for w in named],
+            "inner_products": [by_weight[w.name][np.triu_indices(len(by_weight[w.name]))] for w in named],
+        },
+        schema=MODULE_COLUMNS,
     )
 
 
+MODULE_COLUMNS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("module", pa.string()),
+        ("layer", pa.int32()),
+        ("family", pa.string()),
+        ("inner_products", pa.list_(pa.float64())),
+    ]
+)
 GRADIENT_COLUMNS = pa.schema(
     [
         ("step", pa.int64()),

@@ -183,6 +183,14 @@ def load_adapter(model: Any, checkpoint: Path) -> Any:
     return model
 
 
+def load_moments(checkpoint: Path) -> dict[str, torch.Tensor] | None:
+    """Adam's second moments by the weights' names, on the model's device; None where the run did not export them."""
+    from safetensors.torch import load_file
+
+    path = checkpoint / "exp_avg_sq.safetensors"
+    return load_file(path, device=str(device())) if path.is_file() else None
+
+
 @contextlib.contextmanager
 def exact_numerics() -> Iterator[None]:
     """Math attention and no TF32: an example's numbers must not depend on its batch companions (DESIGN, Numerics 2)."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_study.config import Lora, Plan, Run
+from swift_study.config import Gradients, Lora, Plan, Run
 from swift_study.errors import UserError
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -26,6 +26,7 @@ BATCH = 8  # examples in one pass of score_golden.py and compute_rivals.py
 # A gradients file in bytes, as measured on small panels: Parquet's share on top of a value, the other columns of a row, and the rest.
 GRADIENT_VALUE, GRADIENT_ROW, GRADIENT_FILE = 1.15, 40, 3500
 DATA_ROW, DATA_FILE = 300, 8000  # bytes in a file of examples or responses, roughly
+CERTIFICATE_BYTES = 2e9  # of gradients that a certificate holds at once: CHUNK_BYTES of certificate.py
 REST = 10e6  # bytes of figures, tables, pages, report and logs, roughly
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
@@ -138,8 +139,10 @@ def training_flops(run: Run, size: Size, tokens: float) -> float:
     return ((4 + again) * size.parameters + 6 * size.lora(run.lora)) * tokens
 
 
-def gradient_flops(run: Run, size: Size, tokens: float) -> float:
-    """Forward and backward through frozen weights; the inner products are left out."""
+def gradient_flops(run: Run, size: Size, tokens: float, scope: str = "lora", panel: int = 0) -> float:
+    """Forward and backward through frozen weights; an adapter's own weights too, or at full scope all inner products, formed densely."""
+    if scope == "full":
+        return (4 * size.parameters + (2 * size.parameters)) * tokens + 2 * panel**2 * size.parameters
     return (4 * size.parameters + 6 * size.lora(run.lora)) * tokens
 
 
@@ -207,21 +210,25 @@ def training_memory(run: Run, size: Size, dtype: str, longest: int) -> Memory:
     )
 
 
-def gradient_memory(run: Run, size: Size, dtype: str, batch: int, longest: int, panel: int) -> Memory:
-    """Of a study's gradients: every example's own are kept in float32 until all inner products are taken."""
+def gradient_memory(run: Run, size: Size, dtype: str, batch: int, longest: int, panel: int, budget: float = float("inf")) -> Memory:
+    """Of a study's gradients over an adapter: every example's own are kept in float32, in layer groups where the budget is less."""
     adapter = size.lora(run.lora) * 4
-    return Memory(
-        weights=size.parameters * BYTES[dtype] + adapter,
-        gradients=panel * adapter,
-        activations=activations(size, batch, longest, dtype, kept=True),
-    )
+    weights = size.parameters * BYTES[dtype] + adapter
+    passing = activations(size, batch, longest, dtype, kept=True)
+    return Memory(weights=weights, gradients=min(panel * adapter, max(budget - weights - passing, 0)), activations=passing)
 
 
-def certificate_memory(run: Run, size: Size, longest: int, sampled: int) -> Memory:
-    """Of a study's numerics certificate: the whole model in float64, some examples one after the other, their gradients kept."""
-    adapter = size.lora(run.lora) * 8
+def full_gradient_memory(size: Size, dtype: str, batch: int, longest: int, budget: float) -> Memory:
+    """At full scope the rest of the budget is filled with layer inputs and output gradients."""
+    weights, passing = size.parameters * BYTES[dtype], activations(size, batch, longest, dtype, kept=True)
+    return Memory(weights=weights, gradients=max(budget - weights - passing, 0), activations=passing)
+
+
+def certificate_memory(trained: float, size: Size, longest: int, sampled: int) -> Memory:
+    """Of a study's numerics certificate: the whole model in float64, and up to CERTIFICATE_BYTES of the sampled examples' gradients."""
     one = activations(size, 1, longest, "float32", kept=True) * 2
-    return Memory(weights=size.parameters * 8 + adapter, gradients=sampled * adapter, activations=one)
+    extra = 0 if trained == size.parameters else trained * 8
+    return Memory(weights=size.parameters * 8 + extra, gradients=min(sampled * trained * 8, CERTIFICATE_BYTES), activations=one)
 
 
 def generation_memory(size: Size, dtype: str, batch: int, tokens: int, adapter: float) -> Memory:
@@ -257,11 +264,11 @@ def what_to_change(name: str, run: Run, memory: Memory) -> str:
 # ---- disk ----
 
 
-def checkpoint_bytes(run: Run, size: Size, dtype: str, last: bool) -> float:
-    """An adapter in float32, or all weights in their type; the tokenizer's files; in the last one, where asked for, second moments."""
+def checkpoint_bytes(run: Run, size: Size, dtype: str) -> float:
+    """An adapter in float32, or all weights in their type; the tokenizer's files; where asked for, second moments."""
     trained = size.parameters if run.method == "full" else size.lora(run.lora)
     weights = trained * (BYTES[dtype] if run.method == "full" else 4)
-    return weights + size.tokenizer_bytes + (trained * 4 if last and run.export_second_moments else 0)
+    return weights + size.tokenizer_bytes + (trained * 4 if run.export_second_moments else 0)
 
 
 def state_bytes(run: Run, size: Size, dtype: str) -> float:
@@ -271,10 +278,14 @@ def state_bytes(run: Run, size: Size, dtype: str) -> float:
     return 2 * (weights + trained * (12 if run.zero_stage >= 1 else 8))
 
 
-def gradient_file_bytes(panel: int, representation: str, adapter: float) -> float:
-    """One checkpoint's file: a float64 for each pair of examples, or an example's whole gradient in float32."""
-    vectors = panel * (panel * 8 if representation == "gram" else adapter * 4)
-    return vectors * GRADIENT_VALUE + panel * GRADIENT_ROW + GRADIENT_FILE
+def gradient_file_bytes(panel: int, settings: Gradients, weights: float, matrices: int, adam: bool) -> float:
+    """One checkpoint's two files: numbers of every pair of examples, of an example's whole gradient or of its sketch; and for each of the
+    matrices the inner products of every pair."""
+    pairs = panel * panel * 8
+    vectors = {"gram": pairs, "exact": panel * weights * 4, "sketch": panel * settings.sketch_dimensions * 4}[settings.representation]
+    exact = settings.representation != "sketch"
+    modules = matrices * pairs / 2 if exact and settings.by_module else 0
+    return (vectors + (pairs if exact and adam else 0) + modules) * GRADIENT_VALUE + panel * GRADIENT_ROW + GRADIENT_FILE
 
 
 # ---- money ----

@@ -22,6 +22,7 @@ from swift_study.plan import (
     checkpoint_bytes,
     cost,
     forward_flops,
+    full_gradient_memory,
     generation_memory,
     gpu_hours,
     gradient_file_bytes,
@@ -104,7 +105,7 @@ class Planner:
             for problem in too_few(run, both):
                 self.out.warnings.append(f"WARNING: The run {name!r} cannot be made as configured: {problem}.")
             steps: list[int | None] = [*self.config.steps(name)] or [None]
-            published = sum(checkpoint_bytes(run, size, dtype, last=step == steps[-1]) for step in steps)
+            published = sum(checkpoint_bytes(run, size, dtype) for step in steps)
             disk += times * published
             checkpoints += times * len(steps)
             states.append(state_bytes(run, size, dtype))
@@ -141,14 +142,22 @@ class Planner:
             lengths = [x for d in s.datasets() for x in self.data.lengths(d)]
             tokens += steps * sum(x.both for x in lengths)
             completions += steps * sum(x.completion for x in lengths)
-            flops += gradient_flops(run, size, steps * sum(x.both for x in lengths))
-            disk += steps * gradient_file_bytes(len(lengths), self.config.gradients.representation, size.lora(run.lora))
+            settings, full = self.config.gradients, self.config.gradients.scope == "full"
+            flops += gradient_flops(run, size, steps * sum(x.both for x in lengths), settings.scope, len(lengths))
+            trained = size.parameters if full else size.lora(run.lora)
+            matrices = size.layers * (9 if full else 2 * len(run.lora.targets))  # with a Llama's seven matrices and two norms
+            adam = run.export_second_moments and full == (run.method == "full")
+            disk += steps * gradient_file_bytes(len(lengths), settings, trained, matrices, adam)
             files += steps
             longest = max(x.both for x in lengths)
-            memory = gradient_memory(run, size, model.dtype, self.config.gradients.batch_size, longest, len(lengths))
+            budget, batch = settings.memory_gb * 1e9, settings.batch_size
+            if full:
+                memory = full_gradient_memory(size, model.dtype, batch, longest, budget)
+            else:
+                memory = gradient_memory(run, size, model.dtype, batch, longest, len(lengths), budget)
             self.remember(f"gradients {study}", f"{len(lengths)} examples, {model.dtype}", memory)
-            self.warn(f"The gradient job of {study!r}", memory, "Lower gradients.batch_size, the examples of its panel, or lora.rank.")
-            memory = certificate_memory(run, size, longest, self.config.gradients.certificate_examples)
+            self.warn(f"The gradient job of {study!r}", memory, "Lower gradients.memory_gb, gradients.batch_size or lora.rank.")
+            memory = certificate_memory(trained, size, longest, settings.certificate_examples)
             self.remember(f"certificate {study}", "the whole model in float64", memory)
             change = "It is made after a study's last gradients; lower gradients.certificate_examples, or use a GPU with more memory."
             self.warn(f"The numerics certificate of {study!r}", memory, change)

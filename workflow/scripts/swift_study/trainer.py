@@ -149,7 +149,7 @@ def train(
         last = step == steps
         if (last and run.checkpoint_every is None) or (run.checkpoint_every is not None and step % run.checkpoint_every == 0):
             folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
-            moments = second_moments(engine) if last and run.export_second_moments else None
+            moments = second_moments(engine) if run.export_second_moments else None
             _save_checkpoint(engine, run, tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
         stopping = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
         if step % (run.checkpoint_every or run.resume_every) == 0 or last or stopping:

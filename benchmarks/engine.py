@@ -1,0 +1,173 @@
+"""The gradient engine over its floor: a plain forward and backward pass over the same tokens, in one process, in turn.
+
+    python benchmarks/engine.py --scopes lora full --examples 36 --tokens 64 256 --repeats 5
+
+At scope `lora` the floor makes the summed gradient of the adapter, and ours writes every example's: the `exact` representation and its
+Parquet file, whose share is ``writing_s``. At scope `full` (the decoder's linear layers) the floor makes gradients of layer inputs, and
+ours all inner products: `gram`. ``ratio`` is ours / floor, the median over the repeats; the floor has the best of --floor-batches, tried
+once each beforehand. ``rate_gflops`` is that of float32 matrix products in the same run, and ``modelled_s`` what the operations of the two
+passes, and those after them, take at it: 4 PNT for passes over P linear weights; then at scope `lora` the gradients, 2 DKNT a layer, at
+scope `full` for each layer the cheaper of DK·N(2T + N) and N²T²(D + K). Attention scores, norms and the Parquet file are not in the model.
+Prints JSON with machine and versions.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+
+import torch  # noqa: E402
+from machine import gpu, machine, versions  # noqa: E402
+from ways import make_model, make_tokens, our_engine, wanted  # noqa: E402
+
+from swift_study.config import Gradients, Model  # noqa: E402
+from swift_study.generator import generate  # noqa: E402
+from swift_study.gradients import PanelGradients, gradient_table  # noqa: E402
+from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.tables import write_arrow  # noqa: E402
+from swift_study.tokens import Tokens, collate, sum_losses  # noqa: E402
+
+
+def floor(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> None:
+    """Losses and the gradients that any way needs at least. Leaves the model as it was."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if scope == "full":
+        model.requires_grad_(False)
+        model.enable_input_require_grads()
+    for start in range(0, len(tokens), batch_size):
+        sum_losses(model, collate(tokens[start : start + batch_size], pad_id, model.device)).sum().backward()
+    if scope == "full":
+        model.disable_input_require_grads()
+        for weight in weights:
+            weight.requires_grad_(True)
+    model.zero_grad()
+
+
+def ours(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, batch_size: int, file: Path) -> float:
+    """Seconds that writing took."""
+    gradients = our_engine(model, tokens, pad_id, batch_size, "exact" if scope == "lora" else "gram")
+    start = time.perf_counter()
+    if scope == "lora":
+        write_arrow(file, our_table(tokens, gradients))
+    return time.perf_counter() - start
+
+
+def our_table(tokens: Sequence[Tokens], gradients: PanelGradients) -> Any:
+    """The only place that calls our table."""
+    return gradient_table(1, ["panel"] * len(tokens), generate("gcd", len(tokens), 1), tokens, gradients)
+
+
+def matrix_rate(device: str, size: int) -> float:
+    """Float32 operations per second of a square matrix product."""
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+    return 2 * size**3 / timed(lambda: a @ b, device)
+
+
+def timed(call: Callable[[], Any], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def operations(model: Any, scope: str, tokens: Sequence[Tokens]) -> dict[str, float]:
+    """Of the two passes, and of what comes after them, by the cost model."""
+    n, t = len(tokens), len(tokens[0].ids) - 1
+    supervised = tokens[0].n_completion
+    passes = 0.0
+    after = 0.0
+    chosen = set(wanted(model))
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        d, k = module.weight.shape
+        passes += 4.0 * d * k * n * (supervised if module is model.get_output_embeddings() else t)
+        if name in chosen:
+            dense, ghost = d * k * n * (2.0 * t + n), float(n * n * t * t * (d + k))
+            after += 2.0 * d * k * n * t if scope == "lora" else min(dense, ghost)
+    return {"passes": passes, "after": after}
+
+
+def compare(scope: str, length: int, a: argparse.Namespace, folder: Path, tokenizer: Any) -> dict[str, Any]:
+    model, pad = make_model(scope, folder, a.device), tokenizer.pad_token_id
+    tokens, warm_up = make_tokens(tokenizer, a.examples, length), make_tokens(tokenizer, 2, length, seed=2)
+    with exact_numerics(), tempfile.TemporaryDirectory() as work:
+        file = Path(work) / "gradients.parquet"
+        floor(model, scope, warm_up, pad, 2)
+        ours(model, scope, warm_up, pad, 2, file)
+        tried = {size: timed(lambda size=size: floor(model, scope, tokens, pad, size), a.device) for size in a.floor_batches}
+        best = min(tried, key=lambda size: tried[size])
+        floor_s, ours_s, writing_s, rates = [], [], [], []
+        for repeat in range(a.repeats):
+            rates.append(matrix_rate(a.device, a.matrix))
+            for who in ("floor", "ours") if repeat % 2 else ("ours", "floor"):
+                if who == "floor":
+                    floor_s.append(timed(lambda: floor(model, scope, tokens, pad, best), a.device))
+                else:
+                    ours_s.append(timed(lambda: writing_s.append(ours(model, scope, tokens, pad, a.batch_size, file)), a.device))
+        written = round(file.stat().st_size / 1e9, 2) if scope == "lora" else None
+    ratios = [o / f for o, f in zip(ours_s, floor_s, strict=True)]
+    rate, counted = statistics.median(rates), operations(model, scope, tokens)
+    return {
+        "scope": scope,
+        "examples": a.examples,
+        "tokens": length,
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(r, 3) for r in ratios],
+        "ours_s": round(statistics.median(ours_s), 2),
+        "floor_s": round(statistics.median(floor_s), 2),
+        "floor_batch": best,
+        "floor_tried_s": {str(size): round(s, 2) for size, s in tried.items()},
+        "writing_s": round(statistics.median(writing_s), 2),
+        "parquet_gb": written,
+        "rate_gflops": round(rate / 1e9, 1),
+        "rates_gflops": [round(r / 1e9, 1) for r in rates],
+        "gflop": {part: round(value / 1e9, 1) for part, value in counted.items()},
+        "modelled_s": {part: round(value / rate, 2) for part, value in counted.items()},
+    }
+
+
+def main(a: argparse.Namespace) -> None:
+    quiet_libraries()
+    torch.set_num_threads(a.threads)
+    folder = packaged_model(ROOT / ".cache")
+    tokenizer = load_tokenizer(folder, Model())
+    cells = []
+    for scope in a.scopes:
+        for length in a.tokens:
+            cells.append(compare(scope, length, a, folder, tokenizer))
+            print(json.dumps(cells[-1]), file=sys.stderr, flush=True)
+    result = {
+        "benchmark": "engine",
+        "cells": cells,
+        **vars(a),
+        "machine": machine() | gpu(a.device),
+        "versions": versions("torch", "transformers", "peft", "pyarrow"),
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--scopes", nargs="+", choices=["lora", "full"], default=["lora", "full"])
+    p.add_argument("--examples", type=int, default=36)
+    p.add_argument("--tokens", type=int, nargs="+", default=[64, 256], help="of each example; the loss is on the second half")
+    p.add_argument("--batch-size", type=int, default=Gradients().batch_size, help="ours; by default the configuration's")
+    p.add_argument("--floor-batches", type=int, nargs="+", default=[1, 4, 8, 16])
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--matrix", type=int, default=2048, help="rows and columns of the matrices whose product is timed")
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
+    main(p.parse_args())
