@@ -309,7 +309,7 @@ def test_all_mistakes_are_told_at_once() -> None:
                     "mine": STUDY | {"references": {"ceiling": {"U": "panel.similar.paraphrase"}, "floor": "panel.similar.unrelated"}}
                 }
             },
-            "`studies.mine`: references.ceiling names 'U', which is not one of the target sets ['T']",
+            "`studies.mine`: references.ceiling names 'U', which is not one of the target sets ['B']",
         ),
         (
             {"studies": {"mine": STUDY | {"references": {"ceiling": {}, "floor": "panel.unrelted"}}}},

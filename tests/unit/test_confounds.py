@@ -157,6 +157,21 @@ def test_effects_are_told_as_shares_of_the_way_from_floor_to_ceiling() -> None:
     assert confound_table(upside_down, "plain", QUICK, 1.5)["of_scale"].null_count() == len(table)
 
 
+def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:
+    pairs = pairs_table(around(0.3, 1), around(0.1, 2))
+    alike = (
+        pairs_table(around(1.0, 3), around(1.5, 4))
+        .filter(pl.col("step") == 2)
+        .select("study", pl.selectors.ends_with("_set", "_id", "_task"), "context", bm25="rel_inf")
+    )
+    table = confound_table(pairs, "plain", QUICK, 1.5, baselines={"BM25": alike})
+    found = row(table, "BM25")
+    assert (found["verdict"], found["agrees"], found["n_tasks"]) == ("hurts", False, TASKS)
+    assert found["effect"] == pytest.approx(np.diagonal(around(1.0, 3) - around(1.5, 4)).mean(), rel=1e-9)
+    assert disagreements(table) == []  # a baseline that sees it otherwise makes no verdict doubtful
+    assert panel(table)["BM25"].to_list() == ["hurts", "hurts"]
+
+
 def test_many_flips_are_counted(tmp_path) -> None:  # type: ignore[no-untyped-def]
     noise = around(0.0, 5)
     table = confound_table(pairs_table(noise + 0.3 * np.eye(TASKS), noise), "plain", QUICK, 1.5)

@@ -13,8 +13,8 @@ from swift_study.examples import Example, Message
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients
 from swift_study.influence import pairs_at_checkpoint, read_gradients
 from swift_study.models import add_lora, load_model, load_tokenizer
-from swift_study.rivals import STEP, Member, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
-from swift_study.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
+from swift_study.rivals import STEP, Member, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint, similarities
+from swift_study.tables import PAIRS, RIVALS, SIMILARITIES, read_table, write_arrow, write_table
 from swift_study.tokens import Tokens, tokenize
 
 PAD = 2
@@ -159,3 +159,41 @@ def test_numbers_that_are_not_finite_are_null(model: torch.nn.Module, members: l
     rows = rivals_at_checkpoint(model, members, PROBES, TARGETS, PAD, 4, {i: [float("nan")] * n for i in ids})
     assert rows["loss_change"].null_count() == len(rows)
     assert rows["similarity"].null_count() == 0
+
+
+# ---- similarities ----
+
+
+def test_bm25_is_that_of_the_book_by_hand() -> None:
+    """Three documents of 2, 3 and 1 words. By hand: ln 1.6 = 0.4700036, ln(8/3) = 0.9808293; 2.2 / 2.65 = 0.8301887."""
+    found = bm25(["a", "C, c!", "x", "a B"], ["a b", "A. a c", "b"])
+    by_hand = [
+        [0.4700036, 0.4700036 * 4.4 / 3.65, 0.0],  # once in a document of mean length; twice in one of 1.5 times that
+        [0.0, 2 * 0.9808293 * 0.8301887, 0.0],  # the query has the word twice
+        [0.0, 0.0, 0.0],
+        [2 * 0.4700036, 0.4700036 * 4.4 / 3.65, 0.4700036 * 2.2 / 1.75],
+    ]
+    np.testing.assert_allclose(found, by_hand, rtol=1e-6)
+
+
+def test_a_word_that_all_documents_have_still_counts_for_something() -> None:
+    assert (bm25(["the"], ["the a", "the b"]) > 0).all()
+    assert bm25(["the"], ["", ""]).tolist() == [[0.0, 0.0]]
+
+
+def test_similarities_have_a_row_for_each_pair_of_each_grid(model: torch.nn.Module, members: list[Member], tmp_path: Path) -> None:
+    probes, targets = {"CoT": "panel.cot", "non-CoT": "panel"}, {"T": "panel.similar"}
+    grids = [(probes, targets), ({"paraphrase": "panel"}, targets)]
+    rows = similarities(model, members, grids, pad_id=2, batch_size=4)
+    alone = rivals_at_checkpoint(model, members, probes, targets, pad_id=2, batch_size=4)
+    assert rows[: len(alone)].drop("bm25").equals(alone.drop("loss_change"))
+    again = rows.filter(pl.col("probe_set") == "paraphrase").drop("probe_set")
+    assert again.equals(rows.filter(pl.col("probe_set") == "non-CoT").drop("probe_set"))
+    own = {m.example.example_id: f"{m.example.query} {m.example.completion}" for m in members}
+    documents = list(dict.fromkeys(rows["probe_id"]))
+    for row in rows.iter_rows(named=True):
+        by_hand = bm25([own[row["target_id"]]], [own[d] for d in documents])[0, documents.index(row["probe_id"])]
+        assert row["bm25"] == pytest.approx(by_hand, rel=1e-12)
+    whole = rows.with_columns(pl.lit("cot").alias("study"), pl.lit("base").alias("run"), pl.lit(8, pl.Int64).alias("step"))
+    write_table(tmp_path / "s.parquet", whole, SIMILARITIES)
+    assert read_table(tmp_path / "s.parquet", SIMILARITIES).height == len(rows)

@@ -23,6 +23,7 @@ AFTER_COT = [
     "apply_strategy panel.cot",
     "check_confounds cot",
     "check_leakage cot",
+    "compute_similarities cot",
     "decide_verdicts cot",
     "figures_cot",
     "gradients_cot",

@@ -6,12 +6,17 @@ from pathlib import Path
 from swift_study import cli
 from swift_study.config import Confounds, Statistics
 from swift_study.confounds import confound_table, disagreements
-from swift_study.tables import CONFOUNDS, PAIRS, read_table, write_table
+from swift_study.tables import CONFOUNDS, PAIRS, RIVALS, SIMILARITIES, read_table, write_table
 
 
 def main(a: Namespace) -> None:
     settings, statistics = Confounds.model_validate_json(a.settings), Statistics.model_validate_json(a.statistics)
-    table = confound_table(read_table(Path(a.pairs), PAIRS), a.baseline, statistics, settings.length_factor, a.unwanted)
+    similarities = read_table(Path(a.similarities), SIMILARITIES)
+    baselines = {"BM25": similarities, "similarity": similarities}
+    if a.rivals:
+        baselines["loss change"] = read_table(Path(a.rivals), RIVALS)
+    pairs = read_table(Path(a.pairs), PAIRS)
+    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, baselines)
     write_table(Path(a.output), table, CONFOUNDS)
     for sentence in disagreements(table):
         cli.say(sentence)
@@ -24,7 +29,9 @@ if __name__ == "__main__":
         statistics="the section `statistics` as JSON",
         baseline="the study's baseline",
         pairs="Parquet file",
+        similarities="Parquet file of BM25 and the similarity of hidden states",
         output="Parquet file",
     )
+    p.add_argument("--rivals", help="Parquet file of the rivals, for the loss change")
     p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")
     cli.run(main, p)

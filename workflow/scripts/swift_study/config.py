@@ -356,6 +356,9 @@ class Statistics(Section):
 class Confounds(Section):
     length_factor: float = Field(default=1.5, gt=1)
     """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
+    loss_change: bool = False
+    """Beside BM25 and the similarity of hidden states, also compare the targets' losses after a step on each probe. It takes a gradient and
+    a pass over all targets for each probe: some 4 minutes more in the default run. `validation` makes it in any case."""
 
 
 class References(Section):

@@ -2,12 +2,13 @@
 
 Every verdict is given again under other scores, on the tasks whose completions are alike in length, and without each task in turn. A
 check *agrees* where it gives the verdict that the sum-loss score gives. Where a check leaves too few tasks for any verdict, it says
-*cannot tell*, and its ``n_tasks`` says how many are left. Where a study has references, each effect is told as a share of the way from the
-floor (texts that have nothing to do with any task) to the ceiling (paraphrases of the targets) as well, by the check's own score.
+*cannot tell*, and its ``n_tasks`` says how many are left. Where a study has references, each effect is told as a share of the way from
+the floor (texts that have nothing to do with any task) to the ceiling (paraphrases of the targets) as well, by the check's own score.
+Beside them stand baselines: cheaper scores, from which the verdict might be had without any gradient.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -21,6 +22,8 @@ MAIN_CHECK = "sum-loss"
 SCORES = {MAIN_CHECK: "rel_inf", "mean-loss": "rel_inf_mean_loss", "cosine": "cosine", "adam": "rel_inf_adam"}
 LENGTH_MATCHED = "length-matched"
 WITHOUT = "without: "
+# Baselines by their columns in the tables of similarities and of rivals.
+BASELINES = {"BM25": "bm25", "similarity": "similarity", "loss change": "loss_change"}
 CANNOT_TELL = "cannot tell"
 
 
@@ -67,9 +70,17 @@ class Asked:
 
 
 def confound_table(
-    pairs: pl.DataFrame, baseline: str, settings: Statistics, length_factor: float, unwanted: Collection[str] = ()
+    pairs: pl.DataFrame,
+    baseline: str,
+    settings: Statistics,
+    length_factor: float,
+    unwanted: Collection[str] = (),
+    baselines: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
-    """The confounds table of one study, in the order of its verdicts and, within one, of the checks."""
+    """The confounds table of one study, in the order of its verdicts and, within one, of the checks.
+
+    ``baselines``: by a name of ``BASELINES`` the table that has its column, like pairs of one checkpoint.
+    """
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
@@ -87,6 +98,10 @@ def confound_table(
         own += [
             asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
             for task in tasks
+        ]
+        own += [
+            asked.again(name, found, BASELINES[name], way=floor_to_ceiling(found, BASELINES[name], asked.target_set))
+            for name, found in (baselines or {}).items()
         ]
         rows += [row | {"agrees": agrees(row, own[0])} for row in own]
     return pl.DataFrame(rows, infer_schema_length=None)
@@ -204,6 +219,7 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
                 "of the way from floor to ceiling": None if way is None else f"{way:+.1%}",
                 **{BY_SCORE[c]: by_check[c]["verdict"] if c in by_check else None for c in SCORES},
                 "like lengths": f"{lengths['verdict']} ({_tasks(lengths['n_tasks'])})",
+                **{name: by_check[name]["verdict"] if name in by_check else None for name in BASELINES},
                 "flips when left out": ", ".join(flips) or ("none" if told else CANNOT_TELL),
             }
         )

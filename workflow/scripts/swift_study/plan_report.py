@@ -183,7 +183,20 @@ class Planner:
             memory = gradient_memory(run, size, self.config.model.dtype, 1, longest, 2)  # gradient, and the weights as they were
             self.remember(f"rivals {study}", f"{len(probes)} probes, {len(targets)} targets", memory)
             self.warn(f"The job of the rivals of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
-        self.part("rivals", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
+        alike = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_similarities"]
+        lengths = [x for study in alike for d in self.config.studies[study].datasets() for x in self.data.lengths(d)]
+        forward = sum(x.both for x in lengths)
+        tokens += forward
+        completions += sum(x.completion for x in lengths)
+        flops += forward_flops(self.sizes[MAIN], forward)
+        self.part(
+            "similarities and rivals",
+            len(studies) + len(alike),
+            tokens,
+            completions,
+            flops,
+            gpu_hours(flops, self.config.plan, self.config.model.dtype),
+        )
 
     def responses(self) -> None:
         settings, plan = self.config.responses, self.config.plan

@@ -1,11 +1,15 @@
-"""Rivals: two cheaper ways of guessing what a probe does to a target, to hold RelInf against.
+"""Rivals: three cheaper ways of guessing what a probe does to a target, to hold RelInf against.
 
+- `bm25`: how well the probe's words match the target's;
 - `similarity`: the cosine of the two examples' hidden states (mean over the tokens, last layer);
 - `loss_change`: by how much one step on the probe lowers the target's loss; positive: the probe helps.
 
-Both use losses averaged over completion tokens, not summed.
+Losses are averaged over completion tokens, not summed.
 """
 
+import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from swift_study.examples import Example
+from swift_study.examples import Example, fold
 from swift_study.models import exact_numerics
 from swift_study.responses import batches
 from swift_study.tokens import Tokens, collate, sum_losses
@@ -28,6 +32,28 @@ class Member:
     dataset: str
     example: Example
     tokens: Tokens
+
+
+def bm25(queries: Sequence[str], documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> np.ndarray:
+    """BM25 of all queries on all documents, words being folded runs of letters and digits; (queries, documents).
+
+    Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond, 2009, eq. 3.15, with a weight of rare words that is
+    never negative, ln(1 + (N - n + ½) / (n + ½)). A word counts as often as the query has it.
+    """
+    counts = [Counter(_words(d)) for d in documents]
+    lengths = np.array([c.total() for c in counts])
+    scale = k1 * (1 - b + b * lengths / max(lengths.mean(), 1))
+    scores = np.zeros((len(queries), len(documents)))
+    for row, query in enumerate(queries):
+        for word, times in Counter(_words(query)).items():
+            found = np.array([c[word] for c in counts])
+            n = int((found > 0).sum())
+            scores[row] += times * math.log(1 + (len(documents) - n + 0.5) / (n + 0.5)) * found * (k1 + 1) / (found + scale)
+    return scores
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", fold(text))
 
 
 @torch.inference_mode()
@@ -127,27 +153,61 @@ def rivals_at_checkpoint(
             after = losses_after(model, probe.tokens, target_tokens, pad_id, batch_size).tolist()
             progress(row + 1, probe_id, list(after))
         change[row] = before - np.asarray(after)
-    probe_row, target_column = ({k: n for n, k in enumerate(side)} for side in (of_probes, of_targets))
-    found = []
-    for probe_set, probe_dataset in probes.items():
-        for target_set, target_dataset in targets.items():
-            for p in (m.example for m in members if m.dataset == probe_dataset):
-                for t in (m.example for m in members if m.dataset == target_dataset):
-                    at = probe_row[p.example_id], target_column[t.example_id]
-                    found.append(
-                        {
-                            "probe_set": probe_set,
-                            "target_set": target_set,
-                            "probe_id": p.example_id,
-                            "target_id": t.example_id,
-                            "probe_task": p.task,
-                            "target_task": t.task,
-                            "context": "in-task" if p.task == t.task else "cross-task",
-                            "similarity": _finite(similarity[at]),
-                            "loss_change": _finite(change[at]),
-                        }
-                    )
-    return pl.DataFrame(found, schema_overrides={"similarity": pl.Float64, "loss_change": pl.Float64})
+    scores = {"similarity": similarity, "loss_change": change}
+    return pl.DataFrame(
+        _pair_rows(members, probes, targets, list(of_probes), list(of_targets), scores), schema_overrides=dict.fromkeys(scores, pl.Float64)
+    )
+
+
+def similarities(
+    model: torch.nn.Module,
+    members: Sequence[Member],
+    grids: Sequence[tuple[Mapping[str, str], Mapping[str, str]]],
+    pad_id: int,
+    batch_size: int,
+) -> pl.DataFrame:
+    """BM25 and similarity for every probe × target of each grid of probe and target sets: the columns of the table that depend on them.
+
+    For BM25 a target is the query, and the documents are all the probes.
+    """
+    of_probes = _distinct(members, {d for probes, _ in grids for d in probes.values()})
+    of_targets = _distinct(members, {d for _, targets in grids for d in targets.values()})
+    tokens = [[m.tokens for m in side.values()] for side in (of_probes, of_targets)]
+    texts = [[f"{m.example.query}\n{m.example.completion}" for m in side.values()] for side in (of_probes, of_targets)]
+    scores = {
+        "bm25": bm25(texts[1], texts[0]).T,
+        "similarity": cosines(*(embeddings(model, t, pad_id, batch_size) for t in tokens)),
+    }
+    rows = [row for probes, targets in grids for row in _pair_rows(members, probes, targets, list(of_probes), list(of_targets), scores)]
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(scores, pl.Float64))
+
+
+def _pair_rows(
+    members: Sequence[Member],
+    probes: Mapping[str, str],
+    targets: Mapping[str, str],
+    probe_ids: Sequence[str],
+    target_ids: Sequence[str],
+    scores: Mapping[str, np.ndarray],
+) -> list[dict[str, object]]:
+    """A row for every probe × target × (probe set, target set); ``scores`` of shape (probe_ids, target_ids), null where not finite."""
+    row, column = ({k: n for n, k in enumerate(ids)} for ids in (probe_ids, target_ids))
+    return [
+        {
+            "probe_set": probe_set,
+            "target_set": target_set,
+            "probe_id": p.example_id,
+            "target_id": t.example_id,
+            "probe_task": p.task,
+            "target_task": t.task,
+            "context": "in-task" if p.task == t.task else "cross-task",
+            **{name: _finite(values[row[p.example_id], column[t.example_id]]) for name, values in scores.items()},
+        }
+        for probe_set, probe_dataset in probes.items()
+        for target_set, target_dataset in targets.items()
+        for p in (m.example for m in members if m.dataset == probe_dataset)
+        for t in (m.example for m in members if m.dataset == target_dataset)
+    ]
 
 
 def _distinct(members: Sequence[Member], datasets: set[str]) -> dict[str, Member]:

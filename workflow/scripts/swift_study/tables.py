@@ -234,6 +234,13 @@ RIVALS = pa.schema(
         ("loss_change", pa.float64()),
     ]
 )
+SIMILARITIES = pa.schema(
+    [
+        *(PAIRS.field(name) for name in PAIRS.names[: PAIRS.get_field_index("dot")]),
+        ("bm25", pa.float64()),
+        ("similarity", pa.float64()),
+    ]
+)
 CONSUMED = pa.schema(
     [
         ("step", pa.int64()),
