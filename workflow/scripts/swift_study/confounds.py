@@ -15,7 +15,7 @@ import polars as pl
 
 from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
-from swift_study.statistics import counted, effect, verdict_on, with_scores
+from swift_study.statistics import counted, effect, verdict, with_scores
 
 MAIN_CHECK = "sum-loss"
 # Checks by the score that they take, all pairs being counted.
@@ -65,7 +65,7 @@ class Asked:
             "p_value": e.p_value,
             "n_probes": e.n_probes,
             "n_tasks": e.n_tasks,
-            "verdict": CANNOT_TELL if too_few else verdict_on(e, self.settings, self.wanted),
+            "verdict": CANNOT_TELL if too_few else verdict(e, self.settings.confidence, self.wanted),
         }
 
 
