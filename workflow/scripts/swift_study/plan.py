@@ -24,7 +24,8 @@ LOGIT_COPIES = 3
 LIVE_PARAMETERS = 10**9  # so many weights are gathered at once at ZeRO stage 3: stage3_max_live_parameters of deepspeed/zero-3.json
 BATCH = 8  # examples in one pass of score_golden.py and compute_rivals.py
 # A gradients file in bytes, as measured on small panels: Parquet's share on top of a value, the other columns of a row, and the rest.
-GRADIENT_VALUE, GRADIENT_ROW, GRADIENT_FILE = 1.15, 40, 3500
+GRADIENT_VALUE, GRADIENT_ROW, GRADIENT_FILE = 1.15, 48, 4050
+MODULE_VALUE, MODULE_FILE = 0.83, 2850  # the same of the file beside it, of each matrix's inner products
 DATA_ROW, DATA_FILE = 300, 8000  # bytes in a file of examples or responses, roughly
 CERTIFICATE_BYTES = 2e9  # of gradients that a certificate holds at once: CHUNK_BYTES of certificate.py
 REST = 10e6  # bytes of figures, tables, pages, report and logs, roughly
@@ -284,8 +285,9 @@ def gradient_file_bytes(panel: int, settings: Gradients, weights: float, matrice
     pairs = panel * panel * 8
     vectors = {"gram": pairs, "exact": panel * weights * 4, "sketch": panel * settings.sketch_dimensions * 4}[settings.representation]
     exact = settings.representation != "sketch"
-    modules = matrices * pairs / 2 if exact and settings.by_module else 0
-    return (vectors + (pairs if exact and adam else 0) + modules) * GRADIENT_VALUE + panel * GRADIENT_ROW + GRADIENT_FILE
+    modules = matrices * panel * (panel + 1) / 2 * 8 if exact and settings.by_module else 0
+    own = (vectors + (pairs if exact and adam else 0)) * GRADIENT_VALUE + panel * GRADIENT_ROW + GRADIENT_FILE
+    return own + modules * MODULE_VALUE + MODULE_FILE
 
 
 # ---- money ----

@@ -148,7 +148,7 @@ class Planner:
             matrices = size.layers * (9 if full else 2 * len(run.lora.targets))  # with a Llama's seven matrices and two norms
             adam = run.export_second_moments and full == (run.method == "full")
             disk += steps * gradient_file_bytes(len(lengths), settings, trained, matrices, adam)
-            files += steps
+            files += 2 * steps
             longest = max(x.both for x in lengths)
             budget, batch = settings.memory_gb * 1e9, settings.batch_size
             if full:

@@ -357,7 +357,8 @@ def power(
     Rows: numbers × effects. ``n_tasks``; ``planted``, `observed` or `standardised`; ``effect`` in units of the score; ``power``, the share
     of draws in which the verdict has the effect's sign, with its exact 95% interval ``ci_low``, ``ci_high`` over draws. It does not
     hold what is unknown about the tasks themselves: a dozen give the standard deviation to about a fifth. Across tasks it is too low
-    for more tasks than the study has, since what is noise in a pair passes for an effect of its task there. No rows for fewer than two tasks.
+    for more tasks than the study has, since what is noise in a pair passes for an effect of its task there. No rows for fewer than two
+    tasks.
     """
     schema = {
         "n_tasks": pl.Int64,
