@@ -216,4 +216,4 @@ def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
 
 
 def _by_teacher(name: str) -> dict[str, object]:
-    return {s: {"by": "teacher"} if s == name else {} for s in ("similar", "cot", "clarify", "evaluate")}
+    return {s: {"by": "teacher"} if s == name else {} for s in Config().strategies}
