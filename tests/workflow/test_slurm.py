@@ -30,6 +30,7 @@ GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
 AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
+QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
 SPARE = "--set-resources=train:slurm_partition=spare"
 GRADIENTS = "gradients/base/clarify"
 LAST = "runs/full_base.s17/checkpoint-last"
@@ -84,7 +85,9 @@ def site(cluster: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
 def straight(site: Checkout) -> str:
     """The weights of a training that nothing ever stopped."""
     config = write(site, "straight", LONG | {"results": "results-straight"})
-    done = site.snakemake("--set-threads=train=2", f"results-straight/{LAST}", configs=(config,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*QUIET)
+        done = site.snakemake("--set-threads=train=2", f"results-straight/{LAST}", configs=(config,))
     assert "resuming" not in done.stdout
     return weights(site, "results-straight")
 
@@ -117,7 +120,7 @@ def start(site: Checkout, results: str, settings: dict[str, object], *arguments:
     command = [str(BIN / "snakemake"), "--profile", "slurm", *arguments]
     command += ["--configfile", "tests/workflow/tiny.yaml", str(site.tiny), str(config)]
     keys = {"OPENAI_API_KEY": CANARY, "HF_TOKEN": CANARY, "SWIFT_STUDY_STAND_IN_GPUS": "1"}
-    keys |= {"OMP_WAIT_POLICY": "PASSIVE"}  # more threads than cores: let them sleep
+    keys |= dict([QUIET])
     with output_of(site, results).open("a") as out:
         return subprocess.Popen(command, cwd=site.root, stdout=out, stderr=subprocess.STDOUT, text=True, env=environment() | keys)
 
@@ -250,8 +253,7 @@ def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same
     assert node != taken
     subprocess.run(["scancel", str(urgent)], check=True)
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"], check=True)
-    for process in workers(site, "results-spare"):
-        os.kill(process, signal.SIGKILL)
+    kill_all_of(second)
     assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
     assert trainings_of(site, "results-spare") == [first, second]
     assert (look_up(second).state, look_up(second).restarts) == ("COMPLETED", 1)
@@ -410,6 +412,16 @@ def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
     assert asked["gradients_query_parsing"] == asked["train_base"] == asked["respond"] == (True, True)
     assert asked["pair_influence"] == (False, False)
     assert all(partition == gpus for partition, gpus in asked.values())
+
+
+def kill_all_of(job: int) -> None:
+    """What still runs of a job is gone with its node."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SLURM_JOB_ID={job}" in (process / "environ").read_text(errors="replace").split("\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
 
 
 def was_sent_sigterm(process: int) -> bool:
