@@ -48,6 +48,7 @@ UNIT_STUDIES = 100  # that give the unit of the planted effects
 # (tasks, probes a task): sub-pools, draws of each; a sub-pool holds three plain and two shuffled examples of a family for each probe.
 REAL = {(12, 1): (8, 250), (16, 1): (8, 250), (10, 2): (4, 500)}
 POOL = (24, 16)  # plain and shuffled examples of each family
+PARTS = ("simulation", "real")
 MARKS = ("<!-- tables of benchmarks/error_rates.py -->", "<!-- end of tables -->")
 
 Counts = Counter[tuple[str, str, str]]  # context, score, verdict
@@ -289,12 +290,13 @@ def log(message: str) -> None:
 
 def main(a: argparse.Namespace) -> None:
     start = time.perf_counter()
+    parts = [a.only] if a.only else PARTS
     shapes, pool_shapes, examples = dict(SHAPES), dict(REAL), POOL
     if a.quick:
         shapes, pool_shapes, examples = {(12, 1): (40, 20)}, {(12, 1): (2, 20)}, (6, 4)
     path = a.out / "error_rates.json"
-    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() and len(a.parts) == 1 else {}
-    if "real" in a.parts:
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() and len(parts) == 1 else {}
+    if "real" in parts:
         pool = ROOT / ".cache" / "error_rates" / f"pool-{examples[0]}-{examples[1]}.npz"
         if not pool.exists():
             quiet_libraries()
@@ -302,12 +304,12 @@ def main(a: argparse.Namespace) -> None:
             null_pool.save(null_pool.make_pool(ROOT / ".cache", *examples, seed=17), pool)
             log("made the pool of gradients")
     with ProcessPoolExecutor(2) as workers:
-        if "simulation" in a.parts:
+        if "simulation" in parts:
             result |= simulation(workers, shapes)
-        if "real" in a.parts:
+        if "real" in parts:
             result["real"] = real(workers, pool, pool_shapes)
     result |= {"confidence": SETTINGS.confidence, "machine": machine(), "versions": versions("numpy", "scipy", "polars", "torch")}
-    result.setdefault("seconds", {})["+".join(a.parts)] = round(time.perf_counter() - start)
+    result.setdefault("seconds", {})["+".join(parts)] = round(time.perf_counter() - start)
     a.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     a.docs.write_text(insert(a.docs.read_text(), tables(json.loads(path.read_text()))))
@@ -318,9 +320,7 @@ def main(a: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument(
-        "parts", nargs="*", choices=["simulation", "real"], default=["simulation", "real"], help="one alone leaves the other's numbers"
-    )
+    p.add_argument("--only", choices=PARTS, help="one part; the other's numbers stay as they are")
     p.add_argument("--quick", action="store_true", help="a few studies of one shape, to see that it works")
     p.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="folder for error_rates.json")
     p.add_argument("--docs", type=Path, default=ROOT / "docs" / "error_rates.md", help="document whose tables are replaced")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from null_studies import Panel
 
-from swift_study.config import Lora, Model
+from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example
 from swift_study.generator import FAMILIES, generate
 from swift_study.gradients import panel_gradients
@@ -67,7 +67,7 @@ def make_pool(cache: Path, plain: int, shuffled: int, seed: int) -> Pool:
         optimizer.step()
         optimizer.zero_grad()
         if step in CHECKPOINT_STEPS:
-            g = panel_gradients(model, tokens, tokenizer.pad_token_id, 16, "gram")
+            g = panel_gradients(model, tokens, tokenizer.pad_token_id, Gradients(batch_size=16))
             grams.append(g.vectors @ g.vectors.T)
     names = list(FAMILIES)
     return Pool(

@@ -88,9 +88,9 @@ def model_of(run):
     return model_file(training_of(run)[1])
 
 
-def panel(study):
-    """The datasets whose gradients a study compares, each once."""
-    return CONFIG.studies[study].datasets()
+def panel(study, references=True):
+    """The datasets whose gradients a study compares, each once; perhaps without its references."""
+    return CONFIG.studies[study].datasets(references)
 
 
 def checkpoint(run, step):
@@ -237,12 +237,6 @@ def compared(study, references=True):
     """What is compared in a study, without its wording and its figures, and perhaps without its references, as JSON."""
     names = set(Comparison.model_fields) - ({"references"} if not references else set())
     return CONFIG.studies[study].model_dump_json(include=names)
-
-
-def compared_datasets(study):
-    """The panel of a study without its references."""
-    s = CONFIG.studies[study]
-    return list(dict.fromkeys([*s.probes.values(), *s.targets.values()]))
 
 
 TABLES = ["verdicts", "confounds", "datasets", "rejects", "certificates"]

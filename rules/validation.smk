@@ -5,7 +5,7 @@ rule compute_rivals:
     input:
         model=model_file(MAIN),
         checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
-        datasets=lambda w: [dataset(d) for d in compared_datasets(w.study)],
+        datasets=lambda w: [dataset(d) for d in panel(w.study, references=False)],
     output:
         f"{RESULTS}/influence/{{study}}/rivals.parquet",
     log:

@@ -24,8 +24,9 @@ from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, load_model, load_tokenizer
-from swift_study.responses import Draw, batches, merge_adapter, respond, respond_by_server, row_generator, within_top_p
+from swift_study.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
 from swift_study.tables import RESPONSES, read_table, write_examples
+from swift_study.tokens import batches
 
 
 def example(query: str) -> Example:

@@ -13,7 +13,8 @@ from swift_study.examples import Example, Message
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients
 from swift_study.influence import pairs_at_checkpoint, read_gradients
 from swift_study.models import add_lora, load_model, load_tokenizer
-from swift_study.rivals import STEP, Member, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint, similarities
+from swift_study.panel import Member
+from swift_study.rivals import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint, similarities
 from swift_study.tables import PAIRS, RIVALS, SIMILARITIES, read_table, write_arrow, write_table
 from swift_study.tokens import Tokens, tokenize
 

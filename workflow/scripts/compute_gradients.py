@@ -6,8 +6,7 @@ are published together.
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,14 @@ from swift_study import cli
 from swift_study.certificate import certificate, certify
 from swift_study.config import Gradients, Model, Run
 from swift_study.datasets import model_folder
-from swift_study.examples import Example
 from swift_study.gpus import check_gpus
 from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
 from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
+from swift_study.panel import Member, read_panel
 from swift_study.sketch import about_projection
-from swift_study.tables import read_examples, write_arrow
-from swift_study.tokens import Tokens, tokenize
+from swift_study.tables import write_arrow
 from swift_study.weights import select_weights, trainable_weights
 from swift_study.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
-
-
-@dataclass(frozen=True)
-class Panel:
-    """All examples whose gradients are compared: by dataset, as examples and as tokens."""
-
-    name: str
-    datasets: list[str]
-    examples: list[Example]
-    tokens: list[Tokens]
-    pad_id: int
-
-    def part(self, start: int, stop: int) -> "Panel":
-        return Panel(self.name, self.datasets[start:stop], self.examples[start:stop], self.tokens[start:stop], self.pad_id)
 
 
 def main(a: Namespace) -> None:
@@ -54,10 +38,11 @@ def main(a: Namespace) -> None:
         Model.model_validate_json(a.model_settings),
     )
     folder = model_folder(Path(a.model))
-    panel = read_panel(a, folder, base)
+    tokenizer = load_tokenizer(folder, base)
+    panel = read_panel(a.datasets, tokenizer, base)
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {int(Path(c).name.removeprefix("checkpoint-")): Path(c) for c in a.checkpoints}
-    ids = fingerprint([e.example_id for e in panel.examples])
+    ids = fingerprint([m.example.example_id for m in panel])
     numbers = settings.model_dump(exclude={"memory_gb", "host_memory_gb"})  # how they are made, not what they are
     key = fingerprint(numbers, base.model_dump(), run.model_dump(), weights, ids, [hash_files(c) for c in checkpoints.values()])
     work = work_folder(Path(a.work), key)
@@ -79,20 +64,12 @@ def main(a: Namespace) -> None:
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
         certificate_file = Path(a.certificate) if step == steps[-1] else None
         say = lambda text, where=where: progress(f"{where}, {text}")  # noqa: E731
-        one_checkpoint(work, step, model, panel, settings, scales, metadata, certificate_file, say)
+        one_checkpoint(work, step, model, a.panel, panel, tokenizer.pad_token_id, settings, scales, metadata, certificate_file, say)
         (work / f"{step}.done").touch()
     for output in map(Path, [*a.outputs, *a.modules]):
         copy_file(work / output.name, output)
     remove(work)
-    progress(f"done, {len(panel.examples)} examples at {len(steps)} checkpoints", True)
-
-
-def read_panel(a: Namespace, folder: Path, base: Model) -> Panel:
-    datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
-    members = [(name, e) for name, examples in datasets.items() for e in examples]
-    tokenizer = load_tokenizer(folder, base)
-    tokens = [tokenize(e, tokenizer, base.max_length, base.overlong == "truncate") for _, e in members]
-    return Panel(a.panel, [name for name, _ in members], [e for _, e in members], tokens, tokenizer.pad_token_id)
+    progress(f"done, {len(panel)} examples at {len(steps)} checkpoints", True)
 
 
 def models_at(
@@ -118,7 +95,9 @@ def one_checkpoint(
     work: Path,
     step: int,
     model: Any,
-    panel: Panel,
+    name: str,
+    panel: Sequence[Member],
+    pad_id: int,
     settings: Gradients,
     scales: Any,
     metadata: dict[str, str],
@@ -126,31 +105,33 @@ def one_checkpoint(
     say: Callable[[str], None],
 ) -> None:
     """Write the checkpoint's tables into the work folder, sketches a shard at a time; of the last one also the certificate."""
-    n, sketched = len(panel.examples), settings.representation == "sketch"
+    n, sketched = len(panel), settings.representation == "sketch"
     size = settings.shard if sketched else n
     whole, shards = work / f"checkpoint-{step}.parquet", []
     for number, start in enumerate(range(0, n, size)):
         shards.append(work / f"checkpoint-{step}.{number}.parquet")
         if sketched and shards[-1].is_file():
             continue
-        part = panel.part(start, start + size)
+        part = panel[start : start + size]
 
-        def tell(done: int, start: int = start, part: Panel = part) -> None:
-            again = (done - 1) // len(part.examples)
-            say(f"{start + done - again * len(part.examples)} of {n} examples" + (f", layer group {again + 1}" if again else ""))
+        def tell(done: int, start: int = start, size: int = len(part)) -> None:
+            again = (done - 1) // size
+            say(f"{start + done - again * size} of {n} examples" + (f", layer group {again + 1}" if again else ""))
 
-        found = panel_gradients(model, part.tokens, part.pad_id, settings, scales, tell)
-        table = gradient_table(step, part.datasets, part.examples, part.tokens, found)
+        tokens = [m.tokens for m in part]
+        found = panel_gradients(model, tokens, pad_id, settings, scales, tell)
+        table = gradient_table(step, [m.dataset for m in part], [m.example for m in part], tokens, found)
         if sketched:
             write_arrow(shards[-1], table, metadata)
     by_weight = {} if sketched or not settings.by_module else found.by_weight
     write_arrow(work / f"checkpoint-{step}.modules.parquet", module_table(step, trainable_weights(model), by_weight), metadata)
     if certificate_file is not None:
         if sketched:  # of a pool, some examples are looked at
-            part = panel.part(0, min(settings.shard, 1000))
-            found = panel_gradients(model, part.tokens, part.pad_id, settings)
-        made = certificate(model, found, part.tokens, part.examples, part.pad_id, settings.certificate_examples, scales)
-        about = {"panel": panel.name, "step": step, **certify(made, settings)}
+            part = panel[: min(settings.shard, 1000)]
+            tokens = [m.tokens for m in part]
+            found = panel_gradients(model, tokens, pad_id, settings)
+        made = certificate(model, found, tokens, [m.example for m in part], pad_id, settings.certificate_examples, scales)
+        about = {"panel": name, "step": step, **certify(made, settings)}
         metadata = metadata | {"certificate": json.dumps(about)}
         with publish(certificate_file) as file:
             file.write_text(json.dumps(about, indent=2) + "\n")

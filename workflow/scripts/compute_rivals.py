@@ -18,9 +18,9 @@ from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
-from swift_study.rivals import STEP, Member, rivals_at_checkpoint
-from swift_study.tables import RIVALS, read_examples, write_table
-from swift_study.tokens import tokenize
+from swift_study.panel import read_panel
+from swift_study.rivals import STEP, rivals_at_checkpoint
+from swift_study.tables import RIVALS, write_table
 from swift_study.work import fingerprint, hash_files, remove, work_folder
 
 
@@ -35,11 +35,7 @@ def main(a: Namespace) -> None:
     )
     folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
     tokenizer = load_tokenizer(folder, base)
-    members = [
-        Member(Path(path).stem, e, tokenize(e, tokenizer, base.max_length, base.overlong == "truncate"))
-        for path in a.datasets
-        for e in read_examples(Path(path))
-    ]
+    members = read_panel(a.datasets, tokenizer, base)
     missing = {*comparison.probes.values(), *comparison.targets.values()} - {m.dataset for m in members}
     if missing:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")

@@ -10,10 +10,10 @@ from swift_study import cli
 from swift_study.config import Comparison, Model, Run
 from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
-from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
-from swift_study.rivals import Member, similarities
-from swift_study.tables import SIMILARITIES, read_examples, write_table
-from swift_study.tokens import tokenize
+from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
+from swift_study.panel import read_panel
+from swift_study.rivals import similarities
+from swift_study.tables import SIMILARITIES, write_table
 
 
 def main(a: Namespace) -> None:
@@ -27,12 +27,8 @@ def main(a: Namespace) -> None:
     )
     folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
     tokenizer = load_tokenizer(folder, base)
-    members = [
-        Member(Path(path).stem, e, tokenize(e, tokenizer, base.max_length, base.overlong == "truncate"))
-        for path in a.datasets
-        for e in read_examples(Path(path))
-    ]
-    model = load_adapter(add_lora(load_model(folder, base), run.lora, run.seed), checkpoint).eval()
+    members = read_panel(a.datasets, tokenizer, base)
+    model = load_checkpoint(folder, base, checkpoint, run.lora)
     rows = similarities(model, members, comparison.grids(), tokenizer.pad_token_id, a.batch_size).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(comparison.run).alias("run"),

@@ -390,9 +390,10 @@ class Comparison(Section):
             found.append(({FLOOR: self.references.floor}, self.targets))
         return found
 
-    def datasets(self) -> list[str]:
-        """The panel: every dataset whose gradients are needed, each once."""
-        return list(dict.fromkeys(d for side in (0, 1) for grid in self.grids() for d in grid[side].values()))
+    def datasets(self, references: bool = True) -> list[str]:
+        """The panel: every dataset whose gradients are needed, each once; or of it what is not a reference."""
+        grids = self.grids() if references else [(self.probes, self.targets)]
+        return list(dict.fromkeys(d for side in (0, 1) for grid in grids for d in grid[side].values()))
 
     @model_validator(mode="after")
     def _references_fit(self) -> Self:

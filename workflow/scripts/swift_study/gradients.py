@@ -12,6 +12,7 @@ its lowest layer. The numbers do not depend on the groups.
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from swift_study.gram import Factors, dense_blocks, products_of_factors, product
 from swift_study.memory import group, needs
 from swift_study.models import exact_numerics
 from swift_study.sketch import sketch_gradients
-from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.tokens import Tokens, batches, collate, sum_losses
 from swift_study.weights import Use, Weight, calls, trainable_weights
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,14 @@ def panel_gradients(
         return PanelGradients(*sketch_gradients(model, tokens, pad_id, settings, progress), sketched=True)
     weights = trainable_weights(model)
     n = len(tokens)
-    order = sorted(range(n), key=lambda i: (-len(tokens[i].ids), i))
-    batches = [order[start : start + settings.batch_size] for start in range(0, n, settings.batch_size)]
+    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size)
+    order = list(chain.from_iterable(rows_of))
     device = next(model.parameters()).device
     with exact_numerics():
         called = calls(model, weights, tokens[order[-1]], pad_id)
         weights = [w for w in weights if any(use.module in called for use in w.uses)]  # others have no gradient
-        need = needs(model, weights, called, tokens, batches)
-        groups = group(model, weights, called, need, tokens, batches, settings)
+        need = needs(model, weights, called, tokens, rows_of)
+        groups = group(model, weights, called, need, tokens, rows_of, settings)
         losses = torch.empty(n, dtype=torch.float64)
         by_weight: dict[str, torch.Tensor] = {}
         adam = torch.zeros((n, n), dtype=torch.float64) if preconditioner is not None else None
@@ -84,7 +85,7 @@ def panel_gradients(
         for number, members in enumerate(groups):
             store = _Store(model, {w.name for w in members if need[w.name].factored}, n, settings)
             with watching(model, members, called, store.receive):
-                for rows in batches:
+                for rows in rows_of:
                     batch = collate([tokens[i] for i in rows], pad_id, device)
                     batch_losses = sum_losses(model, batch)
                     torch.autograd.backward(batch_losses.sum())

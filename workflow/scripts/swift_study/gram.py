@@ -136,14 +136,13 @@ def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> Non
 
 
 def _add_products(total: torch.Tensor, vectors: torch.Tensor) -> None:
-    """total += vectors vectorsᵀ. For many rows only the half that symmetry does not give; with few rows, a whole product is as fast."""
-    n, height = len(vectors), 128
-    for start in range(0, n, height) if n > height else (0,):
-        stop = start + height if n > height else n
+    """total += vectors vectorsᵀ, some rows at a time, without the half that symmetry gives; smaller blocks would be no faster."""
+    height = 128
+    for start in range(0, len(vectors), height):
+        stop = start + height
         block = (vectors[start:stop] @ vectors[start:].T).to(total.dtype)
         total[start:stop, start:] += block
-        if n > height:
-            total[stop:, start:stop] += block[:, stop - start :].T
+        total[stop:, start:stop] += block[:, height:].T
 
 
 def ghost(uses: Sequence[Factors], n: int, device: torch.device) -> torch.Tensor:

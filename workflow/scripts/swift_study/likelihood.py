@@ -9,8 +9,7 @@ import torch
 
 from swift_study.examples import Example
 from swift_study.models import exact_numerics
-from swift_study.responses import batches
-from swift_study.tokens import IGNORED, Batch, Tokens, collate
+from swift_study.tokens import IGNORED, Batch, Tokens, batches, collate
 
 
 def golden_example(example: Example) -> Example:

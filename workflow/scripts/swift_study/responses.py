@@ -21,7 +21,7 @@ from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import exact_numerics
-from swift_study.tokens import prompt_ids
+from swift_study.tokens import batches, prompt_ids
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # keeps the logarithm of an exponential draw finite
 NUCLEUS = 256  # so many of the likeliest tokens nearly always hold top_p of the probability
@@ -67,12 +67,6 @@ def respond(
         tokens += sum(r.n_tokens for r in made)
         progress(len(found), tokens)
     return [found[e.example_id] for e in examples]
-
-
-def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Positions in batches of similar length, the longest first: what does not fit into memory fails at once."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def merge_adapter(model: Any) -> Any:

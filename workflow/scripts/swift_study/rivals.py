@@ -11,27 +11,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import torch
 
-from swift_study.examples import Example, fold
+from swift_study.examples import fold
 from swift_study.models import exact_numerics
-from swift_study.responses import batches
-from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.panel import Member
+from swift_study.tokens import Tokens, batches, collate, sum_losses
 
 STEP = 0.01  # length of the step on a probe, relative to the norm of the trainable weights
-
-
-@dataclass(frozen=True)
-class Member:
-    """An example of a panel, by its dataset."""
-
-    dataset: str
-    example: Example
-    tokens: Tokens
 
 
 def bm25(queries: Sequence[str], documents: Sequence[str], k1: float = 1.2, b: float = 0.75) -> np.ndarray:

@@ -18,7 +18,7 @@ from scipy import stats
 from swift_study.capture import embedding_gradient, small_gradient, watching, wide
 from swift_study.config import Gradients
 from swift_study.models import exact_numerics
-from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.tokens import Tokens, batches, collate, sum_losses
 from swift_study.weights import Use, Weight, calls, trainable_weights
 
 REPLICATES = 16
@@ -90,11 +90,11 @@ def sketch_gradients(
     weights = trainable_weights(model)
     device = next(model.parameters()).device
     n = len(tokens)
-    order = sorted(range(n), key=lambda i: (-len(tokens[i].ids), i))
+    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size)
     losses, norms_sq = np.empty(n), np.zeros(n)
     vectors: np.ndarray | None = None
     with exact_numerics():
-        called = calls(model, weights, tokens[order[-1]], pad_id)
+        called = calls(model, weights, tokens[rows_of[-1][-1]], pad_id)
         weights = [w for w in weights if any(use.module in called for use in w.uses)]
         projection = Projection(weights, settings, device)
         batch_sketch: list[torch.Tensor] = []
@@ -116,8 +116,8 @@ def sketch_gradients(
                 batch_norms.append(gradients.double().square().sum(dim=1))
 
         with watching(model, weights, called, receive):
-            for start in range(0, n, settings.batch_size):
-                rows = order[start : start + settings.batch_size]
+            done = 0
+            for rows in rows_of:
                 batch_losses = sum_losses(model, collate([tokens[i] for i in rows], pad_id, device))
                 torch.autograd.backward(batch_losses.sum())
                 losses[rows] = batch_losses.detach().double().cpu().numpy()
@@ -128,7 +128,8 @@ def sketch_gradients(
                 vectors[rows] = found
                 batch_sketch.clear()
                 batch_norms.clear()
-                progress(start + len(rows))
+                done += len(rows)
+                progress(done)
     assert vectors is not None
     spoilt = ~np.isfinite(norms_sq)
     norms_sq[spoilt], vectors[spoilt] = np.nan, np.nan

@@ -174,6 +174,14 @@ CURVES = pa.schema(
         ("cosine", pa.float64()),
     ]
 )
+EFFECT = [
+    ("effect", pa.float64()),
+    ("ci_low", pa.float64()),
+    ("ci_high", pa.float64()),
+    ("p_value", pa.float64()),
+    ("n_probes", pa.int64()),
+    ("n_tasks", pa.int64()),
+]
 VERDICTS = pa.schema(
     [
         ("study", pa.string()),
@@ -183,12 +191,7 @@ VERDICTS = pa.schema(
         ("baseline", pa.string()),
         ("strategy_rel_inf", pa.float64()),
         ("baseline_rel_inf", pa.float64()),
-        ("effect", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("p_value", pa.float64()),
-        ("n_probes", pa.int64()),
-        ("n_tasks", pa.int64()),
+        *EFFECT,
         ("n_checkpoints", pa.int64()),
         ("verdict", pa.string()),
         ("wanted", pa.bool_()),
@@ -207,12 +210,7 @@ CONFOUNDS = pa.schema(
         ("context", pa.string()),
         ("target_set", pa.string()),
         ("check", pa.string()),
-        ("effect", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("p_value", pa.float64()),
-        ("n_probes", pa.int64()),
-        ("n_tasks", pa.int64()),
+        *EFFECT,
         ("verdict", pa.string()),
         ("agrees", pa.bool_()),
         ("of_scale", pa.float64()),

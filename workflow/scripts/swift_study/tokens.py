@@ -61,6 +61,12 @@ def is_overlong(example: Example, tokenizer: Any, max_length: int) -> bool:
     return False
 
 
+def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Positions in batches of similar length, the longest first: what does not fit into memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Right-padded: ``input_ids``, ``attention_mask`` and ``labels`` are int64 of shape (examples, tokens).

@@ -1,0 +1,29 @@
+"""The examples of a study's panel, as the scripts that compare them need them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swift_study.config import Model
+from swift_study.examples import Example
+from swift_study.tables import read_examples
+from swift_study.tokens import Tokens, tokenize
+
+
+@dataclass(frozen=True)
+class Member:
+    """An example of a panel, by its dataset."""
+
+    dataset: str
+    example: Example
+    tokens: Tokens
+
+
+def read_panel(datasets: Sequence[str], tokenizer: Any, settings: Model) -> list[Member]:
+    """All examples of the datasets, given as Parquet files, in their order. UserError for one that is too long."""
+    return [
+        Member(Path(path).stem, e, tokenize(e, tokenizer, settings.max_length, settings.overlong == "truncate"))
+        for path in datasets
+        for e in read_examples(Path(path))
+    ]
