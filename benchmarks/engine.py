@@ -13,7 +13,6 @@ Prints JSON with machine and versions.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 import torch  # noqa: E402
+from arguments import parser  # noqa: E402
 from machine import gpu, machine, versions  # noqa: E402
 from ways import make_model, make_tokens, our_engine, wanted  # noqa: E402
 
@@ -160,14 +160,9 @@ def main(a: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--scopes", nargs="+", choices=["lora", "full"], default=["lora", "full"])
-    p.add_argument("--examples", type=int, default=36)
-    p.add_argument("--tokens", type=int, nargs="+", default=[64, 256], help="of each example; the loss is on the second half")
+    p = parser(__doc__)
     p.add_argument("--batch-size", type=int, default=Gradients().batch_size, help="ours; by default the configuration's")
     p.add_argument("--floor-batches", type=int, nargs="+", default=[1, 4, 8, 16])
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--matrix", type=int, default=2048, help="rows and columns of the matrices whose product is timed")
-    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
     main(p.parse_args())

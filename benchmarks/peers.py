@@ -32,6 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from arguments import parser  # noqa: E402
 from machine import gpu, machine, versions  # noqa: E402
 
 DEFAULTS = {
@@ -216,16 +217,11 @@ def main(a: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--scopes", nargs="+", choices=["lora", "full"], default=["lora", "full"])
-    p.add_argument("--examples", type=int, default=36)
-    p.add_argument("--tokens", type=int, nargs="+", default=[64, 256], help="of each example; the loss is on the second half")
+    p = parser(__doc__)
     p.add_argument("--ways", nargs="+", metavar="NAME@BATCH[/QUERIES]", help=f"by default, {DEFAULTS}".replace("%", "%%"))
     p.add_argument("--repeats", type=int, default=3, help="0: only the check")
     p.add_argument("--check-examples", type=int, default=4)
     p.add_argument("--check-tokens", type=int, default=32)
-    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
     p.add_argument("--timeout", type=float, default=1800, help="seconds for one process, loading included")
     p.add_argument("--memory-limit-gb", type=float, default=15, help="resident size of one process")
     p.add_argument("--job", help=argparse.SUPPRESS)

@@ -15,12 +15,15 @@ from swift_study.errors import UserError
 from swift_study.statistics import (
     Grid,
     curves,
+    effect,
     grid,
     interval,
     member_draws,
+    power,
     resampled_means,
     sign_flip_p,
     task_draws,
+    verdict,
     verdicts,
     with_scores,
 )
@@ -276,6 +279,56 @@ def test_sign_flip_p_leaves_out_tasks_without_a_difference_and_never_says_0() ->
     assert sign_flip_p(np.array([5.0]), rng) == 1.0
     assert sign_flip_p(np.zeros(5), rng) == sign_flip_p(np.zeros(20), rng) == 1.0
     assert 0 < sign_flip_p(np.ones(40), rng) < 1e-4
+
+
+# ---- power ----
+
+
+def crossed(rng: np.random.Generator, tasks: int, effect: float) -> pl.DataFrame:
+    """One probe of each set and one target a task; the strategy's effect varies with probe task, target task and pair."""
+    old = rng.standard_normal((1, tasks, tasks))
+    varying = rng.standard_normal((1, tasks, 1)) + 0.7 * rng.standard_normal((1, 1, tasks)) + rng.standard_normal((1, tasks, tasks))
+    return pl.concat([pairs_table(old + varying + effect, "new"), pairs_table(old, "old")])
+
+
+def of_context(pairs: pl.DataFrame, in_task: bool) -> pl.DataFrame:
+    return pairs.filter(pl.col("context") == ("in-task" if in_task else "cross-task"))
+
+
+@pytest.mark.parametrize(("in_task", "lower", "upper"), [(True, 0.1, 0.1), (False, 0.25, 0.05)])
+def test_power_is_the_share_of_new_studies_that_tell_the_effect(in_task: bool, lower: float, upper: float) -> None:
+    """Predicted from a study of 60 tasks for studies of 16; across tasks it may be too low, as its docstring says, and not too high."""
+    rng = np.random.default_rng(4)
+    one = of_context(crossed(rng, 60, 1.0), in_task)
+    table = power(one, "rel_inf", "new", "old", in_task, QUICK, numbers=[16], draws=300)
+    predicted = table.row(by_predicate=pl.col("planted") == "observed", named=True)
+    told = 0
+    for _ in range(300):
+        new = of_context(crossed(rng, 16, predicted["effect"]), in_task)
+        told += verdict(effect(new, "rel_inf", "new", "old", in_task, QUICK), QUICK.confidence) == "helps"
+    assert 0.2 < told / 300 < 0.98  # or it would say nothing
+    assert told / 300 - lower < predicted["power"] < told / 300 + upper
+    assert predicted["ci_low"] < predicted["power"] < predicted["ci_high"]
+
+
+def test_power_grows_with_the_tasks_and_plants_what_it_says() -> None:
+    pairs = of_context(crossed(np.random.default_rng(5), 12, -0.4), True)
+    table = power(pairs, "rel_inf", "new", "old", True, QUICK, draws=100)
+    assert table["n_tasks"].to_list() == [n for n in (12, 24, 48, 96) for _ in range(2)]
+    assert table.equals(power(pairs, "rel_inf", "new", "old", True, QUICK, draws=100))
+    wide = pairs.pivot("probe_set", index="probe_task", values="rel_inf")
+    differences = (wide["new"] - wide["old"]).to_numpy()
+    for planted, expected in (("observed", differences.mean()), ("standardised", differences.std(ddof=1) / 2)):
+        part = table.filter(pl.col("planted") == planted)
+        assert part["effect"].to_list() == pytest.approx([expected] * 4)
+        assert part["power"][0] < part["power"][3]
+        assert part["power"].is_sorted() or part["power"].diff().drop_nulls().min() > -0.05  # type: ignore[operator]
+
+
+def test_power_of_a_study_without_two_common_tasks_is_an_empty_table() -> None:
+    values = np.ones((1, 1, 4))
+    pairs = pl.concat([pairs_table(values, probe_tasks=[0]), pairs_table(values, "old", probe_tasks=[0])])
+    assert power(of_context(pairs, True), "rel_inf", "new", "old", True, QUICK).is_empty()
 
 
 # ---- verdicts ----
