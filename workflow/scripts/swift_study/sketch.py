@@ -6,6 +6,7 @@ those of the gradients in expectation. A sketch has REPLICATES independent parts
 error bar of their mean. Two-sided projections as in LoGra (Choe et al. 2024, §3.1) and TRAK's ±1 (Park et al. 2023, §3).
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ def sides(dimensions: int) -> tuple[int, int]:
     return left, each // left
 
 
+@functools.cache  # every shard and checkpoint of a job projects by the same
 def signs(seed: int, name: str, rows: int, columns: int, device: torch.device) -> torch.Tensor:
     """±1 by chance, (rows, columns) float32, the same on every machine."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
