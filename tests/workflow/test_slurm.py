@@ -25,7 +25,7 @@ from tiny import ROOT
 from swift_study.work import hash_files
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
-GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
+GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals", "compute_similarities")
 # With a judge that is a server, and the network at the submit host.
 AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
@@ -302,9 +302,11 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
     run = start(site, "results-gradients", WIDE, f"results-gradients/{GRADIENTS}/certificate.json")
     output = output_of(site, "results-gradients")
     work = site.root / "results-gradients/work" / GRADIENTS
-    wait_until(lambda: any(work.glob("*/checkpoint-*.parquet")), run, output)
+    wait_until(lambda: any(work.glob("*/*.done")), run, output)
     hold(site, "results-gradients")
-    finished = {f.name: f.stat().st_ino for f in work.glob("*/checkpoint-*.parquet")}
+    steps = [f.stem for f in work.glob("*/*.done")]
+    finished = {f.name: f.stat().st_ino for step in steps for f in work.glob(f"*/checkpoint-{step}.*")}
+    assert len(finished) == 2 * len(steps)
     (first,) = jobs_of(output.read_text()).values()
     (process,) = workers(site, "results-gradients")
     end_in_300_seconds(first)
@@ -314,7 +316,7 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
     assert "STOPPED compute_gradients: SIGTERM came (a time limit, preemption" in log_of(site, first), log_of(site, first)
     assert [look_up(job).state for job in jobs_of(output.read_text()).values()] == ["FAILED", "COMPLETED"]
     files = {f.name for f in theirs.glob("checkpoint-*.parquet")}
-    assert 0 < len(finished) < len(files) == 4
+    assert 0 < len(finished) < len(files) == 4 * 2  # of each checkpoint the gradients, and each weight's own inner products
     for name in files:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
     for name, inode in finished.items():
