@@ -27,7 +27,7 @@ from swift_study.config import Gradients, Lora
 from swift_study.errors import UserError
 from swift_study.gradients import PanelGradients, adam_preconditioner, isometric_embedding, panel_gradients
 from swift_study.gram import Factors, dense_is_cheaper, ghost, products_of_factors
-from swift_study.memory import group, needs
+from swift_study.memory import group, needs, used_bytes
 from swift_study.models import add_lora
 from swift_study.tokens import Tokens, collate, sum_losses
 from swift_study.weights import Weight, calls, select_weights, trainable_weights
@@ -165,7 +165,7 @@ def test_any_part_of_the_weights(pattern: str) -> None:
 
 def budget(model: torch.nn.Module, tokens: list[Tokens], weights: list[Weight], share: float, monkeypatch: pytest.MonkeyPatch) -> float:
     """A budget in GB that leaves this share of what all weights together would need, where nothing else counts."""
-    monkeypatch.setattr("swift_study.memory.used_bytes", lambda device: 0.0)
+    monkeypatch.setattr("swift_study.memory.used_bytes", lambda model: 0.0)
     monkeypatch.setattr("swift_study.memory.pass_bytes", lambda *given: 0.0)
     monkeypatch.setattr("swift_study.memory.BLOCK", {"cpu": 0})
     batches = [list(range(len(tokens)))]
@@ -210,6 +210,17 @@ def test_too_small_a_budget_is_told_with_one_that_is_not() -> None:
     suggested = re.search(r"Set it to (\d+\.\d)", str(caught.value))
     assert suggested is not None
     engine(model, tokens, scope="full", memory_gb=float(suggested[1]))
+
+
+def test_a_second_panel_in_one_process_makes_no_more_groups() -> None:
+    """What an earlier pass has freed may still be resident; it is not in use."""
+    model, tokens = whole_model("llama"), some_tokens(LENGTHS)
+    before = used_bytes(model)
+    done: list[int] = []
+    for _ in range(2):
+        panel_gradients(model, tokens, PAD, Gradients(scope="full", batch_size=4, memory_gb=3), progress=done.append)
+    assert max(done) == len(tokens)
+    assert used_bytes(model) == before
 
 
 def test_one_weight_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

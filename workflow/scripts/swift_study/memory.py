@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 
 from swift_study.config import Gradients
@@ -14,6 +13,7 @@ from swift_study.tokens import Tokens
 from swift_study.weights import Call, Use, Weight
 
 GB = 1e9
+LIBRARY_BYTES = 1e9  # of Python and the libraries: 0.4 GB seen once they are loaded, and room for what their kernels take
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def group(
     results = float(len(tokens) ** 2 * 8 * (len(weights) + 8))
     if settings.representation == "exact":
         results += 2.0 * len(tokens) * sum(w.size for w in weights) * item
-    taken = used_bytes(device) + passing + working + results
+    taken = used_bytes(model) + passing + working + results
     free = settings.memory_gb * GB - taken
     if free <= 0:
         raise UserError(
@@ -128,6 +128,12 @@ def pass_bytes(model: Any, tokens: Sequence[Tokens], batches: Sequence[Sequence[
     return float(largest)
 
 
-def used_bytes(device: torch.device) -> float:
-    """What is in use now: of the GPU's memory by its allocator, of a CPU's by resident size."""
-    return float(torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss)
+def used_bytes(model: Any) -> float:
+    """What is in use before a pass: on a GPU by its allocator, else of the model and about what Python and the libraries take.
+
+    Not the resident size: that still holds what an earlier checkpoint has freed, and there would be more groups for nothing.
+    """
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return float(torch.cuda.memory_allocated(device))
+    return float(LIBRARY_BYTES + sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]))
