@@ -22,7 +22,7 @@ from swift_study.gradients import adam_preconditioner, gradient_table, module_ta
 from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
 from swift_study.panel import Member, read_panel
 from swift_study.sketch import about_projection
-from swift_study.tables import write_arrow
+from swift_study.tables import storage, write_arrow
 from swift_study.weights import select_weights, trainable_weights
 from swift_study.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
 
@@ -145,7 +145,7 @@ def join(shards: list[Path], path: Path, metadata: dict[str, str]) -> None:
     """One file of all shards, a row group each; never more than one of them in memory."""
     schema = pq.read_schema(shards[0])
     schema = schema.with_metadata({**schema.metadata, **metadata})
-    with publish(path) as part, pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
+    with publish(path) as part, pq.ParquetWriter(part, schema, **storage(schema)) as writer:
         for shard in shards:
             writer.write_table(pq.read_table(shard).replace_schema_metadata(schema.metadata))
 

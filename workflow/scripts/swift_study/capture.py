@@ -6,7 +6,7 @@ formed by autograd: weights are frozen, and the backward pass computes input gra
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,23 +14,21 @@ import torch
 from torch.func import functional_call, vjp, vmap
 
 from swift_study.errors import UserError
-from swift_study.weights import Call, Use, Weight, block_of
+from swift_study.weights import Use, Weight
 
 Receive = Callable[[Weight, Use, torch.Tensor, torch.Tensor], None]
 
 
 @contextmanager
-def watching(model: Any, weights: Sequence[Weight], called: Mapping[str, Call], receive: Receive) -> Iterator[None]:
-    """While open, a backward pass calls ``receive(weight, use, a, b)`` for each use of the weights in it.
+def watching(model: Any, uses: Iterable[tuple[Weight, Use]], receive: Receive) -> Iterator[None]:
+    """While open, a backward pass calls ``receive(weight, use, a, b)`` for each of these uses in it.
 
     ``a`` (examples, tokens, …) is the module's input, token ids for an embedding; ``b`` (examples, tokens, …) is its output's gradient.
-    All weights are frozen meanwhile.
+    All weights are frozen meanwhile: where gradients are to begin, something has to ask for them (stages.py).
     """
     by_module: dict[str, list[tuple[Weight, Use]]] = {}
-    for weight in weights:
-        for use in weight.uses:
-            if use.module in called:
-                by_module.setdefault(use.module, []).append((weight, use))
+    for weight, use in uses:
+        by_module.setdefault(use.module, []).append((weight, use))
 
     def watch(name: str) -> Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def forward(module: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -50,9 +48,7 @@ def watching(model: Any, weights: Sequence[Weight], called: Mapping[str, Call], 
         return forward
 
     trainable = [p for p in model.parameters() if p.requires_grad]
-    lowest = min(by_module, key=lambda name: called[name].order)
-    handles = [_start(model, lowest)]
-    handles += [model.get_submodule(name).register_forward_hook(watch(name)) for name in by_module]
+    handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in by_module]
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
@@ -62,20 +58,6 @@ def watching(model: Any, weights: Sequence[Weight], called: Mapping[str, Call], 
             handle.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def _start(model: Any, lowest: str) -> Any:
-    """Let gradients flow from the decoder layer that holds the lowest watched module, and not further down."""
-    block = block_of(model, lowest)
-    if block is None and isinstance(model.get_submodule(lowest), torch.nn.Embedding):
-        return model.get_submodule(lowest).register_forward_hook(lambda module, args, output: output.requires_grad_(True))
-
-    def cut(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (args[0].detach().requires_grad_(True), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_(True)}
-
-    return model.get_submodule(block or lowest).register_forward_pre_hook(cut, with_kwargs=True)
 
 
 def small_gradient(module: torch.nn.Module, use: Use, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

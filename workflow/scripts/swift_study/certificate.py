@@ -126,8 +126,9 @@ def sketch_coverage(vectors: np.ndarray, reference: np.ndarray) -> float:
 
 def duplicates(gradients: PanelGradients) -> list[list[int]]:
     """Pairs of examples whose gradients point the same way."""
-    unit = gradients.vectors.astype(np.float64) / np.sqrt(gradients.norms_sq)[:, None]
-    return [[int(i), int(j)] for i, j in np.argwhere(np.triu(unit @ unit.T > 1 - 1e-6, k=1))]
+    products = (gradients.vectors @ gradients.vectors.T).astype(np.float64)
+    norms = np.sqrt(gradients.norms_sq)
+    return [[int(i), int(j)] for i, j in np.argwhere(np.triu(products > (1 - 1e-5) * np.outer(norms, norms), k=1))]
 
 
 def certify(found: Mapping[str, Any], settings: Gradients) -> dict[str, Any]:

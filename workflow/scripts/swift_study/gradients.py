@@ -5,8 +5,7 @@ Hooks keep each layer's input and the gradient of its output, from which its per
 (capture.py, gram.py). Every example has rows of its own in these, so a batch gives the same numbers as one example after the other
 (Numerics 1-3).
 
-Where what is kept does not fit the memory budget, the layers are taken in groups: a forward pass for each, and a backward pass down to
-its lowest layer. The numbers do not depend on the groups.
+Where what is kept does not fit the memory budget, the layers are taken in groups (stages.py). The numbers do not depend on these.
 """
 
 import logging
@@ -23,10 +22,11 @@ from swift_study.capture import embedding_gradient, small_gradient, watching, wi
 from swift_study.config import Gradients
 from swift_study.examples import Example
 from swift_study.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
-from swift_study.memory import group, needs
+from swift_study.memory import needs
 from swift_study.models import exact_numerics
 from swift_study.sketch import sketch_gradients
-from swift_study.tokens import Tokens, batches, collate, sum_losses
+from swift_study.stages import Passes, make_stages
+from swift_study.tokens import Tokens, batches, collate
 from swift_study.weights import Use, Weight, calls, trainable_weights
 
 log = logging.getLogger(__name__)
@@ -71,66 +71,87 @@ def panel_gradients(
     weights = trainable_weights(model)
     n = len(tokens)
     rows_of = batches([len(t.ids) for t in tokens], settings.batch_size)
-    order = list(chain.from_iterable(rows_of))
     device = next(model.parameters()).device
+    exact = settings.representation == "exact"
     with exact_numerics():
-        called = calls(model, weights, tokens[order[-1]], pad_id)
+        called = calls(model, weights, tokens[rows_of[-1][-1]], pad_id)
         weights = [w for w in weights if any(use.module in called for use in w.uses)]  # others have no gradient
-        need = needs(model, weights, called, tokens, rows_of)
-        groups = group(model, weights, called, need, tokens, rows_of, settings)
+        need = needs(model, weights, called, tokens, rows_of, settings.representation)
+        stages = make_stages(model, weights, called, need, tokens, rows_of, settings)
+        place = torch.device("cpu") if settings.host_memory_gb else device
+        passes = Passes(model, called, stages, place)
+        store = _Store(model, {name for name, its in need.items() if its.factored}, rows_of, place)
+        whole = store.make_room(weights) if exact else None
         losses = torch.empty(n, dtype=torch.float64)
         by_weight: dict[str, torch.Tensor] = {}
         adam = torch.zeros((n, n), dtype=torch.float64) if preconditioner is not None else None
-        raw: dict[str, torch.Tensor] = {}
-        for number, members in enumerate(groups):
-            store = _Store(model, {w.name for w in members if need[w.name].factored}, n, settings)
-            with watching(model, members, called, store.receive):
-                for rows in rows_of:
-                    batch = collate([tokens[i] for i in rows], pad_id, device)
-                    batch_losses = sum_losses(model, batch)
-                    torch.autograd.backward(batch_losses.sum())
-                    losses[rows] = batch_losses.detach().double().cpu()
-                    store.next_batch(len(rows))
-                    progress(number * n + store.first)
-            for weight in members:
-                plain, scaled = store.products(weight, None if preconditioner is None else preconditioner[weight.name])
-                by_weight[weight.name] = plain.cpu()
-                if adam is not None and scaled is not None:
-                    adam += scaled.cpu()
-                if settings.representation == "exact":
-                    raw[weight.name] = store.gradients(weight).cpu()
-    position = torch.empty(n, dtype=torch.int64)  # from the order of the batches back to the examples'
-    position[torch.tensor(order)] = torch.arange(n)
-    names = [w.name for w in weights]
-    matrices = {name: by_weight[name][position][:, position].numpy() for name in names}
-    total = np.zeros((n, n))
-    for name in names:
-        total += matrices[name]
-    spoilt = ~np.isfinite(np.diagonal(total))
-    if settings.representation == "exact":
-        vectors = torch.cat([raw[name] for name in names], dim=1)[position].numpy()
-        norms_sq = np.array([float(np.square(row, dtype=np.float64).sum()) for row in vectors])
+        for group, stage in enumerate(stages):
+            passes.forget(stage)
+            with watching(model, stage.uses, store.receive):
+                done = group * n
+                for number, rows in enumerate(rows_of):
+                    store.begin(rows)
+                    found = passes.backward(stage, number, collate([tokens[i] for i in rows], pad_id, device))
+                    if found is not None:
+                        losses[rows] = found.double().cpu()
+                    done += len(rows)
+                    progress(done)
+            for weight in stage.weights:
+                if settings.by_module or not exact or preconditioner is not None:
+                    plain, scaled = store.products(weight, None if preconditioner is None else preconditioner[weight.name])
+                    by_weight[weight.name] = plain.cpu()
+                    if adam is not None and scaled is not None:
+                        adam += scaled.cpu()
+                store.close(weight)
+    matrices = {w.name: by_weight[w.name].numpy() for w in weights if w.name in by_weight}
+    if whole is not None:
+        vectors = whole.numpy()
+        norms_sq = np.square(torch.linalg.vector_norm(whole, dim=1, dtype=torch.float64).numpy())
+        spoilt = ~np.isfinite(norms_sq)
         vectors[spoilt] = np.nan
         norms_sq[spoilt] = np.nan
     else:
+        total = np.zeros((n, n))
+        for products in matrices.values():
+            total += products
+        spoilt = ~np.isfinite(np.diagonal(total))
         vectors, norms_sq = isometric_embedding(_spoil(total, spoilt)), np.where(spoilt, np.nan, np.diagonal(total))
     adam_vectors = adam_norms = None
     if adam is not None:
-        adam_total = _spoil(adam[position][:, position].numpy(), spoilt)
+        adam_total = _spoil(adam.numpy(), spoilt)
         adam_vectors, adam_norms = isometric_embedding(adam_total), np.diagonal(adam_total).copy()
     return PanelGradients(losses.numpy(), norms_sq, vectors, matrices, adam_norms, adam_vectors)
 
 
 class _Store:
-    """What the hooks captured for a group of weights: whole gradients where these are small, else their factors."""
+    """What the hooks captured of a panel: whole gradients where these are small, else their factors, in the order of the batches."""
 
-    def __init__(self, model: Any, factored: Collection[str], n: int, settings: Gradients) -> None:
-        self.model, self.n, self.first = model, n, 0
+    def __init__(self, model: Any, factored: Collection[str], batches: Sequence[Sequence[int]], place: torch.device) -> None:
+        self.model, self.place = model, place
+        self.n = sum(map(len, batches))
         self.device = next(model.parameters()).device
-        self.place = torch.device("cpu") if settings.host_memory_gb else self.device
+        order = torch.tensor(list(chain.from_iterable(batches)))
+        self.position = torch.empty_like(order)  # from the order of the batches back to the examples'
+        self.position[order] = torch.arange(self.n)
         self.factors: dict[str, dict[Use, Factors]] = {name: {} for name in factored}
         self.vectors: dict[str, torch.Tensor] = {}
+        self.begin([])
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """What comes next is of these examples."""
+        self.rows = rows
         self.moved: dict[int, torch.Tensor] = {}
+
+    def make_room(self, weights: Sequence[Weight]) -> torch.Tensor:
+        """For all gradients side by side, (N, all weights), in the machine's memory; what is received goes there at once."""
+        kind = wide(next(self.model.parameters()).dtype)
+        # NumPy's zeros take no memory until they are written to.
+        whole = torch.from_numpy(np.zeros((self.n, sum(w.size for w in weights)), np.float64 if kind == torch.float64 else np.float32))
+        first = 0
+        for weight in weights:
+            self.vectors[weight.name] = whole[:, first : first + weight.size]
+            first += weight.size
+        return whole
 
     def receive(self, weight: Weight, use: Use, a: torch.Tensor, b: torch.Tensor) -> None:
         module = self.model.get_submodule(use.module)
@@ -151,8 +172,10 @@ class _Store:
         else:
             gradient = small_gradient(module, use, a, b)
         if weight.name not in self.vectors:
-            self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=wide(gradient.dtype), device=self.place)
-        self.vectors[weight.name][self.first : self.first + len(gradient)] += gradient.to(self.place)
+            self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=gradient.dtype, device=self.place)
+        vectors = self.vectors[weight.name]
+        for row, one in zip(self.rows, gradient.to(vectors.device), strict=True):
+            vectors[row] += one
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
         """To where it is kept; an input that layers share is moved, and kept, once."""
@@ -163,27 +186,24 @@ class _Store:
             self.moved[key] = tensor.to(self.place)
         return self.moved[key]
 
-    def next_batch(self, examples: int) -> None:
-        self.first += examples
-        self.moved.clear()
-
     def products(self, weight: Weight, scale: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The weight's inner products, (N, N) float64; and with ``scale``, of the weight's shape, between the two sides."""
         side = None if scale is None else scale.sqrt()
         if weight.name in self.factors:
-            return products_of_factors(list(self.factors[weight.name].values()), weight.shape, side, self.device)
+            both = products_of_factors(list(self.factors[weight.name].values()), weight.shape, side, self.device)
+            plain, scaled = (None if m is None else m.cpu()[self.position][:, self.position] for m in both)
+            assert plain is not None
+            return plain, scaled
         vectors = self.vectors[weight.name].to(self.device)
         return products_of_vectors(vectors, None), None if side is None else products_of_vectors(vectors, side.flatten())
 
-    def gradients(self, weight: Weight) -> torch.Tensor:
-        """All gradients over the weight, (N, its size)."""
-        if weight.name not in self.factors:
-            return self.vectors[weight.name]
-        uses = list(self.factors[weight.name].values())
-        result = torch.zeros((self.n, *weight.shape), dtype=wide(uses[0].batches[0][1].dtype))
-        for rows, block in dense_blocks(uses, weight.shape, self.n, self.device):
-            result[:, rows] = block.cpu()
-        return result.flatten(1)
+    def close(self, weight: Weight) -> None:
+        """Let go of a weight, whose factors give its part of the whole gradients first where these are kept."""
+        vectors = self.vectors.pop(weight.name, None)
+        uses = list(self.factors.pop(weight.name, {}).values())
+        if uses and vectors is not None:
+            for rows, block in dense_blocks(uses, weight.shape, self.n, self.device):
+                vectors.view(self.n, *weight.shape)[:, rows] = block.cpu()[self.position]
 
 
 def _spoil(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:

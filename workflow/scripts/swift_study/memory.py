@@ -1,4 +1,4 @@
-"""What the gradient engine keeps of a panel, and how its layers are grouped so that it fits a stated amount of memory."""
+"""What the gradient engine keeps of a panel, and what else takes memory, in bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,16 @@ class Need:
 
 
 def needs(
-    model: Any, weights: Sequence[Weight], called: Mapping[str, Call], tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]
+    model: Any,
+    weights: Sequence[Weight],
+    called: Mapping[str, Call],
+    tokens: Sequence[Tokens],
+    batches: Sequence[Sequence[int]],
+    representation: str,
 ) -> dict[str, Need]:
-    """Of every weight, by its name."""
+    """Of every weight, by its name. Whole gradients of the representation `exact` are kept in the result, which is counted apart."""
     item = next(model.parameters()).element_size()
-    every, last = _positions(tokens, batches)
+    every, last = positions(tokens, batches)
 
     def seen(use: Use) -> int:
         return last if model.get_output_embeddings() is model.get_submodule(use.module) else every
@@ -47,11 +52,11 @@ def needs(
             if own + sum(inputs.values()) < gradients:
                 found[weight.name] = Need(own, inputs, True)
                 continue
-        found[weight.name] = Need(gradients, {}, False)
+        found[weight.name] = Need(0.0 if representation == "exact" else gradients, {}, False)
     return found
 
 
-def _positions(tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]) -> tuple[int, int]:
+def positions(tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]) -> tuple[int, int]:
     """Positions of all batches, padding included: of most layers, and of the output layer, which sees the last ones only."""
     every = last = 0
     for batch in batches:
@@ -61,53 +66,25 @@ def _positions(tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]) -> tu
     return every, last
 
 
-def group(
-    model: Any,
-    weights: Sequence[Weight],
-    called: Mapping[str, Call],
-    need: Mapping[str, Need],
-    tokens: Sequence[Tokens],
-    batches: Sequence[Sequence[int]],
-    settings: Gradients,
-) -> list[list[Weight]]:
-    """The weights in groups that fit the budget, from the bottom of the model up. UserError if one weight alone does not fit."""
+def fixed_bytes(
+    model: Any, weights: Sequence[Weight], tokens: Sequence[Tokens], batches: Sequence[Sequence[int]], settings: Gradients
+) -> float:
+    """Of the budget, what is taken whatever is kept: the model, a pass, blocks that are worked on, and results. UserError if all of it."""
     device = next(model.parameters()).device
     item = max(next(model.parameters()).element_size(), 4)
-    passing = pass_bytes(model, tokens, batches)
     # Blocks of gradients that are formed and multiplied; of a weight that is whole already, a scaled copy.
     working = 4.0 * BLOCK[device.type] * item
     results = float(len(tokens) ** 2 * 8 * (len(weights) + 8))
     if settings.representation == "exact":
-        results += 2.0 * len(tokens) * sum(w.size for w in weights) * item
-    taken = used_bytes(model) + passing + working + results
-    free = settings.memory_gb * GB - taken
-    if free <= 0:
+        results += float(len(tokens) * sum(w.size for w in weights) * item)
+    taken: float = used_bytes(model) + pass_bytes(model, tokens, batches) + working + results
+    if taken >= settings.memory_gb * GB:
         raise UserError(
             f"gradients.memory_gb = {settings.memory_gb:g} is too little: the loaded model, a pass over {settings.batch_size} examples "
             f"and the results take about {taken / GB:.1f} GB before anything is kept for the inner products. Set it to "
             f"{1.5 * taken / GB:.1f} or more, or lower gradients.batch_size."
         )
-    room = settings.host_memory_gb * GB if settings.host_memory_gb else free
-    groups: list[list[Weight]] = []
-    held, inputs = 0.0, set[str]()
-    for weight in sorted(weights, key=lambda w: min(called[use.module].order for use in w.uses if use.module in called)):
-        own = need[weight.name].own
-        extra = own + sum(size for name, size in need[weight.name].inputs.items() if name not in inputs)
-        if not groups or held + extra > room:
-            groups.append([])
-            held, inputs = 0.0, set()
-            extra = own + sum(need[weight.name].inputs.values())
-        if extra > room:
-            key = "gradients.host_memory_gb" if settings.host_memory_gb else "gradients.memory_gb"
-            least = (extra if settings.host_memory_gb else extra + taken) / GB
-            raise UserError(
-                f"{key} is too little for {len(tokens)} examples: what is kept for {weight.name} takes {extra / GB:.2f} GB, and "
-                f"{room / GB:.2f} are left. Set it to {1.1 * least:.1f} or more, or leave the weight out with gradients.modules."
-            )
-        groups[-1].append(weight)
-        held += extra
-        inputs |= set(need[weight.name].inputs)
-    return groups
+    return taken
 
 
 def pass_bytes(model: Any, tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,10 @@ def load_moments(checkpoint: Path) -> dict[str, torch.Tensor] | None:
 
     path = checkpoint / "exp_avg_sq.safetensors"
     return load_file(path, device=str(device())) if path.is_file() else None
+
+
+# Large pages for tensors on a CPU: without them much of a pass is the first touch of fresh memory (benchmarks/RESULTS.md).
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextlib.contextmanager

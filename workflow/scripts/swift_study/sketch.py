@@ -19,7 +19,8 @@ from scipy import stats
 from swift_study.capture import embedding_gradient, small_gradient, watching, wide
 from swift_study.config import Gradients
 from swift_study.models import exact_numerics
-from swift_study.tokens import Tokens, batches, collate, sum_losses
+from swift_study.stages import Passes, all_at_once
+from swift_study.tokens import Tokens, batches, collate
 from swift_study.weights import Use, Weight, calls, trainable_weights
 
 REPLICATES = 16
@@ -117,12 +118,14 @@ def sketch_gradients(
                 batch_sketch.append(projection.of_gradients(weight, gradients))
                 batch_norms.append(gradients.double().square().sum(dim=1))
 
-        with watching(model, weights, called, receive):
+        stage = all_at_once(model, weights, called)
+        passes = Passes(model, called, [stage], device)
+        with watching(model, stage.uses, receive):
             done = 0
-            for rows in rows_of:
-                batch_losses = sum_losses(model, collate([tokens[i] for i in rows], pad_id, device))
-                torch.autograd.backward(batch_losses.sum())
-                losses[rows] = batch_losses.detach().double().cpu().numpy()
+            for number, rows in enumerate(rows_of):
+                batch_losses = passes.backward(stage, number, collate([tokens[i] for i in rows], pad_id, device))
+                assert batch_losses is not None
+                losses[rows] = batch_losses.double().cpu().numpy()
                 norms_sq[rows] = torch.stack(batch_norms).sum(dim=0).cpu().numpy()
                 found = torch.stack(batch_sketch).sum(dim=0).cpu().numpy()
                 if vectors is None:

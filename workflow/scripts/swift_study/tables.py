@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -363,7 +364,28 @@ def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Ma
 def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
     marked = table.replace_schema_metadata({"swift_study": __version__, **(metadata or {})})
     with publish(path) as part:
-        pq.write_table(marked, part, compression="zstd", write_page_checksum=True)
+        pq.write_table(marked, part, **storage(table.schema), row_group_size=rows_in_a_group(table.schema))
+
+
+def storage(schema: pa.Schema) -> dict[str, Any]:
+    """How a table is stored: compressed, but for columns of vectors, which hardly shrink and would take most of the time."""
+    vectors = {field.name for field in schema if pa.types.is_fixed_size_list(field.type)}
+    inside = {f"{name}.list.element" for name in vectors}
+    others = [field.name for field in schema if field.name not in vectors]
+    if not vectors:
+        return {"compression": "zstd", "write_page_checksum": True}
+    return {
+        "compression": {**dict.fromkeys(others, "zstd"), **dict.fromkeys(inside, "none")},
+        "use_dictionary": others,
+        "write_statistics": others,
+        "write_page_checksum": True,
+    }
+
+
+def rows_in_a_group(schema: pa.Schema) -> int:
+    """A row group is read as a whole: about 32 million numbers of a vector."""
+    longest = max((field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)), default=1)
+    return min(max(1, 2**25 // longest), 2**20)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:

@@ -102,7 +102,10 @@ class Call:
 
 
 def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -> dict[str, Call]:
-    """The modules that use the weights, as a forward pass on the example calls them. UserError for one that is called more than once."""
+    """The modules that use the weights, and the decoder's first layer, as a forward pass on the example calls them.
+
+    UserError for one that is called more than once.
+    """
     found: dict[str, Call] = {}
     inputs: list[tuple[torch.Tensor, str]] = []  # kept, so that no address is used twice
 
@@ -116,8 +119,13 @@ def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -
 
         return forward
 
+    def enter(module: Any, args: tuple[Any, ...]) -> None:
+        found[layers[0]] = Call(len(found), layers[0])
+
     modules = {use.module for weight in weights for use in weight.uses}
     handles = [model.get_submodule(name).register_forward_hook(watch(name)) for name in modules]
+    layers = decoder_layers(model)
+    handles += [model.get_submodule(name).register_forward_pre_hook(enter) for name in layers[:1]]
     try:
         with torch.no_grad():
             sum_losses(model, collate([example], pad_id, next(model.parameters()).device))
@@ -138,3 +146,10 @@ def block_of(model: Any, module: str) -> str | None:
         if isinstance(model.get_submodule(".".join(parts[:end])), torch.nn.ModuleList):
             return ".".join(parts[: end + 1])
     return None
+
+
+def decoder_layers(model: Any) -> list[str]:
+    """The names of the decoder's layers in their order; none if the model does not have them in one list."""
+    count = model.config.get_text_config().num_hidden_layers
+    lists = [n for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count and block_of(model, n) is None]
+    return [f"{lists[0]}.{i}" for i in range(count)] if len(lists) == 1 else []
