@@ -4,9 +4,9 @@
 
 Needs the libraries of benchmarks/peers.lock in an environment of their own. Every way (`ways.py`) gets the same model (the packaged one,
 float32), weights (an adapter of rank 64 with B other than zero, or the decoder's linear layers), examples and threads. A way is written
-name@batch, or name@batch/queries for one that holds the gradients of that many queries at a time. First all ways compute a few short
-examples of different lengths, and their inner products are held against plain autograd's on the same float32 model: ours and dattri-llm
-must agree to 1e-4 of the norms, all others to 1e-3, or this ends with an error.
+name@batch, or name@batch/queries for one that holds the gradients of that many queries at a time; ours@batch/GB has a memory budget. First
+all ways compute a few short examples of different lengths, and their inner products are held against plain autograd's on the same float32
+model: ours and dattri-llm must agree to 1e-4 of the norms, all others to 1e-3, or this ends with an error.
 
 Every measurement is a process of its own, and the ways take turns, so ``ratio`` (theirs / ours; above 1: ours is faster) is of runs side
 by side: the median over the repeats. Seconds are of the call alone, from examples to inner products, after a batch to warm up;
@@ -36,17 +36,17 @@ from arguments import parser  # noqa: E402
 from machine import gpu, machine, versions  # noqa: E402
 
 DEFAULTS = {
-    "lora": "ours@4 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 bergson@4 kronfluence@4/36",
-    "full": "ours@4 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 kronfluence@4/12",
+    "lora": "ours@8 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 bergson@4 kronfluence@4/36",
+    "full": "ours@8/6 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 kronfluence@4/12",
 }
 TOLERANCE = {"ours": 1e-4, "dattri-llm": 1e-4, "dattri-llm-once": 1e-4}
 
 
 def parse(way: str) -> tuple[str, int, int]:
-    """Name, batch size, and queries held at a time."""
+    """Name, batch size, and queries held at a time or GB; 0 for what the way has by itself."""
     name, _, sizes = way.partition("@")
     batch, _, queries = (sizes or "4").partition("/")
-    return name, int(batch), int(queries or batch)
+    return name, int(batch), int(queries or 0)
 
 
 # ---- one measurement, in a process of its own ----
@@ -218,7 +218,7 @@ def main(a: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     p = parser(__doc__)
-    p.add_argument("--ways", nargs="+", metavar="NAME@BATCH[/QUERIES]", help=f"by default, {DEFAULTS}".replace("%", "%%"))
+    p.add_argument("--ways", nargs="+", metavar="NAME@BATCH[/QUERIES or GB]", help=f"by default, {DEFAULTS}".replace("%", "%%"))
     p.add_argument("--repeats", type=int, default=3, help="0: only the check")
     p.add_argument("--check-examples", type=int, default=4)
     p.add_argument("--check-tokens", type=int, default=32)

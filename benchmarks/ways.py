@@ -24,14 +24,17 @@ from swift_study.tokens import IGNORED, Batch, Tokens, collate, sum_losses
 Way = Callable[[Sequence[Tokens]], np.ndarray]
 
 
-def our_engine(model: Any, tokens: Sequence[Tokens], pad_id: int, batch_size: int, representation: str) -> PanelGradients:
+def our_engine(
+    model: Any, tokens: Sequence[Tokens], pad_id: int, batch_size: int, representation: str, memory_gb: float = 0
+) -> PanelGradients:
     """The only place that calls our engine."""
-    return panel_gradients(model, tokens, pad_id, Gradients(batch_size=batch_size, representation=representation))
+    budget = memory_gb or Gradients().memory_gb
+    return panel_gradients(model, tokens, pad_id, Gradients(batch_size=batch_size, representation=representation, memory_gb=budget))
 
 
-def ours(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
+def ours(model: Any, pad_id: int, batch_size: int, memory_gb: int) -> Way:
     def gram(tokens: Sequence[Tokens]) -> np.ndarray:
-        vectors = our_engine(model, tokens, pad_id, batch_size, "gram").vectors
+        vectors = our_engine(model, tokens, pad_id, batch_size, "gram", memory_gb).vectors
         return vectors @ vectors.T
 
     return gram
@@ -217,7 +220,7 @@ def kronfluence(model: Any, pad_id: int, batch_size: int, queries: int) -> Way:
                 factors_name="identity",
                 query_dataset=rows,
                 train_dataset=rows,
-                per_device_query_batch_size=min(queries, len(tokens)),
+                per_device_query_batch_size=min(queries or batch_size, len(tokens)),
                 per_device_train_batch_size=batch_size,
             )
             return analyzer.load_pairwise_scores("scores")["all_modules"].double().cpu().numpy()

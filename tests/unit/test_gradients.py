@@ -198,8 +198,7 @@ def test_a_small_budget_makes_groups_and_the_same_numbers(kind: str, representat
         settings = Gradients(scope="full", batch_size=4, memory_gb=little, representation=representation)
         try:
             in_groups = panel_gradients(model, tokens, PAD, settings, progress=done.append)
-        except UserError as error:
-            assert "is too little" in str(error)
+        except UserError:  # another test reads what it says
             break
         seen.add(done[-1] // len(tokens))
         assert np.array_equal(in_groups.norms_sq, at_once.norms_sq)

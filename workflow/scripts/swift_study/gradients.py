@@ -106,7 +106,7 @@ def panel_gradients(
     matrices = {w.name: by_weight[w.name].numpy() for w in weights if w.name in by_weight}
     if whole is not None:
         vectors = whole.numpy()
-        norms_sq = np.square(torch.linalg.vector_norm(whole, dim=1, dtype=torch.float64).numpy())
+        norms_sq = sums_of_squares(whole).numpy()
         spoilt = ~np.isfinite(norms_sq)
         vectors[spoilt] = np.nan
         norms_sq[spoilt] = np.nan
@@ -225,6 +225,14 @@ def adam_preconditioner(
     """
     correction = 1 - betas[1] ** step
     return {name: 1 / ((v.double() / correction).sqrt() + epsilon) for name, v in moments.items()}
+
+
+def sums_of_squares(vectors: torch.Tensor) -> torch.Tensor:
+    """Of the rows of ``vectors`` (N, P), summed in float64, a piece at a time that fits a cache; (N,) float64."""
+    total = torch.zeros(len(vectors), dtype=torch.float64)
+    for part in torch.split(vectors, 8192, dim=1):
+        total += part.double().square().sum(dim=1)
+    return total
 
 
 def isometric_embedding(gram: np.ndarray) -> np.ndarray:
