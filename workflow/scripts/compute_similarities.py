@@ -7,10 +7,10 @@ import polars as pl
 import torch
 
 from swift_study import cli
-from swift_study.config import Comparison, Model, Run
+from swift_study.config import Comparison, Lora, Model
 from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
-from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
+from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
 from swift_study.rivals import Member, similarities
 from swift_study.tables import SIMILARITIES, read_examples, write_table
 from swift_study.tokens import tokenize
@@ -20,9 +20,9 @@ def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
-    comparison, run, base = (
+    comparison, lora, base = (
         Comparison.model_validate_json(a.settings),
-        Run.model_validate_json(a.run_settings),
+        Lora.model_validate_json(a.lora),
         Model.model_validate_json(a.model_settings),
     )
     folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
@@ -32,7 +32,7 @@ def main(a: Namespace) -> None:
         for path in a.datasets
         for e in read_examples(Path(path))
     ]
-    model = load_adapter(add_lora(load_model(folder, base), run.lora, run.seed), checkpoint).eval()
+    model = load_checkpoint(folder, base, checkpoint, lora)
     rows = similarities(model, members, comparison.grids(), tokenizer.pad_token_id, a.batch_size).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(comparison.run).alias("run"),
@@ -47,7 +47,7 @@ if __name__ == "__main__":
         gpus="GPUs that each node of a Slurm job must have",
         study="its name",
         settings="the study's run, probes, targets and references as JSON",
-        run_settings="the run's settings as JSON",
+        lora="the run's adapter as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",
         checkpoint="folder of the run's last checkpoint",
