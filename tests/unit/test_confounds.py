@@ -174,6 +174,8 @@ def test_families_tell_their_own_verdict_and_what_they_carry() -> None:
     assert norms["carried"] == pytest.approx(-0.05 / main["effect"], rel=1e-9)  # type: ignore[operator]
     assert up["carried"] + norms["carried"] == pytest.approx(1, rel=1e-9)  # type: ignore[operator]
     assert disagreements(table)[0] == "new → in-task T: helps by sum loss, but hurts in norms."
+    little = table.with_columns(pl.when(pl.col("check") == "family: norms").then(0.09).otherwise("carried").alias("carried"))
+    assert disagreements(little) == []  # a family that carries less than a tenth makes no verdict doubtful
     assert panel(table)["families of modules"][0] == f"1 of 2 agree; up_proj carries {up['carried']:.0%}"
 
 

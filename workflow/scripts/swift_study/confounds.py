@@ -163,6 +163,8 @@ def _finite(number: float) -> float | None:
 
 # ---- in words ----
 
+# A family that carries less of the effect than this is not told of: what it says alone explains no verdict.
+WORTH_TELLING = 0.1
 BY_SCORE = {"sum-loss": "sum loss", "mean-loss": "mean loss", "cosine": "cosine", "adam": "Adam's scale"}
 KEYS = ("study", "strategy", "context", "target_set")
 
@@ -183,7 +185,11 @@ def _disagreement(rows: pl.DataFrame) -> str | None:
     lengths = by_check[LENGTH_MATCHED]
     if lengths["agrees"] is False or (lengths["agrees"] is None and main["verdict"] != "no evidence"):
         others.append(f"{lengths['verdict']} at like lengths ({_tasks(lengths['n_tasks'])})")
-    families = [row for check, row in by_check.items() if check.startswith(FAMILY) and row["agrees"] is False]
+    families = [
+        row
+        for check, row in by_check.items()
+        if check.startswith(FAMILY) and row["agrees"] is False and abs(row["carried"] or 0) >= WORTH_TELLING
+    ]
     for verdict in dict.fromkeys(row["verdict"] for row in families):
         named = [row["check"].removeprefix(FAMILY) for row in families if row["verdict"] == verdict]
         others.append(f"{verdict} in {_listed(named, 'and')}")
@@ -202,7 +208,7 @@ def _disagreement(rows: pl.DataFrame) -> str | None:
 def overview(table: pl.DataFrame) -> str:
     """How many verdicts of a confounds table stand by every check."""
     total, shaken = table.select(KEYS).n_unique(), len(disagreements(table))
-    everywhere = "under every score, at like lengths, in every family of modules and without any one task"
+    everywhere = "under every score, at like lengths, in every family of modules that matters and without any one task"
     if not shaken:
         return f"All {total} verdicts stand {everywhere}."
     return (
