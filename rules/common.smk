@@ -418,6 +418,8 @@ def ways():
             ),
             "influence": part("pair_influence", *studies),
             "verdicts": part("decide_verdicts", *studies),
+            "similarities": part("compute_similarities", *studies),
+            "confounds": part("check_confounds", *studies),
         },
         "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
         "proxy training": {

@@ -3,9 +3,12 @@
 
 rule pair_influence:
     input:
-        lambda w: gradient_files(w.study),
+        gradients=lambda w: gradient_files(w.study),
+        modules=lambda w: module_files(w.study),
     output:
-        f"{RESULTS}/influence/{{study}}/pairs.parquet",
+        pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
+        families=f"{RESULTS}/influence/{{study}}/families.parquet",
+        layers=f"{RESULTS}/influence/{{study}}/layers.parquet",
     log:
         f"{RESULTS}/logs/pair_influence/{{study}}.log",
     benchmark:
@@ -17,7 +20,8 @@ rule pair_influence:
         norm_floor=CONFIG.statistics.norm_floor,
     shell:
         "python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
-        " --norm-floor {params.norm_floor} --gradients {input:q} --output {output:q} 2> {log:q}"
+        " --norm-floor {params.norm_floor} --gradients {input.gradients:q} --modules {input.modules:q}"
+        " --output {output.pairs:q} --families {output.families:q} --layers {output.layers:q} 2> {log:q}"
 
 
 rule decide_verdicts:
@@ -70,6 +74,7 @@ rule compute_similarities:
 rule check_confounds:
     input:
         pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
+        families=f"{RESULTS}/influence/{{study}}/families.parquet",
         similarities=f"{RESULTS}/influence/{{study}}/similarities.parquet",
         rivals=(
             f"{RESULTS}/influence/{{study}}/rivals.parquet"
@@ -92,5 +97,5 @@ rule check_confounds:
         rivals=lambda w, input: f"--rivals '{input.rivals}'" if input.rivals else "",
     shell:
         "python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q}"
+        " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --families {input.families:q}"
         " --similarities {input.similarities:q} {params.rivals} --output {output:q} 2> {log:q}"

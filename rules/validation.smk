@@ -175,8 +175,9 @@ rule write_costs:
         rules.validate.output.page,
         rules.write_audit.output.page,
         [
-            f"{RESULTS}/influence/{study}/verdicts.parquet"
+            f"{RESULTS}/influence/{study}/{table}.parquet"
             for study in predicting_studies()
+            for table in ("verdicts", "confounds")
         ],
     output:
         tables=[f"{RESULTS}/tables/costs.{kind}" for kind in ("parquet", "csv", "md")],

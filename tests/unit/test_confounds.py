@@ -157,6 +157,28 @@ def test_effects_are_told_as_shares_of_the_way_from_floor_to_ceiling() -> None:
     assert confound_table(upside_down, "plain", QUICK, 1.5)["of_scale"].null_count() == len(table)
 
 
+def test_families_tell_their_own_verdict_and_what_they_carry() -> None:
+    """Two families whose inner products add up to the whole: one has all of the effect, the other a little against it."""
+    ours, theirs = around(0.3, 1), around(0.1, 2)
+    pairs = pairs_table(ours, theirs)
+    against = pairs_table(around(-0.04, 3), around(0.01, 3)).with_columns(
+        pl.lit("norms").alias("family"), pl.col("rel_inf").alias("carried")
+    )
+    rest = pairs["rel_inf"] - against["rel_inf"]
+    bulk = pairs.with_columns(pl.lit("up_proj").alias("family"), carried=rest, rel_inf=rest * 2)  # a target norm half as large
+    families = pl.concat([bulk.select(against.columns), against])
+    table = confound_table(pairs, "plain", QUICK, 1.5, families=families)
+    main, up, norms = (row(table, check) for check in ("sum-loss", "family: up_proj", "family: norms"))
+    assert (up["verdict"], up["agrees"], norms["verdict"], norms["agrees"]) == ("helps", True, "hurts", False)
+    assert norms["effect"] == pytest.approx(-0.05, rel=1e-9)
+    assert norms["carried"] == pytest.approx(-0.05 / main["effect"], rel=1e-9)  # type: ignore[operator]
+    assert up["carried"] + norms["carried"] == pytest.approx(1, rel=1e-9)  # type: ignore[operator]
+    assert disagreements(table)[0] == "new → in-task T: helps by sum loss, but hurts in norms."
+    little = table.with_columns(pl.when(pl.col("check") == "family: norms").then(0.09).otherwise("carried").alias("carried"))
+    assert disagreements(little) == []  # a family that carries less than a tenth makes no verdict doubtful
+    assert panel(table)["families of modules"][0] == f"1 of 2 agree; up_proj carries {up['carried']:.0%}"
+
+
 def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:
     pairs = pairs_table(around(0.3, 1), around(0.1, 2))
     alike = (

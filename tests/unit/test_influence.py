@@ -12,10 +12,10 @@ import pytest
 from swift_study.config import Statistics
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.gradients import PanelGradients, gradient_table
-from swift_study.influence import GradientFile, inner_products, pairs_at_checkpoint, read_gradients
+from swift_study.gradients import MODULE_COLUMNS, PanelGradients, gradient_table
+from swift_study.influence import GradientFile, inner_products, pairs_at_checkpoint, part_pairs, read_gradients, read_modules
 from swift_study.statistics import curves
-from swift_study.tables import PAIRS, read_table, write_arrow, write_table
+from swift_study.tables import FAMILIES, LAYERS, PAIRS, read_table, write_arrow, write_table
 from swift_study.tokens import Tokens
 
 METADATA = {"scope": "lora", "representation": "exact", "projection_seed": "none", "checkpoint": "c1", "panel": "p1"}
@@ -277,3 +277,77 @@ def test_preconditioned_targets_below_the_floor_have_no_score(tmp_path: Path) ->
 def test_preconditioned_vectors_without_norms_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the column 'norm_sq_adam' .* is missing"):
         stored(tmp_path / "g.parquet", with_adam(VECTORS).drop_columns(["norm_sq_adam"]))
+
+
+# ---- by family and layer ----
+
+# A module's own part of each gradient: two layers with an up and a down projection, and an embedding outside the layers.
+MODULES = {
+    "layers.0.up": (0, "up", slice(0, 1)), "layers.0.down": (0, "down", slice(1, 2)), "layers.1.up": (1, "up", slice(2, 3)),
+    "layers.1.down": (1, "down", slice(3, 4)), "embed": (None, "embed", slice(4, 5)),
+}  # fmt: skip
+
+
+def stored_modules(path: Path, examples: int = 9, checkpoint: str = "c1") -> Path:
+    """The modules file that goes with the gradient table of ``VECTORS``."""
+    upper = np.triu_indices(examples)
+    rows = [
+        {"step": 8, "module": name, "layer": layer, "family": family, "inner_products": (own @ own.T)[upper].tolist()}
+        for name, (layer, family, columns) in MODULES.items()
+        for own in [VECTORS[:examples, columns]]
+    ]
+    write_arrow(path, pa.Table.from_pylist(rows, MODULE_COLUMNS), METADATA | {"checkpoint": checkpoint})
+    return path
+
+
+def test_parts_are_those_of_the_vectors_own_parts(gradients: GradientFile, tmp_path: Path) -> None:
+    modules = read_modules(stored_modules(tmp_path / "m.parquet"), gradients)
+    whole = pairs(gradients)
+    for by, columns in (("family", {"up": [0, 2], "down": [1, 3], "embed": [4]}), ("layer", {0: [0, 1], 1: [2, 3], None: [4]})):
+        parts = part_pairs(whole, modules, by, FLOOR)
+        assert len(parts) == 3 * len(whole)
+        for key, own in columns.items():
+            part = parts.filter(pl.col(by).eq_missing(pl.lit(key)))
+            p, t = VECTORS[:3, own], VECTORS[6:, own]
+            norms = np.square(t).sum(axis=1)
+            np.testing.assert_allclose(matrix(part, "rel_inf"), p @ t.T / norms, rtol=1e-10)
+            np.testing.assert_allclose(matrix(part, "cosine"), p @ t.T / np.sqrt(np.square(p).sum(axis=1)[:, None] * norms), rtol=1e-10)
+            np.testing.assert_allclose(matrix(part, "carried"), p @ t.T / np.square(VECTORS[6:]).sum(axis=1), rtol=1e-10)
+        sums = parts.group_by("probe_set", "probe_id", "target_id").agg(pl.col("carried").sum())
+        joined = whole.join(sums, on=["probe_set", "probe_id", "target_id"])
+        np.testing.assert_allclose(joined["carried"], joined["rel_inf"], rtol=1e-10)
+        schema = FAMILIES if by == "family" else LAYERS
+        write_table(tmp_path / f"{by}.parquet", parts, schema)
+        assert read_table(tmp_path / f"{by}.parquet", schema).columns[3] == by
+
+
+def test_a_part_without_a_gradient_has_no_rel_inf_and_carries_nothing(tmp_path: Path) -> None:
+    """As A of an adapter at step 0, where B is zero."""
+    vectors = VECTORS.copy()
+    vectors[:, 4] = 0
+    file = stored(tmp_path / "g.parquet", table(vectors))
+    stored_modules(tmp_path / "m.parquet")
+    rows = read_modules(tmp_path / "m.parquet", file).with_columns(
+        pl.when(pl.col("family") == "embed")
+        .then(pl.col("inner_products").list.eval(pl.element() * 0))
+        .otherwise("inner_products")
+        .alias("inner_products")
+    )
+    part = part_pairs(pairs(file), rows, "family", FLOOR).filter(pl.col("family") == "embed")
+    assert part["rel_inf"].null_count() == len(part)
+    assert set(part["carried"]) == {0.0}
+
+
+def test_no_modules_make_empty_tables_of_the_schema(gradients: GradientFile, tmp_path: Path) -> None:
+    write_arrow(tmp_path / "m.parquet", MODULE_COLUMNS.empty_table(), METADATA)
+    modules = read_modules(tmp_path / "m.parquet", gradients)
+    for by, schema in (("family", FAMILIES), ("layer", LAYERS)):
+        write_table(tmp_path / "t.parquet", part_pairs(pairs(gradients), modules, by, FLOOR), schema)
+        assert read_table(tmp_path / "t.parquet", schema).is_empty()
+
+
+def test_modules_of_other_examples_or_another_checkpoint_are_refused(gradients: GradientFile, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has 36 inner products, but .* has 9 examples, which make 45 pairs"):
+        read_modules(stored_modules(tmp_path / "m.parquet", examples=8), gradients)
+    with pytest.raises(UserError, match="are of different checkpoints"):
+        read_modules(stored_modules(tmp_path / "m.parquet", checkpoint="c2"), gradients)

@@ -15,7 +15,20 @@ import yaml
 from checkout import BIN, Checkout, environment, make_checkout
 from tiny import ROOT
 
-from swift_study.tables import CONFOUNDS, CURVES, EXAMPLES, HISTORY, JUDGEMENTS, PAIRS, RESPONSES, SCHEDULE, VERDICTS, read_table
+from swift_study.tables import (
+    CONFOUNDS,
+    CURVES,
+    EXAMPLES,
+    FAMILIES,
+    HISTORY,
+    JUDGEMENTS,
+    LAYERS,
+    PAIRS,
+    RESPONSES,
+    SCHEDULE,
+    VERDICTS,
+    read_table,
+)
 
 # What the cot study's results are made by, from the strategy on.
 AFTER_COT = [
@@ -65,6 +78,13 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
         checks = read_table(folder / "confounds.parquet", CONFOUNDS)
         assert checks.filter(pl.col("check") == "sum-loss")["effect"].equals(pl.read_parquet(folder / "verdicts.parquet")["effect"])
         assert checks["of_scale"].null_count() < len(checks)
+        families, layers = read_table(folder / "families.parquet", FAMILIES), read_table(folder / "layers.parquet", LAYERS)
+        assert set(families["family"]) == {f"mlp.{p}_proj.lora_{w}" for p in ("up", "down") for w in "AB"}
+        assert set(layers["layer"]) == {0, 1}
+        for parts in (families, layers):
+            keys = ["step", "probe_set", "target_set", "probe_id", "target_id"]
+            summed = pairs.join(parts.group_by(keys).agg(pl.col("carried").sum()), on=keys).filter(pl.col("rel_inf").is_not_null())
+            assert (summed["carried"] - summed["rel_inf"]).abs().max() < 1e-6
         joined = curve_table.join(means, on=["probe_set", "target_set", "context", "step"])
         assert len(joined) == len(curve_table)
         assert (joined["rel_inf"] - joined["mean"]).abs().max() < 1e-12

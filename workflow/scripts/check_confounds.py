@@ -6,7 +6,7 @@ from pathlib import Path
 from swift_study import cli
 from swift_study.config import Confounds, Statistics
 from swift_study.confounds import confound_table, disagreements
-from swift_study.tables import CONFOUNDS, PAIRS, RIVALS, SIMILARITIES, read_table, write_table
+from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, RIVALS, SIMILARITIES, read_table, write_table
 
 
 def main(a: Namespace) -> None:
@@ -16,7 +16,8 @@ def main(a: Namespace) -> None:
     if a.rivals:
         baselines["loss change"] = read_table(Path(a.rivals), RIVALS)
     pairs = read_table(Path(a.pairs), PAIRS)
-    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, baselines)
+    families = read_table(Path(a.families), FAMILIES)
+    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, families, baselines)
     write_table(Path(a.output), table, CONFOUNDS)
     for sentence in disagreements(table):
         cli.say(sentence)
@@ -29,6 +30,7 @@ if __name__ == "__main__":
         statistics="the section `statistics` as JSON",
         baseline="the study's baseline",
         pairs="Parquet file",
+        families="Parquet file of the pairs by family of modules",
         similarities="Parquet file of BM25 and the similarity of hidden states",
         output="Parquet file",
     )

@@ -22,6 +22,7 @@ MAIN_CHECK = "sum-loss"
 SCORES = {MAIN_CHECK: "rel_inf", "mean-loss": "rel_inf_mean_loss", "cosine": "cosine", "adam": "rel_inf_adam"}
 LENGTH_MATCHED = "length-matched"
 WITHOUT = "without: "
+FAMILY = "family: "
 # Baselines by their columns in the tables of similarities and of rivals.
 BASELINES = {"BM25": "bm25", "similarity": "similarity", "loss change": "loss_change"}
 CANNOT_TELL = "cannot tell"
@@ -60,6 +61,7 @@ class Asked:
             "check": check,
             "effect": _finite(e.difference),
             "of_scale": None if way is None else _finite(e.difference / way),
+            "carried": None,
             "ci_low": _finite(e.low),
             "ci_high": _finite(e.high),
             "p_value": e.p_value,
@@ -75,11 +77,14 @@ def confound_table(
     settings: Statistics,
     length_factor: float,
     unwanted: Collection[str] = (),
+    families: pl.DataFrame | None = None,
     baselines: Mapping[str, pl.DataFrame] | None = None,
 ) -> pl.DataFrame:
     """The confounds table of one study, in the order of its verdicts and, within one, of the checks.
 
-    ``baselines``: by a name of ``BASELINES`` the table that has its column, like pairs of one checkpoint.
+    ``families``: the pairs again by family of modules. A family's row tells its own effect, by its own norms, and in ``carried`` which
+    share of the sum-loss effect it carries; the shares add up to 1. ``baselines``: by a name of ``BASELINES`` the table that has its
+    column, like pairs of one checkpoint.
     """
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
@@ -99,6 +104,11 @@ def confound_table(
             asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
             for task in tasks
         ]
+        for (family,), found in counted(families, settings).group_by("family", maintain_order=True) if families is not None else ():
+            again = asked.again(f"{FAMILY}{family}", found, "rel_inf", way=floor_to_ceiling(found, "rel_inf", asked.target_set))
+            carried, whole = asked.again("", found, "carried")["effect"], own[0]["effect"]
+            share = carried / whole if isinstance(carried, float) and isinstance(whole, float) and whole else None
+            own.append(again | {"carried": share})
         own += [
             asked.again(name, found, BASELINES[name], way=floor_to_ceiling(found, BASELINES[name], asked.target_set))
             for name, found in (baselines or {}).items()
@@ -153,6 +163,8 @@ def _finite(number: float) -> float | None:
 
 # ---- in words ----
 
+# A family that carries less of the effect than this is not told of: what it says alone explains no verdict.
+WORTH_TELLING = 0.1
 BY_SCORE = {"sum-loss": "sum loss", "mean-loss": "mean loss", "cosine": "cosine", "adam": "Adam's scale"}
 KEYS = ("study", "strategy", "context", "target_set")
 
@@ -173,28 +185,43 @@ def _disagreement(rows: pl.DataFrame) -> str | None:
     lengths = by_check[LENGTH_MATCHED]
     if lengths["agrees"] is False or (lengths["agrees"] is None and main["verdict"] != "no evidence"):
         others.append(f"{lengths['verdict']} at like lengths ({_tasks(lengths['n_tasks'])})")
+    families = [
+        row
+        for check, row in by_check.items()
+        if check.startswith(FAMILY) and row["agrees"] is False and abs(row["carried"] or 0) >= WORTH_TELLING
+    ]
+    for said in dict.fromkeys(row["verdict"] for row in families):
+        named = [row["check"].removeprefix(FAMILY) for row in families if row["verdict"] == said]
+        others.append(f"{said} in {_listed(named, 'and')}")
     flips = [check.removeprefix(WITHOUT) for check, row in by_check.items() if check.startswith(WITHOUT) and row["agrees"] is False]
     if not others and not flips:
         return None
     head = f"{main['strategy']} → {main['context']} {main['target_set']}: {main['verdict']} by sum loss"
-    return head + (f", but {', '.join(others)}" if others else "") + (f"; flips when {_listed(flips)} is left out" if flips else "") + "."
+    return (
+        head
+        + (f", but {', '.join(others)}" if others else "")
+        + (f"; flips when {_listed(flips, 'or')} is left out" if flips else "")
+        + "."
+    )
 
 
 def overview(table: pl.DataFrame) -> str:
     """How many verdicts of a confounds table stand by every check."""
     total, shaken = table.select(KEYS).n_unique(), len(disagreements(table))
+    everywhere = "under every score, at like lengths, in every family of modules that matters and without any one task"
     if not shaken:
-        return f"All {total} verdicts stand under every score, at like lengths and without any one task."
+        return f"All {total} verdicts stand {everywhere}."
     return (
-        f"Caution: {shaken} of {total} verdicts do not stand under every score, at like lengths and without any one task. Sum-loss RelInf "
-        "grows with the length of the probe's completion: where scores disagree, a verdict may speak of length rather than of content."
+        f"Caution: {shaken} of {total} verdicts do not stand {everywhere}. Sum-loss RelInf grows with the length of the probe's "
+        "completion: where scores disagree, a verdict may speak of length rather than of content."
     )
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
-    """`a`, `a or b`, `a, b, c or one of 4 more`."""
-    shown = [*names[:most], *([f"one of {len(names) - most} more"] if len(names) > most else [])]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+def _listed(names: Sequence[str], joint: str, most: int = 3) -> str:
+    """`a`, `a or b`, `a, b, c or one of 4 more`, by the joint word."""
+    more = f"{'one of ' if joint == 'or' else ''}{len(names) - most} more"
+    shown = [*names[:most], *([more] if len(names) > most else [])]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {joint} {shown[-1]}"
 
 
 def _tasks(number: int) -> str:
@@ -210,6 +237,7 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
         flips = [task for task, same in left_out.items() if same is False]
         lengths = by_check[LENGTH_MATCHED]
         way = by_check[MAIN_CHECK]["of_scale"]
+        families = [row for check, row in by_check.items() if check.startswith(FAMILY)]
         told = all(same is not None for same in left_out.values())
         rows.append(
             {
@@ -219,9 +247,19 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
                 "of the way from floor to ceiling": None if way is None else f"{way:+.1%}",
                 **{BY_SCORE[c]: by_check[c]["verdict"] if c in by_check else None for c in SCORES},
                 "like lengths": f"{lengths['verdict']} ({_tasks(lengths['n_tasks'])})",
+                "families of modules": _families(families),
                 **{name: by_check[name]["verdict"] if name in by_check else None for name in BASELINES},
                 "flips when left out": ", ".join(flips) or ("none" if told else CANNOT_TELL),
             }
         )
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+
+
+def _families(rows: Sequence[Mapping[str, object]]) -> str | None:
+    """In how many families the verdict holds, and which one carries most of the effect; None where there are no families."""
+    if not rows:
+        return None
+    same = sum(row["agrees"] is True for row in rows)
+    share, most = max((share, str(row["check"]).removeprefix(FAMILY)) for row in rows if isinstance(share := row["carried"] or 0.0, float))
+    return f"{same} of {len(rows)} agree; {most} carries {share:.0%}"

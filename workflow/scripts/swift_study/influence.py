@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from swift_study.errors import UserError
-from swift_study.gradients import GRADIENT_COLUMNS
+from swift_study.gradients import GRADIENT_COLUMNS, MODULE_COLUMNS
 from swift_study.tables import read_arrow
 
 # Vectors can be multiplied only if all of these are the same.
@@ -22,7 +22,7 @@ MUST_AGREE = ("scope", "representation", "projection_seed", "checkpoint", "panel
 @dataclass(frozen=True)
 class GradientFile:
     path: Path
-    rows: pl.DataFrame  # the columns without the vectors
+    rows: pl.DataFrame  # the columns without the vectors, and `row`, the number of a row in the file
     vectors: np.ndarray  # (rows, D) float64
     metadata: dict[str, str]
     adam: np.ndarray | None = None  # (rows, D') float64: vectors whose inner products are preconditioned as Adam's steps are
@@ -47,7 +47,7 @@ def read_gradients(path: Path) -> GradientFile:
         adam = _vectors(path, table, "gradient_adam")
     metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     rows = table.drop_columns([name for name in ("gradient", "gradient_adam") if name in table.column_names])
-    return GradientFile(path, pl.DataFrame(rows), vectors, metadata, adam)
+    return GradientFile(path, pl.DataFrame(rows).with_row_index("row"), vectors, metadata, adam)
 
 
 def _vectors(path: Path, table: pa.Table, name: str) -> np.ndarray:
@@ -80,7 +80,7 @@ def inner_products(probes: GradientFile, targets: GradientFile) -> np.ndarray:
 def pairs_at_checkpoint(
     gradients: GradientFile, study: str, run: str, probes: Mapping[str, str], targets: Mapping[str, str], norm_floor: float
 ) -> pl.DataFrame:
-    """Every probe × target × (probe set, target set) at one checkpoint, the columns of the pairs table.
+    """Every probe × target × (probe set, target set) at one checkpoint, the columns of the pairs table and the two rows in the file.
 
     ``rel_inf``, ``rel_inf_adam`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``, and
     ``rel_inf_adam`` where the file has no preconditioned vectors.
@@ -94,18 +94,75 @@ def pairs_at_checkpoint(
             left = _side(p.rows, "probe", probe_set)
             right = _side(t.rows, "target", target_set)
             parts.append(pl.concat([left.join(right, how="cross"), dots], how="horizontal"))
-    usable_target = pl.col("target_norm_sq").is_not_nan() & (pl.col("target_norm_sq") > norm_floor) & pl.col("dot").is_not_nan()
     usable_adam = pl.col("dot_adam").is_not_nan() & (pl.col("target_norm_sq_adam") > norm_floor)
-    usable_probe = usable_target & pl.col("probe_norm_sq").is_not_nan() & (pl.col("probe_norm_sq") > norm_floor)
-    return pl.concat(parts).with_columns(
+    return _with_scores(pl.concat(parts), norm_floor).with_columns(
         pl.lit(study).alias("study"),
         pl.lit(run).alias("run"),
         pl.col("step"),
         pl.when(pl.col("probe_task") == pl.col("target_task")).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
-        pl.when(usable_target).then(pl.col("dot") / pl.col("target_norm_sq")).alias("rel_inf"),
         pl.when(usable_adam).then(pl.col("dot_adam") / pl.col("target_norm_sq_adam")).alias("rel_inf_adam"),
+    )
+
+
+def _with_scores(pairs: pl.DataFrame, norm_floor: float) -> pl.DataFrame:
+    """Pairs with ``rel_inf`` and ``cosine`` from inner products and norms."""
+    usable_target = pl.col("target_norm_sq").is_not_nan() & (pl.col("target_norm_sq") > norm_floor) & pl.col("dot").is_not_nan()
+    usable_probe = usable_target & pl.col("probe_norm_sq").is_not_nan() & (pl.col("probe_norm_sq") > norm_floor)
+    return pairs.with_columns(
+        pl.when(usable_target).then(pl.col("dot") / pl.col("target_norm_sq")).alias("rel_inf"),
         pl.when(usable_probe).then(pl.col("dot") / (pl.col("probe_norm_sq").sqrt() * pl.col("target_norm_sq").sqrt())).alias("cosine"),
     )
+
+
+def read_modules(path: Path, gradients: GradientFile) -> pl.DataFrame:
+    """The inner products of each module by itself, of the rows of a gradient file at the same checkpoint."""
+    table = read_arrow(path, MODULE_COLUMNS)
+    n = len(gradients.rows)
+    lengths = set(pl.DataFrame(table)["inner_products"].list.len())
+    if lengths - {n * (n + 1) // 2}:
+        raise UserError(
+            f"{path}: a module has {min(lengths - {n * (n + 1) // 2})} inner products, but {gradients.path} has {n} examples, which make "
+            f"{n * (n + 1) // 2} pairs. Make both anew by their rule."
+        )
+    theirs = (table.schema.metadata or {}).get(b"checkpoint", b"").decode()
+    if theirs != gradients.metadata.get("checkpoint", ""):
+        raise UserError(f"{path} and {gradients.path} are of different checkpoints. Make both anew by their rule.")
+    return pl.DataFrame(table)
+
+
+def part_pairs(pairs: pl.DataFrame, modules: pl.DataFrame, by: str, norm_floor: float) -> pl.DataFrame:
+    """Pairs of one checkpoint again for each family (or layer) of modules by itself: ``by`` is a column of both.
+
+    ``rel_inf`` and ``cosine`` are those of the part's own gradients; ``carried`` is the part's inner product over the target's whole
+    squared norm, so that the sum over parts is the pair's RelInf. Null where the pair has none.
+    """
+    probe, target = pairs["probe_row"].to_numpy(), pairs["target_row"].to_numpy()
+    parts = []
+    for (key,), part in modules.group_by(by, maintain_order=True):
+        gram = _symmetric(np.sum(part["inner_products"].to_numpy(), axis=0))
+        norms_sq = np.diagonal(gram)
+        dots = pl.Series("dot", gram[probe, target])
+        own = pairs.with_columns(
+            pl.lit(key, modules.schema[by]).alias(by),
+            dots,
+            pl.Series("probe_norm_sq", norms_sq[probe]),
+            pl.Series("target_norm_sq", norms_sq[target]),
+            pl.when(pl.col("rel_inf").is_not_null()).then(pl.lit(dots) / pl.col("target_norm_sq")).alias("carried"),
+        )
+        parts.append(_with_scores(own, norm_floor))
+    return (
+        pl.concat(parts) if parts else pairs.clear().with_columns(pl.lit(None, modules.schema[by]).alias(by), pl.lit(0.0).alias("carried"))
+    )
+
+
+def _symmetric(triangle: np.ndarray) -> np.ndarray:
+    """The (N, N) matrix whose upper triangle this is, row by row, with the diagonal."""
+    n = int((2 * len(triangle) + 0.25) ** 0.5)
+    matrix = np.empty((n, n))
+    upper = np.triu_indices(n)
+    matrix[upper] = triangle
+    matrix.T[upper] = triangle
+    return matrix
 
 
 def _side(rows: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
@@ -116,5 +173,6 @@ def _side(rows: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
         pl.col("norm_sq").alias(f"{side}_norm_sq"),
         (pl.col("norm_sq_adam") if "norm_sq_adam" in rows.columns else pl.lit(float("nan"))).alias(f"{side}_norm_sq_adam"),
         pl.col("n_tokens").alias(f"{side}_tokens"),
+        pl.col("row").alias(f"{side}_row"),
     ]
     return rows.select(*columns, *(["step"] if side == "probe" else []))

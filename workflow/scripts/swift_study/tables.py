@@ -158,6 +158,18 @@ PAIRS = pa.schema(
         ("target_tokens", pa.int64()),
     ]
 )
+# Pairs again for each family or layer of modules by itself.
+FAMILIES, LAYERS = (
+    pa.schema(
+        [
+            *(PAIRS.field(name) for name in PAIRS.names[:3]),
+            by,
+            *(PAIRS.field(name) for name in PAIRS.names[3:] if name != "rel_inf_adam"),
+            ("carried", pa.float64()),
+        ]
+    )
+    for by in (("family", pa.string()), ("layer", pa.int32()))
+)
 CURVES = pa.schema(
     [
         ("study", pa.string()),
@@ -215,6 +227,7 @@ CONFOUNDS = pa.schema(
         ("verdict", pa.string()),
         ("agrees", pa.bool_()),
         ("of_scale", pa.float64()),
+        ("carried", pa.float64()),
     ]
 )
 
