@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from arguments import parser  # noqa: E402
-from machine import gpu, machine, versions  # noqa: E402
+from machine import forget_peak, gpu, machine, resident, versions  # noqa: E402
 
 DEFAULTS = {
     "lora": "ours@8 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 bergson@4 kronfluence@4/36",
@@ -81,20 +81,6 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     np.save(job["output"], gram)
     found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": resident("VmHWM"), "before_gb": before}
     return found | ({"gpu_gb": torch.cuda.max_memory_allocated() / 1e9} if cuda else {})
-
-
-def resident(key: str) -> float:
-    """Of this process in GB: VmRSS now, VmHWM the peak."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024 / 1e9
-
-
-def forget_peak() -> None:
-    """Let VmHWM start anew, where the system allows it; else the peak is that of the whole process."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        print("the peak counts from the process's start", file=sys.stderr)
 
 
 # ---- all of them, in turn ----

@@ -239,7 +239,7 @@ def compared(study, references=True):
     return CONFIG.studies[study].model_dump_json(include=names)
 
 
-TABLES = ["verdicts", "confounds", "datasets", "rejects", "certificates"]
+TABLES = ["verdicts", "confounds", "power", "datasets", "rejects", "certificates"]
 
 
 def selecting():
@@ -263,7 +263,7 @@ def swift_targets(studies=None):
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
-        for t in ("pairs", "curves", "verdicts", "confounds")
+        for t in ("pairs", "curves", "verdicts", "confounds", "power")
     ]
     return figures + tables
 

@@ -82,7 +82,8 @@ rule check_confounds:
             else []
         ),
     output:
-        f"{RESULTS}/influence/{{study}}/confounds.parquet",
+        confounds=f"{RESULTS}/influence/{{study}}/confounds.parquet",
+        power=f"{RESULTS}/influence/{{study}}/power.parquet",
     log:
         f"{RESULTS}/logs/check_confounds/{{study}}.log",
     benchmark:
@@ -98,4 +99,4 @@ rule check_confounds:
     shell:
         "python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
         " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --families {input.families:q}"
-        " --similarities {input.similarities:q} {params.rivals} --output {output:q} 2> {log:q}"
+        " --similarities {input.similarities:q} {params.rivals} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

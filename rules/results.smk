@@ -76,6 +76,7 @@ rule write_tables:
         config=f"{RESULTS}/config.yaml",
         verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in CONFIG.studies],
         confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in CONFIG.studies],
+        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in CONFIG.studies],
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
@@ -137,7 +138,7 @@ rule write_tables:
     shell:
         "python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
-        " --datasets {input.datasets:q}"
+        " --power {input.power:q} --datasets {input.datasets:q}"
         " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --judgements {input.judgements:q}"
         " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 

@@ -7,7 +7,18 @@ import polars as pl
 import pytest
 
 from swift_study.config import CEILING, FLOOR, Statistics
-from swift_study.confounds import CANNOT_TELL, confound_table, disagreements, fewest_tasks, matched_tasks, overview, panel
+from swift_study.confounds import (
+    CANNOT_TELL,
+    confound_table,
+    disagreements,
+    fewest_tasks,
+    matched_tasks,
+    overview,
+    panel,
+    power_panel,
+    power_table,
+    verdicts_of,
+)
 from swift_study.statistics import curves, verdicts
 from swift_study.tables import CONFOUNDS, write_table
 
@@ -177,6 +188,22 @@ def test_families_tell_their_own_verdict_and_what_they_carry() -> None:
     little = table.with_columns(pl.when(pl.col("check") == "family: norms").then(0.09).otherwise("carried").alias("carried"))
     assert disagreements(little) == []  # a family that carries less than a tenth makes no verdict doubtful
     assert panel(table)["families of modules"][0] == f"1 of 2 agree; up_proj carries {up['carried']:.0%}"
+
+
+def test_power_is_told_for_every_verdict_at_as_many_tasks_and_more() -> None:
+    pairs = pairs_table(around(0.3, 1), around(0.1, 2))
+    table = power_table(pairs, "plain", QUICK)
+    asked = verdicts_of(pairs, "plain", QUICK, ())
+    assert len(table) == 6 * len(asked) > 0
+    tasks = pairs.filter(pl.col("probe_set") == "new")["probe_task"].n_unique()
+    assert sorted(set(table["n_tasks"])) == [tasks, 2 * tasks, 4 * tasks]
+    shown = power_panel(table)
+    assert len(shown) == 2 * len(asked)
+    first = shown.row(0, named=True)
+    observed = table.filter(pl.col("planted") == "observed")["power"]
+    assert first["effect"].startswith("the observed effect (+0.2")
+    assert [first[name] for name in shown.columns[-3:]] == [f"{share:.0%}" for share in observed[:3]]
+    assert shown.columns[-3:] == ["told at as many tasks", "told at 2 times as many tasks", "told at 4 times as many tasks"]
 
 
 def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:

@@ -14,6 +14,7 @@ from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.gradients import MODULE_COLUMNS, PanelGradients, gradient_table
 from swift_study.influence import GradientFile, inner_products, pairs_at_checkpoint, part_pairs, read_gradients, read_modules
+from swift_study.sketch import sketched_products
 from swift_study.statistics import curves
 from swift_study.tables import FAMILIES, LAYERS, PAIRS, read_table, write_arrow, write_table
 from swift_study.tokens import Tokens
@@ -48,7 +49,7 @@ def stored(path: Path, content: pa.Table | None = None, **metadata: str) -> Grad
 
 def pairs(gradients: GradientFile, floor: float = FLOOR) -> pl.DataFrame:
     probes, targets = {"CoT": "panel.cot", "non-CoT": "panel"}, {"T": "panel.similar"}
-    return pairs_at_checkpoint(gradients, "cot", "base", probes, targets, floor)
+    return pl.concat(pairs_at_checkpoint(gradients, "cot", "base", probes, targets, floor, at_once=4))  # a probe at a time
 
 
 def matrix(frame: pl.DataFrame, column: str, probe_set: str = "CoT") -> np.ndarray:
@@ -116,7 +117,7 @@ def test_rows_say_where_they_come_from_and_make_the_pairs_table(gradients: Gradi
 
 def test_several_target_sets_are_kept_apart(gradients: GradientFile) -> None:
     targets = {"T": "panel.similar", "P": "panel"}
-    frame = pairs_at_checkpoint(gradients, "s", "base", {"CoT": "panel.cot"}, targets, FLOOR)
+    frame = pl.concat(pairs_at_checkpoint(gradients, "s", "base", {"CoT": "panel.cot"}, targets, FLOOR))
     assert frame["target_set"].to_list() == ["T"] * 9 + ["P"] * 9
     assert frame["dot"][0] == pytest.approx(VECTORS[0] @ VECTORS[6])
     assert frame["dot"][9] == pytest.approx(VECTORS[0] @ VECTORS[3])
@@ -200,13 +201,34 @@ def test_file_without_the_metadata_is_not_multiplied_with_one_that_has_it(tmp_pa
 
 def test_files_made_alike_are_multiplied(tmp_path: Path) -> None:
     one, two = stored(tmp_path / "one.parquet", other="x"), stored(tmp_path / "two.parquet", other="y")
-    np.testing.assert_allclose(inner_products(one.of("panel"), two), VECTORS[3:6] @ VECTORS.T)
+    products, errors = inner_products(one.of("panel"), two)
+    np.testing.assert_allclose(products, VECTORS[3:6] @ VECTORS.T)
+    assert errors is None
+
+
+def test_long_float32_vectors_are_multiplied_in_float64(tmp_path: Path) -> None:
+    """Sixteen million ones: a float32 sum would stop growing."""
+    vectors = np.ones((2, 2**24 + 8), np.float32)
+    file = stored(tmp_path / "g.parquet", table(vectors))
+    assert inner_products(file, file)[0].tolist() == [[2**24 + 8] * 2] * 2
+
+
+def test_sketches_have_an_error_bar_in_the_table_and_others_none(gradients: GradientFile, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(3).normal(size=(9, 64)).astype(np.float32)
+    frame = pairs(stored(tmp_path / "g.parquet", table(vectors), representation="sketch"))
+    products, errors = sketched_products(vectors[:3], vectors[6:])
+    np.testing.assert_allclose(matrix(frame, "dot"), products, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(matrix(frame, "dot_error"), errors, rtol=1e-3)
+    assert errors.min() > 0
+    write_table(tmp_path / "pairs.parquet", frame, PAIRS)
+    assert read_table(tmp_path / "pairs.parquet", PAIRS)["dot_error"].to_list() == frame["dot_error"].to_list()
+    assert pairs(gradients)["dot_error"].null_count() == 18
 
 
 def test_dataset_that_the_file_lacks_is_told(gradients: GradientFile) -> None:
     message = r"g\.parquet: there are no gradients of the dataset 'x'; the file has panel\.cot, panel, panel\.similar"
     with pytest.raises(UserError, match=message):
-        pairs_at_checkpoint(gradients, "s", "base", {"C": "x"}, {"T": "panel.similar"}, FLOOR)
+        next(pairs_at_checkpoint(gradients, "s", "base", {"C": "x"}, {"T": "panel.similar"}, FLOOR))
 
 
 def test_file_cut_short_is_told(tmp_path: Path) -> None:

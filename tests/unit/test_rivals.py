@@ -125,7 +125,7 @@ def test_the_pairs_are_those_of_the_pairs_table(model: torch.nn.Module, members:
     gradients: PanelGradients = panel_gradients(model, tokens, PAD, Gradients(batch_size=4))
     path = tmp_path / "checkpoint-8.parquet"
     write_arrow(path, gradient_table(8, [m.dataset for m in members], examples, tokens, gradients))
-    pairs = pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12)
+    pairs = pl.concat(pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12))
     rows = rivals_at_checkpoint(model, members, PROBES, TARGETS, PAD, 4)
     rows = rows.with_columns(pl.lit("s").alias("study"), pl.lit("base").alias("run"), pl.lit(8).alias("step"))
     write_table(tmp_path / "rivals.parquet", rows, RIVALS)

@@ -24,6 +24,7 @@ from swift_study.tables import (
     JUDGEMENTS,
     LAYERS,
     PAIRS,
+    POWER,
     RESPONSES,
     SCHEDULE,
     VERDICTS,
@@ -75,6 +76,8 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
         exact = pairs.with_columns(expected=pl.col("dot") / pl.col("target_norm_sq")).filter(pl.col("rel_inf").is_not_null())
         assert (exact["rel_inf"] - exact["expected"]).abs().max() == 0
         means = pairs.group_by("probe_set", "target_set", "context", "step").agg(pl.col("rel_inf").mean().alias("mean"))
+        told = read_table(folder / "power.parquet", POWER)
+        assert len(told) == 6 * len(read_table(folder / "verdicts.parquet", VERDICTS))  # three numbers of tasks, two effects
         checks = read_table(folder / "confounds.parquet", CONFOUNDS)
         assert checks.filter(pl.col("check") == "sum-loss")["effect"].equals(pl.read_parquet(folder / "verdicts.parquet")["effect"])
         assert checks["of_scale"].null_count() < len(checks)

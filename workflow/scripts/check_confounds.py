@@ -1,12 +1,12 @@
-"""A study's verdicts again under other scores and on parts of the pairs: the confound panel."""
+"""A study's verdicts again under other scores and on parts of the pairs, and how often they would be told: the confound panel."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from swift_study import cli
 from swift_study.config import Confounds, Statistics
-from swift_study.confounds import confound_table, disagreements
-from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, RIVALS, SIMILARITIES, read_table, write_table
+from swift_study.confounds import confound_table, disagreements, power_table
+from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, SIMILARITIES, read_table, write_table
 
 
 def main(a: Namespace) -> None:
@@ -19,6 +19,7 @@ def main(a: Namespace) -> None:
     families = read_table(Path(a.families), FAMILIES)
     table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, families, baselines)
     write_table(Path(a.output), table, CONFOUNDS)
+    write_table(Path(a.power), power_table(pairs, a.baseline, statistics, a.unwanted), POWER)
     for sentence in disagreements(table):
         cli.say(sentence)
 
@@ -33,6 +34,7 @@ if __name__ == "__main__":
         families="Parquet file of the pairs by family of modules",
         similarities="Parquet file of BM25 and the similarity of hidden states",
         output="Parquet file",
+        power="Parquet file of how often an effect would be told from zero",
     )
     p.add_argument("--rivals", help="Parquet file of the rivals, for the loss change")
     p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")

@@ -3,35 +3,32 @@
 from argparse import Namespace
 from pathlib import Path
 
-import polars as pl
-
 from swift_study import cli
 from swift_study.config import Comparison
 from swift_study.influence import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
-from swift_study.tables import FAMILIES, LAYERS, PAIRS, write_table
+from swift_study.tables import FAMILIES, LAYERS, PAIRS, writing_table
 
 
 def main(a: Namespace) -> None:
     comparison = Comparison.model_validate_json(a.settings)
-    parts, by_family, by_layer = [], [], []
-    for path, modules_path in zip(a.gradients, a.modules, strict=True):
-        gradients = read_gradients(Path(path))
-        modules = read_modules(Path(modules_path), gradients)
-        pairs = pl.concat(
-            [
-                pairs_at_checkpoint(gradients, a.study, comparison.run, probes, targets, a.norm_floor)
-                for probes, targets in comparison.grids()
-            ]
-        )
-        parts.append(pairs)
-        by_family.append(part_pairs(pairs, modules, "family", a.norm_floor))
-        by_layer.append(part_pairs(pairs, modules, "layer", a.norm_floor))
-    pairs = pl.concat(parts)
-    write_table(Path(a.output), pairs, PAIRS)
-    write_table(Path(a.families), pl.concat(by_family), FAMILIES)
-    write_table(Path(a.layers), pl.concat(by_layer), LAYERS)
-    skipped = pairs["rel_inf"].null_count()
-    cli.say(f"{a.study}: {len(pairs)} pairs, {skipped} of them without RelInf (target gradient zero or not finite)")
+    pairs_file, families_file, layers_file = Path(a.output), Path(a.families), Path(a.layers)
+    count = skipped = 0
+    with (
+        writing_table(pairs_file, PAIRS) as add_pairs,
+        writing_table(families_file, FAMILIES) as add_families,
+        writing_table(layers_file, LAYERS) as add_layers,
+    ):
+        for path, modules_path in zip(a.gradients, a.modules, strict=True):
+            gradients = read_gradients(Path(path))
+            modules = read_modules(Path(modules_path), gradients)
+            for probes, targets in comparison.grids():
+                for pairs in pairs_at_checkpoint(gradients, a.study, comparison.run, probes, targets, a.norm_floor):
+                    add_pairs(pairs)
+                    add_families(part_pairs(pairs, modules, "family", a.norm_floor))
+                    add_layers(part_pairs(pairs, modules, "layer", a.norm_floor))
+                    count += len(pairs)
+                    skipped += pairs["rel_inf"].null_count()
+    cli.say(f"{a.study}: {count} pairs, {skipped} of them without RelInf (target gradient zero or not finite)")
 
 
 if __name__ == "__main__":

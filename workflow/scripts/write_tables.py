@@ -18,6 +18,7 @@ from swift_study.tables import (
     EXCLUSIONS,
     JUDGEMENTS,
     LEAKAGE,
+    POWER,
     REJECTS,
     VERDICTS,
     read_table,
@@ -32,13 +33,15 @@ def main(a: Namespace) -> None:
     confounds = pl.concat([read_table(Path(p), CONFOUNDS) for p in a.confounds])
     write_formats(tables, "verdicts", verdicts, VERDICTS)
     write_formats(tables, "confounds", confounds, CONFOUNDS)
+    power = pl.concat([read_table(Path(p), POWER) for p in a.power])
+    write_formats(tables, "power", power, POWER)
     rule = (
         f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
         f"its baseline's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
         f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence. For "
         f"responses that one does not want (Neg) it is the other way round: pushing towards them less helps."
     )
-    write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, list(json.loads(a.questions).items()), rule))
+    write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, power, list(json.loads(a.questions).items()), rule))
 
     rejects = pl.concat([read_table(Path(p), REJECTS) for p in a.rejects])
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
@@ -116,6 +119,7 @@ if __name__ == "__main__":
     lists = (
         "verdicts",
         "confounds",
+        "power",
         "datasets",
         "rejects",
         "exclusions",

@@ -316,7 +316,7 @@ class Gradients(Section):
     """Examples in one forward and backward pass; the numbers do not depend on it."""
     memory_gb: float = Field(default=12, gt=0)
     """Memory that may be used, in GB of 10^9 bytes, the model included: of the GPU, or without one of the machine. With less, layers are
-    taken in more groups, with a pass for each; the numbers do not depend on it."""
+    taken in groups, which together cost one forward pass more; the numbers do not depend on it."""
     host_memory_gb: float = Field(default=0, ge=0)
     """On a GPU: keep what is gathered for the inner products in the machine's memory, up to so many GB; 0 keeps it on the GPU."""
     include_step_0: bool = False

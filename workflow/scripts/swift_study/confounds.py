@@ -15,7 +15,7 @@ import polars as pl
 
 from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
-from swift_study.statistics import counted, effect, verdict, with_scores
+from swift_study.statistics import counted, effect, power, verdict, with_scores
 
 MAIN_CHECK = "sum-loss"
 # Checks by the score that they take, all pairs being counted.
@@ -115,6 +115,21 @@ def confound_table(
         ]
         rows += [row | {"agrees": agrees(row, own[0])} for row in own]
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def power_table(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = ()) -> pl.DataFrame:
+    """The power table of one study: for every verdict, how often a study of as many tasks as this one, of twice and of four times as many,
+    would tell an effect from zero (`statistics.power`, 100 draws each)."""
+    pairs = counted(pairs, settings)
+    parts = []
+    for asked in verdicts_of(pairs, baseline, settings, unwanted):
+        own = pairs.filter((pl.col("target_set") == asked.target_set) & (pl.col("context") == asked.context))
+        sides = (set(own.filter(pl.col("probe_set") == name)["probe_task"]) for name in (asked.strategy, baseline))
+        tasks = len(set.intersection(*sides))
+        told = power(own, "rel_inf", asked.strategy, baseline, asked.context == "in-task", settings, (tasks, 2 * tasks, 4 * tasks), 100)
+        names = {"study": asked.study, "strategy": asked.strategy, "context": asked.context, "target_set": asked.target_set}
+        parts.append(told.select(*(pl.lit(value).alias(name) for name, value in names.items()), pl.all()))
+    return pl.concat(parts)
 
 
 def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str]) -> list[Asked]:
@@ -254,6 +269,25 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
         )
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+
+
+def power_panel(table: pl.DataFrame) -> pl.DataFrame:
+    """The power table as the report shows it: a row for each verdict, its numbers of tasks side by side."""
+    shown = table.with_columns(
+        pl.format("{}%", (100 * pl.col("power")).round(0).cast(pl.Int64)).alias("told"),
+        pl.when(pl.col("planted") == "observed").then(pl.lit("the observed effect")).otherwise(pl.lit("half a deviation")).alias("what"),
+        (pl.col("n_tasks") // pl.col("n_tasks").min().over(KEYS)).alias("times"),
+    )
+    rows = []
+    for keys, part in shown.group_by([*KEYS, "what"], maintain_order=True):
+        _, strategy, context, target_set, what = keys
+        numbers = {
+            f"told at {'as many' if k == 1 else f'{k} times as many'} tasks": told for k, told in part.select("times", "told").iter_rows()
+        }
+        size = f"{part['effect'][0]:+.2g}"
+        about = {"strategy": strategy, "context": context, "target": target_set, "tasks": part["n_tasks"][0]}
+        rows.append({**about, "effect": f"{what} ({size})", **numbers})
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _families(rows: Sequence[Mapping[str, object]]) -> str | None:

@@ -3,7 +3,7 @@
 RelInf(z, z₀; θ) = ⟨∇ℓ(z), ∇ℓ(z₀)⟩ / ⟨∇ℓ(z₀), ∇ℓ(z₀)⟩, by the arguments (probe z, target z₀).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from swift_study.errors import UserError
 from swift_study.gradients import GRADIENT_COLUMNS, MODULE_COLUMNS
+from swift_study.sketch import sketched_products
 from swift_study.tables import read_arrow
 
 # Vectors can be multiplied only if all of these are the same.
@@ -23,9 +24,9 @@ MUST_AGREE = ("scope", "representation", "projection_seed", "checkpoint", "panel
 class GradientFile:
     path: Path
     rows: pl.DataFrame  # the columns without the vectors, and `row`, the number of a row in the file
-    vectors: np.ndarray  # (rows, D) float64
+    vectors: np.ndarray  # (rows, D) as stored, float32 or float64
     metadata: dict[str, str]
-    adam: np.ndarray | None = None  # (rows, D') float64: vectors whose inner products are preconditioned as Adam's steps are
+    adam: np.ndarray | None = None  # (rows, D'): vectors whose inner products are preconditioned as Adam's steps are
 
     def of(self, dataset: str) -> "GradientFile":
         """The part of one dataset. UserError if the file has none of it."""
@@ -33,8 +34,16 @@ class GradientFile:
         if not mask.any():
             known = ", ".join(self.rows["dataset"].unique(maintain_order=True))
             raise UserError(f"{self.path}: there are no gradients of the dataset '{dataset}'; the file has {known}.")
-        adam = None if self.adam is None else self.adam[mask]
-        return GradientFile(self.path, self.rows.filter(mask), self.vectors[mask], self.metadata, adam)
+        found = np.flatnonzero(mask)
+        together = len(found) == found[-1] - found[0] + 1
+        rows = slice(found[0], found[-1] + 1) if together else found  # a slice copies nothing
+        adam = None if self.adam is None else self.adam[rows]
+        return GradientFile(self.path, self.rows.filter(mask), self.vectors[rows], self.metadata, adam)
+
+    def part(self, start: int, stop: int) -> "GradientFile":
+        """Some rows, by their place in this one."""
+        adam = None if self.adam is None else self.adam[start:stop]
+        return GradientFile(self.path, self.rows[start:stop], self.vectors[start:stop], self.metadata, adam)
 
 
 def read_gradients(path: Path) -> GradientFile:
@@ -51,19 +60,19 @@ def read_gradients(path: Path) -> GradientFile:
 
 
 def _vectors(path: Path, table: pa.Table, name: str) -> np.ndarray:
-    """A column of vectors, shape (rows, D) float64."""
+    """A column of vectors, shape (rows, D), as it is stored."""
     position = table.schema.get_field_index(name)
     kind = table.schema.field(position).type if position >= 0 else None
     if kind is None or not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
         found = "missing" if kind is None else str(kind)
         raise UserError(f"{path}: the column '{name}' is {found}, expected a fixed-size list of numbers.")
-    column = table.column(name).combine_chunks()
-    vectors: np.ndarray = column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1).astype(np.float64)
-    return vectors
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size) for chunk in table.column(name).chunks]
+    vectors: np.ndarray = parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty((0, kind.list_size))])
+    return vectors if vectors.dtype == np.float32 else vectors.astype(np.float64, copy=False)
 
 
-def inner_products(probes: GradientFile, targets: GradientFile) -> np.ndarray:
-    """⟨probe, target⟩ for all pairs, shape (probes, targets), float64.
+def inner_products(probes: GradientFile, targets: GradientFile) -> tuple[np.ndarray, np.ndarray | None]:
+    """⟨probe, target⟩ for all pairs, shape (probes, targets), float64; and of sketches their standard errors, else None.
 
     UserError if the vectors are of different checkpoints, scopes, representations or projections.
     """
@@ -73,33 +82,57 @@ def inner_products(probes: GradientFile, targets: GradientFile) -> np.ndarray:
                 f"{probes.path} and {targets.path} cannot be multiplied: their {key} differs "
                 f"({probes.metadata.get(key)} and {targets.metadata.get(key)}). Make both with the same settings at the same checkpoint."
             )
-    products: np.ndarray = probes.vectors @ targets.vectors.T
-    return products
+    if probes.metadata.get("representation") == "sketch":
+        products, errors = sketched_products(probes.vectors, targets.vectors)
+        return products.astype(np.float64), errors.astype(np.float64)
+    return _products(probes.vectors, targets.vectors), None
+
+
+def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left rightᵀ in float64, of long vectors a piece at a time: a copy of all in float64 might not fit."""
+    total = np.zeros((len(left), len(right)))
+    for start in range(0, left.shape[1], 2**16):
+        piece = slice(start, start + 2**16)
+        total += left[:, piece].astype(np.float64, copy=False) @ right[:, piece].astype(np.float64, copy=False).T
+    return total
 
 
 def pairs_at_checkpoint(
-    gradients: GradientFile, study: str, run: str, probes: Mapping[str, str], targets: Mapping[str, str], norm_floor: float
-) -> pl.DataFrame:
-    """Every probe × target × (probe set, target set) at one checkpoint, the columns of the pairs table and the two rows in the file.
+    gradients: GradientFile,
+    study: str,
+    run: str,
+    probes: Mapping[str, str],
+    targets: Mapping[str, str],
+    norm_floor: float,
+    at_once: int = 2**20,
+) -> Iterator[pl.DataFrame]:
+    """Every probe × target × (probe set, target set) at one checkpoint, some ``at_once``: the pairs table's columns and two row numbers.
 
     ``rel_inf``, ``rel_inf_adam`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``, and
-    ``rel_inf_adam`` where the file has no preconditioned vectors.
+    ``rel_inf_adam`` where the file has no preconditioned vectors. ``dot_error`` is null where inner products are exact.
     """
-    parts = []
+    of = {name: gradients.of(name) for name in {*probes.values(), *targets.values()}}
     for probe_set, probe_dataset in probes.items():
         for target_set, target_dataset in targets.items():
-            p, t = gradients.of(probe_dataset), gradients.of(target_dataset)
-            adam = np.full(len(p.rows) * len(t.rows), np.nan) if p.adam is None or t.adam is None else (p.adam @ t.adam.T).reshape(-1)
-            dots = pl.DataFrame({"dot": inner_products(p, t).reshape(-1), "dot_adam": adam})
-            left = _side(p.rows, "probe", probe_set)
+            t = of[target_dataset]
             right = _side(t.rows, "target", target_set)
-            parts.append(pl.concat([left.join(right, how="cross"), dots], how="horizontal"))
+            step = max(1, at_once // len(t.rows))
+            for start in range(0, len(of[probe_dataset].rows), step):
+                p = of[probe_dataset].part(start, start + step)
+                pairs = _side(p.rows, "probe", probe_set).join(right, how="cross", maintain_order="left_right")
+                yield _scored(pairs, p, t, norm_floor).with_columns(pl.lit(study).alias("study"), pl.lit(run).alias("run"))
+
+
+def _scored(pairs: pl.DataFrame, p: GradientFile, t: GradientFile, norm_floor: float) -> pl.DataFrame:
+    dots, errors = inner_products(p, t)
+    error = pl.lit(None, pl.Float64) if errors is None else pl.lit(pl.Series(errors.reshape(-1)))
+    adam = None if p.adam is None or t.adam is None else _products(p.adam, t.adam)
+    dot_adam = pl.lit(float("nan")) if adam is None else pl.lit(pl.Series(adam.reshape(-1)))
     usable_adam = pl.col("dot_adam").is_not_nan() & (pl.col("target_norm_sq_adam") > norm_floor)
-    return _with_scores(pl.concat(parts), norm_floor).with_columns(
-        pl.lit(study).alias("study"),
-        pl.lit(run).alias("run"),
-        pl.col("step"),
-        pl.when(pl.col("probe_task") == pl.col("target_task")).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
+    same = pl.col("probe_task") == pl.col("target_task")
+    pairs = pairs.with_columns(pl.Series("dot", dots.reshape(-1)), error.alias("dot_error"), dot_adam.alias("dot_adam"))
+    return _with_scores(pairs, norm_floor).with_columns(
+        pl.when(same).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
         pl.when(usable_adam).then(pl.col("dot_adam") / pl.col("target_norm_sq_adam")).alias("rel_inf_adam"),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from swift_study.confounds import disagreements, overview, panel
+from swift_study.confounds import disagreements, overview, panel, power_panel
 from swift_study.tables import write_table
 from swift_study.work import publish
 
@@ -87,8 +87,16 @@ def _cell(value: object) -> str:
     return f'<td class="{kind}">{shown}</td>' if kind else f"<td>{shown}</td>"
 
 
-def verdict_page(verdicts: pl.DataFrame, confounds: pl.DataFrame, questions: Sequence[tuple[str, str]], rule: str) -> str:
-    """The report's first page: which verdicts do not stand by every check; then for every study its question, verdicts and checks."""
+POWER_NOTE = (
+    "How often such a study would tell an effect from zero, drawn from its own tasks: the observed effect, and one of half a standard "
+    "deviation between tasks. For as many tasks as there are, the observed effect's share says no more than its p does."
+)
+
+
+def verdict_page(
+    verdicts: pl.DataFrame, confounds: pl.DataFrame, power: pl.DataFrame, questions: Sequence[tuple[str, str]], rule: str
+) -> str:
+    """The report's first page: which verdicts do not stand by every check; then of every study question, verdicts, checks and power."""
     parts = [paragraph(overview(confounds)), *map(paragraph, disagreements(confounds)), paragraph(rule)]
     for study, question in questions:
         rows = verdicts.filter(pl.col("study") == study)
@@ -108,4 +116,7 @@ def verdict_page(verdicts: pl.DataFrame, confounds: pl.DataFrame, questions: Seq
         )
         parts += [heading(f"{study}: {question}"), html_table(shown)]
         parts += [paragraph("The same verdicts again:"), html_table(panel(confounds.filter(pl.col("study") == study)))]
+        told = power.filter(pl.col("study") == study)
+        if len(told):
+            parts += [paragraph(POWER_NOTE), html_table(power_panel(told))]
     return page("Verdicts", *parts)

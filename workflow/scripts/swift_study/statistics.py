@@ -147,8 +147,8 @@ def interval(means: np.ndarray, n_tasks: int, confidence: float) -> tuple[float,
     return float(low), float(high)
 
 
-def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
-    """Two-sided p of the mean of paired differences, one a task, under random signs. Exact for up to 14 tasks."""
+def sign_flip_p(differences: np.ndarray, rng: np.random.Generator, flips: int = RANDOM_FLIPS) -> float:
+    """Two-sided p of the mean of paired differences, one a task, under random signs: all for up to 14 tasks, else so many ``flips``."""
     d = differences[~np.isnan(differences)]
     if len(d) < 2:
         return 1.0
@@ -156,8 +156,8 @@ def sign_flip_p(differences: np.ndarray, rng: np.random.Generator) -> float:
     slack = 1e-12 * np.abs(d).sum()
     if len(d) <= EXACT_FLIPS:
         return float(np.mean(np.abs(_sign_patterns(len(d)) @ d) >= observed - slack))
-    flipped = rng.integers(0, 2, size=(RANDOM_FLIPS, len(d)), dtype=np.int8).astype(np.float64)
-    return float((1 + np.sum(np.abs(d.sum() - 2 * (flipped @ d)) >= observed - slack)) / (1 + RANDOM_FLIPS))
+    flipped = rng.integers(0, 2, size=(flips, len(d)), dtype=np.int8).astype(np.float64)
+    return float((1 + np.sum(np.abs(d.sum() - 2 * (flipped @ d)) >= observed - slack)) / (1 + flips))
 
 
 @functools.lru_cache(maxsize=EXACT_FLIPS)
@@ -332,6 +332,7 @@ def _by_probe_task(g: Grid) -> np.ndarray:
 
 POWER_TASKS = (12, 24, 48, 96)
 POWER_RESAMPLES = 500  # of the bootstrap within a draw
+POWER_FLIPS = 2000  # where not all sign patterns are tried
 POWER_STANDARD = 0.5  # the standardised effect, in between-task standard deviations
 
 
@@ -347,12 +348,12 @@ def power(
 ) -> pl.DataFrame:
     """How often a study with other numbers of tasks would tell an effect from zero, if its tasks were like those of this one.
 
-    ``pairs`` are as for ``effect``: of one target set and context, at the steps that count. Each draw takes so many of the study's
-    own tasks with replacement, each with all its probes and targets; a pair of two draws of one task is no cross-task pair.
-    Strategy minus baseline is centred, the effect is planted, and the draw gets the verdict's rule: interval and sign-flip test, with
-    at most 500 bootstrap resamples. Two effects are planted: the `observed` one, and half a between-task standard deviation of the
-    paired difference (`standardised`). The observed one answers no more than the p value does for this number of tasks
-    (Hoenig and Heisey, The Abuse of Power, 2001): read it for other numbers.
+    ``pairs`` are as for ``effect``: of one target set and context, at the steps that count. Each draw takes so many of the study's own
+    tasks with replacement, each with all its probes and targets; a pair of two draws of one task is no cross-task pair. Strategy minus
+    baseline is centred, the effect is planted, and the draw gets the verdict's rule: interval and sign-flip test, with at most 500
+    bootstrap resamples and 2,000 sign patterns. Two effects are planted: the `observed` one, and half a between-task standard deviation
+    of the paired difference (`standardised`). The observed one answers no more than the p value does for this number of tasks (Hoenig
+    and Heisey, The Abuse of Power, 2001): read it for other numbers.
 
     Rows: numbers × effects. ``n_tasks``; ``planted``, `observed` or `standardised`; ``effect`` in units of the score; ``power``, the share
     of draws in which the verdict has the effect's sign, with its exact 95% interval ``ci_low``, ``ci_high`` over draws. It does not
@@ -389,7 +390,7 @@ def power(
             e = difference(ours, theirs, quick)
             differences = _by_probe_task(ours) - _by_probe_task(theirs)
             for name, shift in planted.items():
-                shifted = replace(e, low=e.low + shift, high=e.high + shift, p_value=sign_flip_p(differences + shift, rng))
+                shifted = replace(e, low=e.low + shift, high=e.high + shift, p_value=sign_flip_p(differences + shift, rng, POWER_FLIPS))
                 told[name] += verdict(shifted, settings.confidence) == ("helps" if shift > 0 else "hurts")
         for name, shift in planted.items():
             ci = stats.binomtest(told[name], draws).proportion_ci(0.95)

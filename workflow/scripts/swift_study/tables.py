@@ -1,6 +1,7 @@
 """Parquet tables that check themselves: written whole or not at all, refused when cut short or of another schema."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,7 @@ PAIRS = pa.schema(
         ("target_task", pa.string()),
         ("context", pa.string()),
         ("dot", pa.float64()),
+        ("dot_error", pa.float64()),
         ("probe_norm_sq", pa.float64()),
         ("target_norm_sq", pa.float64()),
         ("rel_inf", pa.float64()),
@@ -164,11 +166,25 @@ FAMILIES, LAYERS = (
         [
             *(PAIRS.field(name) for name in PAIRS.names[:3]),
             by,
-            *(PAIRS.field(name) for name in PAIRS.names[3:] if name != "rel_inf_adam"),
+            *(PAIRS.field(name) for name in PAIRS.names[3:] if name not in ("dot_error", "rel_inf_adam")),
             ("carried", pa.float64()),
         ]
     )
     for by in (("family", pa.string()), ("layer", pa.int32()))
+)
+POWER = pa.schema(
+    [
+        ("study", pa.string()),
+        ("strategy", pa.string()),
+        ("context", pa.string()),
+        ("target_set", pa.string()),
+        ("n_tasks", pa.int64()),
+        ("planted", pa.string()),
+        ("effect", pa.float64()),
+        ("power", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
 )
 CURVES = pa.schema(
     [
@@ -378,6 +394,14 @@ def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None 
     marked = table.replace_schema_metadata({"swift_study": __version__, **(metadata or {})})
     with publish(path) as part:
         pq.write_table(marked, part, **storage(table.schema), row_group_size=rows_in_a_group(table.schema))
+
+
+@contextmanager
+def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Write a table that is never in memory as a whole: the function adds a frame's rows, a row group each."""
+    marked = schema.with_metadata({"swift_study": __version__, **(metadata or {})})
+    with publish(path) as part, pq.ParquetWriter(part, marked, **storage(schema)) as writer:
+        yield lambda frame: writer.write_table(frame.select(schema.names).to_arrow().cast(marked))
 
 
 def storage(schema: pa.Schema) -> dict[str, Any]:
