@@ -207,6 +207,16 @@ def test_a_small_budget_makes_groups_and_the_same_numbers(kind: str, representat
     assert max(seen) >= 3 or representation == "exact"  # which keeps most of these small weights' gradients whole
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_model_that_does_more_between_its_layers_is_not_taken_in_groups(layer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = whole_model("llama"), some_tokens(LENGTHS)
+    model.model.layers[layer].register_forward_pre_hook(lambda module, args: (2 * args[0], *args[1:]))
+    assert_equal(engine(model, tokens, scope="full"), gram(model, tokens))
+    little = budget(model, tokens, trainable_weights(model), 0.7, monkeypatch)
+    with pytest.raises(UserError, match="does more between its decoder layers than hand on their output"):
+        engine(model, tokens, scope="full", memory_gb=little)
+
+
 def test_inputs_that_layers_share_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = whole_model("llama", "layers"), some_tokens([(2, 2)] * 40)
     weights = trainable_weights(model)

@@ -2,8 +2,8 @@
 
 The groups are taken from the loss down. The first one's pass is a usual one that is cut below its lowest layer; what enters each lower
 group is kept on the way, and then the gradient of what entered this one. A lower group is computed again from what entered it, and its
-backward pass begins with the gradient that the group above has left. However many there are, they cost one forward pass more than all
-layers at once would. The numbers are the same, bit by bit.
+backward pass begins with the gradient that the group above has left. However many there are, they cost at most one forward pass more than
+all layers at once would (where one layer has several groups, its pass is made for each). The numbers are the same, bit by bit.
 """
 
 import contextlib
@@ -55,6 +55,7 @@ def make_stages(
     # What enters a group, for each, and two gradients of that: the one it starts with, and the one it leaves.
     item, width = next(model.parameters()).element_size(), model.config.get_text_config().hidden_size
     entering = float(positions(tokens, batches)[0] * width * item)
+    masks = float(sum(len(batch) * max(len(tokens[i].ids) for i in batch) ** 2 for batch in batches) * item)
 
     def size(members: Sequence[Weight], without: Collection[str] = ()) -> float:
         inputs = {name: size for w in members for name, size in need[w.name].inputs.items()}
@@ -86,7 +87,7 @@ def make_stages(
         if not layers:
             return None
         count = 2
-        while (groups := fill(room - held - (count + 1) * entering)) is not None and len(groups) > count:
+        while (groups := fill(room - held - masks - (count + 1) * entering)) is not None and len(groups) > count:
             count = len(groups)  # more groups keep more of what enters them
         return groups
 
@@ -259,16 +260,17 @@ class Passes:
         handles = []
         outputs: list[torch.Tensor] = []
 
-        def watch(i: int) -> None:
+        def watch(i: int, keep: bool) -> None:
             def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 hidden = _hidden(args, kwargs)
-                if i not in starts and outputs and hidden.data_ptr() != outputs[-1].data_ptr():
+                if outputs and hidden.data_ptr() != outputs[-1].data_ptr():
                     raise UserError(
                         "This model does more between its decoder layers than hand on their output, so that they cannot be taken in "
                         "groups. Raise gradients.memory_gb until there is one."
                     )
-                rest = {k: v for k, v in kwargs.items() if args or k != "hidden_states"}
-                self.entered[i, number] = (hidden.detach().to(self.place) if i in starts else None, args[1:], rest)
+                if keep:
+                    rest = {k: v for k, v in kwargs.items() if args or k != "hidden_states"}
+                    self.entered[i, number] = (hidden.detach().to(self.place) if i in starts else None, args[1:], rest)
 
             def after(module: Any, args: Any, output: Any) -> None:
                 outputs[:] = [(output if torch.is_tensor(output) else output[0]).detach()]
@@ -276,8 +278,9 @@ class Passes:
             handles.append(self.layers[i].register_forward_pre_hook(before, with_kwargs=True))
             handles.append(self.layers[i].register_forward_hook(after))
 
-        for i in sorted({i for stage in again for i in range(stage.first, stage.last + 1)}):
-            watch(i)
+        kept = {i for stage in again for i in range(stage.first, stage.last + 1)}
+        for i in range(min(self.stages[0].first + 1, len(self.layers))) if len(self.stages) > 1 else ():
+            watch(i, i in kept)
         try:
             yield
         finally:
