@@ -30,7 +30,7 @@ from swift_study.gram import Factors, dense_is_cheaper, ghost, products_of_facto
 from swift_study.memory import needs, used_bytes
 from swift_study.models import add_lora
 from swift_study.stages import make_stages
-from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.tokens import Tokens, batches, collate, sum_losses
 from swift_study.weights import Weight, calls, select_weights, trainable_weights
 
 PAD = 0
@@ -339,6 +339,12 @@ def test_many_examples_use_the_symmetric_half() -> None:
     assert relative_error(in_gram @ in_gram.T, products) < 1e-9
     by_weight = sum(found.by_weight.values())
     assert relative_error(by_weight, products) < 1e-9
+
+
+def test_batches_hold_so_many_examples_and_tokens_at_most() -> None:
+    lengths = [5, 30, 7, 7, 12, 40, 6]
+    assert batches(lengths, 3) == [[5, 1, 4], [2, 3, 6], [0]]
+    assert batches(lengths, 3, 36) == [[5], [1], [4, 2, 3], [6, 0]]  # the longest is over the limit alone
 
 
 def test_padding_left_out_or_in_gives_the_same_loss() -> None:

@@ -313,7 +313,7 @@ class Gradients(Section):
     by_module: bool = True
     """Also keep each weight's own inner products, for the tables by family and layer; not for sketches."""
     batch_size: int = Field(default=8, ge=1)
-    """Examples in one forward and backward pass; the numbers do not depend on it."""
+    """Examples in one forward and backward pass, at most; without a GPU also at most 1,024 tokens. The numbers do not depend on it."""
     memory_gb: float = Field(default=12, gt=0)
     """Memory that may be used, in GB of 10^9 bytes, the model included: of the GPU, or without one of the machine. With less, layers are
     taken in groups, which together cost one forward pass more; the numbers do not depend on it."""

@@ -22,7 +22,7 @@ from swift_study.capture import embedding_gradient, small_gradient, watching, wi
 from swift_study.config import Gradients
 from swift_study.examples import Example
 from swift_study.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
-from swift_study.memory import needs
+from swift_study.memory import PASS_TOKENS, needs
 from swift_study.models import exact_numerics
 from swift_study.sketch import sketch_gradients
 from swift_study.stages import Passes, make_stages
@@ -70,8 +70,8 @@ def panel_gradients(
         return PanelGradients(*sketch_gradients(model, tokens, pad_id, settings, progress), sketched=True)
     weights = trainable_weights(model)
     n = len(tokens)
-    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size)
     device = next(model.parameters()).device
+    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size, PASS_TOKENS[device.type])
     exact = settings.representation == "exact"
     with exact_numerics():
         called = calls(model, weights, tokens[rows_of[-1][-1]], pad_id)

@@ -18,6 +18,7 @@ from scipy import stats
 
 from swift_study.capture import embedding_gradient, small_gradient, watching, wide
 from swift_study.config import Gradients
+from swift_study.memory import PASS_TOKENS
 from swift_study.models import exact_numerics
 from swift_study.stages import Passes, all_at_once
 from swift_study.tokens import Tokens, batches, collate
@@ -93,7 +94,7 @@ def sketch_gradients(
     weights = trainable_weights(model)
     device = next(model.parameters()).device
     n = len(tokens)
-    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size)
+    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size, PASS_TOKENS[device.type])
     losses, norms_sq = np.empty(n), np.zeros(n)
     vectors: np.ndarray | None = None
     with exact_numerics():

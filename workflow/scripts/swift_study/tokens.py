@@ -61,10 +61,18 @@ def is_overlong(example: Example, tokenizer: Any, max_length: int) -> bool:
     return False
 
 
-def batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Positions in batches of similar length, the longest first: what does not fit into memory fails at once."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:
+    """Positions in batches of similar length, the longest first: what does not fit into memory fails at once.
+
+    A batch has at most ``batch_size`` examples, and at most ``most_tokens`` tokens with padding, but always one example.
+    """
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        last = found[-1] if found else []
+        if not last or len(last) == batch_size or (most_tokens is not None and (len(last) + 1) * lengths[last[0]] > most_tokens):
+            found.append([])
+        found[-1].append(i)
+    return found
 
 
 @dataclass(frozen=True)
