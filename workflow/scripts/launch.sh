@@ -36,9 +36,7 @@ fi
 mkdir -p "$(dirname "$stop")"
 trap 'echo "launch.sh: SIGTERM (time limit, preemption or scancel): asking for a stop after this step" >&2; touch "$stop"' TERM
 # Snakemake shows no other log of a failed job after an empty one, and Slurm's tells when a job is killed for its memory.
-again=${SLURM_RESTART_COUNT:-0}
-((again == 0)) || again="; start $((again + 1)) of this job, which Slurm put back into the queue (node failure or preemption)"
-echo "launch.sh: $((processes / nodes)) processes on $HOSTNAME${again#0}" >&2
+echo "launch.sh: $((processes / nodes)) processes on $HOSTNAME" >&2
 # torchrun ignores the signal that is for this script, and so do its children.
 (
     trap '' TERM
