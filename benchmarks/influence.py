@@ -4,8 +4,7 @@
 
 The floor is reading the file of gradients and one float32 matrix product of all probes and targets; ``ratio`` is ours / floor, the median
 over the repeats. Ours is what the workflow's script does: it reads the file, checks it, multiplies sketches with their error bars, and
-writes the pairs table, so many pairs at a time. ``peak_gb`` is the largest resident size meanwhile.
-Vectors are random; they stand for
+writes the pairs table, so many pairs at a time. ``peak_gb`` is the largest resident size meanwhile. Vectors are random; they stand for
 sketches. Prints JSON with machine and versions.
 """
 

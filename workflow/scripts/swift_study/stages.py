@@ -46,8 +46,8 @@ def make_stages(
     """From the loss down, each within the budget. UserError if one weight alone does not fit."""
     layers = decoder_layers(model)
     place_of = _places(model, layers, called)
-    used = {w.name: [use for use in w.uses if use.module in called] for w in weights}
-    lowest = {w.name: min(place_of(use) for use in used[w.name]) for w in weights}
+    used = _used(weights, called)
+    lowest = _lowest(used, place_of)
     spread = {w.name for w in weights if len({place_of(use) for use in used[w.name]}) > 1}
     fixed = fixed_bytes(model, weights, tokens, batches, settings)
     room = settings.host_memory_gb * GB or settings.memory_gb * GB - fixed
@@ -109,8 +109,7 @@ def make_stages(
 def all_at_once(model: Any, weights: Sequence[Weight], called: Mapping[str, Call]) -> Stage:
     """One stage of everything."""
     layers = decoder_layers(model)
-    used = {w.name: [use for use in w.uses if use.module in called] for w in weights}
-    (stage,) = _stages([list(weights)], weights, used, _places(model, layers, called), len(layers))
+    (stage,) = _stages([list(weights)], weights, _used(weights, called), _places(model, layers, called), len(layers))
     return stage
 
 
@@ -121,7 +120,7 @@ def _stages(
     place_of: Callable[[Use], int],
     layers: int,
 ) -> list[Stage]:
-    lowest = {w.name: min(place_of(use) for use in used[w.name]) for w in weights}
+    lowest = _lowest(used, place_of)
     stages: list[Stage] = []
     last = layers
     for members in groups:
@@ -138,6 +137,16 @@ def _stages(
         ]
         stages.append(Stage(members, uses, first, last))
     return stages
+
+
+def _used(weights: Sequence[Weight], called: Mapping[str, Call]) -> dict[str, list[Use]]:
+    """Each weight's uses in modules that are called, by its name."""
+    return {w.name: [use for use in w.uses if use.module in called] for w in weights}
+
+
+def _lowest(used: Mapping[str, Sequence[Use]], place_of: Callable[[Use], int]) -> dict[str, int]:
+    """The place of each weight's lowest use, by its name."""
+    return {name: min(map(place_of, uses)) for name, uses in used.items()}
 
 
 def _places(model: Any, layers: Sequence[str], called: Mapping[str, Call]) -> Callable[[Use], int]:
