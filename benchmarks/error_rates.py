@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,7 @@ def main(a: argparse.Namespace) -> None:
             torch.set_num_threads(len(os.sched_getaffinity(0)))
             null_pool.save(null_pool.make_pool(ROOT / ".cache", *examples, seed=17), pool)
             log("made the pool of gradients")
-    with ProcessPoolExecutor(2) as workers:
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
         if "simulation" in parts:
             result |= simulation(workers, shapes)
         if "real" in parts:
