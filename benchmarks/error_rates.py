@@ -41,8 +41,8 @@ from swift_study.tables import CURVES  # noqa: E402
 SETTINGS = Statistics(after_step=0)
 CONTEXTS = ("in-task", "cross-task")
 VERDICT = {"rel_inf": "verdict", "rel_inf_mean_loss": "verdict_mean_loss", "cosine": "verdict_cosine"}
-# (tasks, probes a task): studies, and studies with planted effects. Those of 36 and 100 tasks cost more: fewer of them.
-SHAPES = {(12, 1): (2000, 500), (10, 2): (2000, 500), (24, 1): (2000, 500), (36, 1): (500, 300), (100, 1): (200, 100)}
+# (tasks, probes a task): studies, and studies with planted effects. Those of 100 tasks cost more: fewer of them.
+SHAPES = {(12, 1): (2000, 500), (10, 2): (2000, 500), (24, 1): (2000, 500), (36, 1): (2000, 300), (100, 1): (200, 100)}
 PLANTED = (0.25, 0.5, 1.0)
 PLANTED_IN = ("even", "heavy tails")
 UNIT_STUDIES = 100  # that give the unit of the planted effects

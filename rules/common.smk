@@ -88,9 +88,9 @@ def model_of(run):
     return model_file(training_of(run)[1])
 
 
-def panel(study, references=True):
-    """The datasets whose gradients a study compares, each once; perhaps without its references."""
-    return CONFIG.studies[study].datasets(references)
+def panel(study):
+    """The datasets whose gradients a study compares, each once."""
+    return CONFIG.studies[study].datasets()
 
 
 def checkpoint(run, step):
@@ -233,9 +233,9 @@ def module_files(study):
     ]
 
 
-def compared(study, references=True):
-    """What is compared in a study, without its wording and its figures, and perhaps without its references, as JSON."""
-    names = set(Comparison.model_fields) - ({"references"} if not references else set())
+def compared(study):
+    """What is compared in a study, without its wording and its figures, as JSON."""
+    names = set(Comparison.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
 
 
@@ -418,7 +418,6 @@ def ways():
             ),
             "influence": part("pair_influence", *studies),
             "verdicts": part("decide_verdicts", *studies),
-            "similarities": part("compute_similarities", *studies),
             "confounds": part("check_confounds", *studies),
         },
         "similarity and loss change": {"rivals": part("compute_rivals", *studies)},

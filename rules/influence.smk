@@ -45,17 +45,17 @@ rule decide_verdicts:
         " --unwanted {params.unwanted:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
-rule compute_similarities:
+rule compute_rivals:
     input:
         model=model_file(MAIN),
         checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
         datasets=lambda w: [dataset(d) for d in panel(w.study)],
     output:
-        f"{RESULTS}/influence/{{study}}/similarities.parquet",
+        f"{RESULTS}/influence/{{study}}/rivals.parquet",
     log:
-        f"{RESULTS}/logs/compute_similarities/{{study}}.log",
+        f"{RESULTS}/logs/compute_rivals/{{study}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compute_similarities/{{study}}.tsv"
+        f"{RESULTS}/benchmarks/compute_rivals/{{study}}.tsv"
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -65,22 +65,18 @@ rule compute_similarities:
         settings=lambda w: compared(w.study),
         run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
         model=settings(CONFIG.model),
+        work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
     shell:
-        "exec python workflow/scripts/compute_similarities.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
+        "exec python workflow/scripts/compute_rivals.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
-        " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --output {output:q} 2> {log:q}"
+        " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
 
 
 rule check_confounds:
     input:
         pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
         families=f"{RESULTS}/influence/{{study}}/families.parquet",
-        similarities=f"{RESULTS}/influence/{{study}}/similarities.parquet",
-        rivals=(
-            f"{RESULTS}/influence/{{study}}/rivals.parquet"
-            if CONFIG.confounds.loss_change
-            else []
-        ),
+        rivals=f"{RESULTS}/influence/{{study}}/rivals.parquet",
     output:
         confounds=f"{RESULTS}/influence/{{study}}/confounds.parquet",
         power=f"{RESULTS}/influence/{{study}}/power.parquet",
@@ -95,8 +91,7 @@ rule check_confounds:
         statistics=settings(CONFIG.statistics),
         baseline=lambda w: CONFIG.studies[w.study].baseline,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
-        rivals=lambda w, input: f"--rivals '{input.rivals}'" if input.rivals else "",
     shell:
         "python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
         " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --families {input.families:q}"
-        " --similarities {input.similarities:q} {params.rivals} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"
+        " --rivals {input.rivals:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

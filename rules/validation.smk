@@ -1,33 +1,6 @@
 # The proof: runs with and without a strategy's data, what they respond, and whether that is what the swift studies said.
 
 
-rule compute_rivals:
-    input:
-        model=model_file(MAIN),
-        checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
-        datasets=lambda w: [dataset(d) for d in panel(w.study, references=False)],
-    output:
-        f"{RESULTS}/influence/{{study}}/rivals.parquet",
-    log:
-        f"{RESULTS}/logs/compute_rivals/{{study}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/compute_rivals/{{study}}.tsv"
-    conda:
-        "../envs/swift_study.yaml"
-    threads: workflow.cores
-    resources:
-        gpu=gpus(1),
-    params:
-        settings=lambda w: compared(w.study, references=False),
-        run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
-        model=settings(CONFIG.model),
-        work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
-    shell:
-        "exec python workflow/scripts/compute_rivals.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
-        " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
-        " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
-
-
 rule audit_judge:
     input:
         dataset=dataset("questions"),

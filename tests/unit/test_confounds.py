@@ -211,14 +211,17 @@ def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:
     alike = (
         pairs_table(around(1.0, 3), around(1.5, 4))
         .filter(pl.col("step") == 2)
-        .select("study", pl.selectors.ends_with("_set", "_id", "_task"), "context", bm25="rel_inf")
+        .select("study", pl.selectors.ends_with("_set", "_id", "_task"), "context", bm25="rel_inf", similarity=-pl.col("rel_inf"))
+        .with_columns(loss_change=pl.col("similarity") * 2)
     )
-    table = confound_table(pairs, "plain", QUICK, 1.5, baselines={"BM25": alike})
+    table = confound_table(pairs, "plain", QUICK, 1.5, rivals=alike)
     found = row(table, "BM25")
     assert (found["verdict"], found["agrees"], found["n_tasks"]) == ("hurts", False, TASKS)
     assert found["effect"] == pytest.approx(np.diagonal(around(1.0, 3) - around(1.5, 4)).mean(), rel=1e-9)
     assert disagreements(table) == []  # a baseline that sees it otherwise makes no verdict doubtful
     assert panel(table)["BM25"].to_list() == ["hurts", "hurts"]
+    assert panel(table)["similarity"].to_list() == ["helps", "helps"]
+    assert row(table, "loss change")["verdict"] == "helps"
 
 
 def test_many_flips_are_counted(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -103,7 +103,8 @@ def test_pairs_are_those_that_the_workflow_would_make_of_the_same_gradients() ->
         )
         file = GradientFile(Path("gradients"), rows.with_row_index("row"), gradients[step], {})
         names = {name: name for name in (STRATEGY, BASELINE)}
-        theirs += pairs_at_checkpoint(file, "null", "base", names, {"targets": "targets"}, 0.0)
+        found = pairs_at_checkpoint(file, "null", "base", names, {"targets": "targets"}, 0.0)
+        theirs += [frame.cast({pl.Enum: pl.String}) for frame in found]
     keys = ["probe_set", "probe_id", "target_id", "context"]
     expected = pl.concat(theirs).group_by(keys).agg(pl.col("rel_inf", "cosine").mean(), pl.col("probe_tokens", "target_tokens").first())
     ours = ours.with_columns(pl.format("targets.{}", "target_id").alias("target_id"))

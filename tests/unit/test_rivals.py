@@ -14,8 +14,8 @@ from swift_study.gradients import PanelGradients, gradient_table, panel_gradient
 from swift_study.influence import pairs_at_checkpoint, read_gradients
 from swift_study.models import add_lora, load_model, load_tokenizer
 from swift_study.panel import Member
-from swift_study.rivals import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint, similarities
-from swift_study.tables import PAIRS, RIVALS, SIMILARITIES, read_table, write_arrow, write_table
+from swift_study.rivals import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
+from swift_study.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
 from swift_study.tokens import Tokens, tokenize
 
 PAD = 2
@@ -126,10 +126,10 @@ def test_the_pairs_are_those_of_the_pairs_table(model: torch.nn.Module, members:
     path = tmp_path / "checkpoint-8.parquet"
     write_arrow(path, gradient_table(8, [m.dataset for m in members], examples, tokens, gradients))
     pairs = pl.concat(pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12))
-    rows = rivals_at_checkpoint(model, members, PROBES, TARGETS, PAD, 4)
+    rows = rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4)
     rows = rows.with_columns(pl.lit("s").alias("study"), pl.lit("base").alias("run"), pl.lit(8).alias("step"))
     write_table(tmp_path / "rivals.parquet", rows, RIVALS)
-    shared = RIVALS.names[:-2]
+    shared = RIVALS.names[:-3]
     assert shared == PAIRS.names[: len(shared)]
     found = read_table(tmp_path / "rivals.parquet", RIVALS)
     assert found.select(shared).equals(pairs.select(shared))
@@ -144,7 +144,7 @@ def test_probes_of_an_earlier_call_are_not_computed_again(
     model: torch.nn.Module, members: list[Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, list[float]] = {}
-    call: Callable[..., pl.DataFrame] = lambda *more: rivals_at_checkpoint(model, members, PROBES, TARGETS, PAD, 4, *more)  # noqa: E731
+    call: Callable[..., pl.DataFrame] = lambda *more: rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, *more)  # noqa: E731
     whole = call(None, lambda done, probe_id, losses: kept.__setitem__(probe_id, losses))
     assert len(kept) == 5  # 3 + 3 probes, one of them the same
     half = dict(list(kept.items())[:2])
@@ -157,12 +157,12 @@ def test_probes_of_an_earlier_call_are_not_computed_again(
 def test_numbers_that_are_not_finite_are_null(model: torch.nn.Module, members: list[Member]) -> None:
     ids = [m.example.example_id for m in members if m.dataset in PROBES.values()]
     n = len({m.example.example_id for m in members if m.dataset in TARGETS.values()})
-    rows = rivals_at_checkpoint(model, members, PROBES, TARGETS, PAD, 4, {i: [float("nan")] * n for i in ids})
+    rows = rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, {i: [float("nan")] * n for i in ids})
     assert rows["loss_change"].null_count() == len(rows)
     assert rows["similarity"].null_count() == 0
 
 
-# ---- similarities ----
+# ---- BM25, and references ----
 
 
 def test_bm25_is_that_of_the_book_by_hand() -> None:
@@ -182,19 +182,25 @@ def test_a_word_that_all_documents_have_still_counts_for_something() -> None:
     assert bm25(["the"], ["", ""]).tolist() == [[0.0, 0.0]]
 
 
-def test_similarities_have_a_row_for_each_pair_of_each_grid(model: torch.nn.Module, members: list[Member], tmp_path: Path) -> None:
+def test_each_pair_of_each_grid_has_a_row_and_references_no_change_of_loss(
+    model: torch.nn.Module, members: list[Member], tmp_path: Path
+) -> None:
     probes, targets = {"CoT": "panel.cot", "non-CoT": "panel"}, {"T": "panel.similar"}
-    grids = [(probes, targets), ({"paraphrase": "panel"}, targets)]
-    rows = similarities(model, members, grids, pad_id=2, batch_size=4)
-    alone = rivals_at_checkpoint(model, members, probes, targets, pad_id=2, batch_size=4)
-    assert rows[: len(alone)].drop("bm25").equals(alone.drop("loss_change"))
-    again = rows.filter(pl.col("probe_set") == "paraphrase").drop("probe_set")
-    assert again.equals(rows.filter(pl.col("probe_set") == "non-CoT").drop("probe_set"))
+    grids = [(probes, targets), ({"paraphrase": "panel"}, targets), ({"unrelated": "panel.similar"}, targets)]
+    stepped: list[str] = []
+    rows = rivals_at_checkpoint(model, members, grids, PAD, 4, None, lambda done, probe_id, losses: stepped.append(probe_id))
+    assert sorted(stepped) == sorted({m.example.example_id for m in members if m.dataset in probes.values()})
+    alone = rivals_at_checkpoint(model, members, grids[:1], PAD, 4)
+    assert rows[: len(alone)].drop("bm25").equals(alone.drop("bm25"))
+    assert alone["loss_change"].null_count() == 0
+    assert rows[len(alone) :]["loss_change"].null_count() == len(rows) - len(alone) == 3 * 2 + 2 * 2
+    again = rows.filter(pl.col("probe_set") == "paraphrase").drop("probe_set", "loss_change")
+    assert again.equals(rows.filter(pl.col("probe_set") == "non-CoT").drop("probe_set", "loss_change"))
     own = {m.example.example_id: f"{m.example.query} {m.example.completion}" for m in members}
     documents = list(dict.fromkeys(rows["probe_id"]))
     for row in rows.iter_rows(named=True):
         by_hand = bm25([own[row["target_id"]]], [own[d] for d in documents])[0, documents.index(row["probe_id"])]
         assert row["bm25"] == pytest.approx(by_hand, rel=1e-12)
     whole = rows.with_columns(pl.lit("cot").alias("study"), pl.lit("base").alias("run"), pl.lit(8, pl.Int64).alias("step"))
-    write_table(tmp_path / "s.parquet", whole, SIMILARITIES)
-    assert read_table(tmp_path / "s.parquet", SIMILARITIES).height == len(rows)
+    write_table(tmp_path / "s.parquet", whole, RIVALS)
+    assert read_table(tmp_path / "s.parquet", RIVALS).height == len(rows)

@@ -529,7 +529,8 @@ def test_decisions_are_right_wrong_or_half(signs: list[tuple[int, int]]) -> None
 
 
 def rivals_of(pairs: pl.DataFrame) -> pl.DataFrame:
-    return pairs.select(*RIVALS.names[:-2], (pl.col("rel_inf") * 3).alias("similarity"), (pl.col("rel_inf") * -1).alias("loss_change"))
+    scores = {"bm25": pl.col("rel_inf") * 2, "similarity": pl.col("rel_inf") * 3, "loss_change": pl.col("rel_inf") * -1}
+    return pairs.select(*RIVALS.names[:-3], **scores)
 
 
 def swift_study() -> SwiftStudy:

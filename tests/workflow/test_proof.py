@@ -99,8 +99,11 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
     costs = read_table(results / "tables/costs.parquet", COSTS)
     assert (costs.filter(pl.col("part") == "training")["seconds"] > 0).all()
     pairs = read_table(results / "influence/cot/rivals.parquet", RIVALS)
-    compared = pl.read_parquet(results / "influence/cot/pairs.parquet").filter(pl.col("probe_set").is_in(["CoT", "non-CoT"]))
-    assert len(pairs) == len(compared.filter(pl.col("step") == 8))
+    compared = pl.read_parquet(results / "influence/cot/pairs.parquet").filter(pl.col("step") == 8)
+    assert pairs.select("probe_id", "target_id").equals(compared.select("probe_id", "target_id"))
+    judged = pl.col("probe_set").is_in(["CoT", "non-CoT"])
+    assert pairs.filter(judged)["loss_change"].null_count() == 0
+    assert pairs.filter(~judged)["loss_change"].null_count() == len(pairs.filter(~judged)) > 0
 
 
 def test_schedules_are_the_papers_mixtures(proved: Checkout) -> None:

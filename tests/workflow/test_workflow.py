@@ -37,7 +37,7 @@ AFTER_COT = [
     "apply_strategy panel.cot",
     "check_confounds cot",
     "check_leakage cot",
-    "compute_similarities cot",
+    "compute_rivals cot",
     "decide_verdicts cot",
     "figures_cot",
     "gradients_cot",

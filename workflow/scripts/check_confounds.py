@@ -6,18 +6,15 @@ from pathlib import Path
 from swift_study import cli
 from swift_study.config import Confounds, Statistics
 from swift_study.confounds import confound_table, disagreements, power_table
-from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, SIMILARITIES, read_table, write_table
+from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, read_table, write_table
 
 
 def main(a: Namespace) -> None:
     settings, statistics = Confounds.model_validate_json(a.settings), Statistics.model_validate_json(a.statistics)
-    similarities = read_table(Path(a.similarities), SIMILARITIES)
-    baselines = {"BM25": similarities, "similarity": similarities}
-    if a.rivals:
-        baselines["loss change"] = read_table(Path(a.rivals), RIVALS)
+    rivals = read_table(Path(a.rivals), RIVALS)
     pairs = read_table(Path(a.pairs), PAIRS)
     families = read_table(Path(a.families), FAMILIES)
-    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, families, baselines)
+    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, families, rivals)
     write_table(Path(a.output), table, CONFOUNDS)
     write_table(Path(a.power), power_table(pairs, a.baseline, statistics, a.unwanted), POWER)
     for sentence in disagreements(table):
@@ -32,10 +29,9 @@ if __name__ == "__main__":
         baseline="the study's baseline",
         pairs="Parquet file",
         families="Parquet file of the pairs by family of modules",
-        similarities="Parquet file of BM25 and the similarity of hidden states",
+        rivals="Parquet file of BM25, the similarity of hidden states and the loss change",
         output="Parquet file",
         power="Parquet file of how often an effect would be told from zero",
     )
-    p.add_argument("--rivals", help="Parquet file of the rivals, for the loss change")
     p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")
     cli.run(main, p)

@@ -1,4 +1,4 @@
-"""Two cheap rivals of RelInf for a study's pairs, at its run's last checkpoint: similarity, and the loss's change after a step.
+"""Cheap rivals of RelInf for a study's pairs, at its run's last checkpoint: BM25, similarity, and the loss's change after a step.
 
 Each finished probe is kept in a work folder, so that a killed job goes on with the next one.
 """
@@ -17,10 +17,11 @@ from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import add_lora, load_adapter, load_model, load_tokenizer, quiet_libraries
+from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
 from swift_study.panel import read_panel
 from swift_study.rivals import STEP, rivals_at_checkpoint
 from swift_study.tables import RIVALS, write_table
+from swift_study.weights import select_weights
 from swift_study.work import fingerprint, hash_files, remove, work_folder
 
 
@@ -36,7 +37,7 @@ def main(a: Namespace) -> None:
     folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
     tokenizer = load_tokenizer(folder, base)
     members = read_panel(a.datasets, tokenizer, base)
-    missing = {*comparison.probes.values(), *comparison.targets.values()} - {m.dataset for m in members}
+    missing = set(comparison.datasets()) - {m.dataset for m in members}
     if missing:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
     weights = json.loads(Path(a.model).read_text())["weights"]
@@ -44,7 +45,8 @@ def main(a: Namespace) -> None:
     key = fingerprint(comparison.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(checkpoint), ids, STEP)
     work = work_folder(Path(a.work), key)
     file = work / "probes.jsonl"
-    model = load_adapter(add_lora(load_model(folder, base), run.lora, run.seed), checkpoint).eval()
+    model = load_checkpoint(folder, base, checkpoint, run.lora)
+    select_weights(model, run.method, None)
     kept = {row["probe_id"]: row["losses"] for row in read_lines(file)}
     progress, start = cli.Progress(f"rivals {a.study}"), time.monotonic()
     total = len({m.example.example_id for m in members if m.dataset in comparison.probes.values()})
@@ -53,9 +55,7 @@ def main(a: Namespace) -> None:
         append_lines(file, [{"probe_id": probe_id, "losses": losses}])
         progress(f"{done} of {total} probes")
 
-    rows = rivals_at_checkpoint(
-        model, members, comparison.probes, comparison.targets, tokenizer.pad_token_id, a.batch_size, kept, keep
-    ).with_columns(
+    rows = rivals_at_checkpoint(model, members, comparison.grids(), tokenizer.pad_token_id, a.batch_size, kept, keep).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(comparison.run).alias("run"),
         pl.lit(int(checkpoint.name.removeprefix("checkpoint-"))).alias("step"),
@@ -70,7 +70,7 @@ if __name__ == "__main__":
         __doc__,
         gpus="GPUs that each node of a Slurm job must have",
         study="its name",
-        settings="the study's run, probes and targets as JSON",
+        settings="the study's run, probes, targets and references as JSON",
         run_settings="the run's settings as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",

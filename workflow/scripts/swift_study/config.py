@@ -356,9 +356,6 @@ class Statistics(Section):
 class Confounds(Section):
     length_factor: float = Field(default=1.5, gt=1)
     """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
-    loss_change: bool = False
-    """Beside BM25 and the similarity of hidden states, also compare the targets' losses after a step on each probe. It takes a gradient and
-    a pass over all targets for each probe: some 4 minutes more in the default run. `validation` makes it in any case."""
 
 
 class References(Section):
@@ -390,10 +387,9 @@ class Comparison(Section):
             found.append(({FLOOR: self.references.floor}, self.targets))
         return found
 
-    def datasets(self, references: bool = True) -> list[str]:
-        """The panel: every dataset whose gradients are needed, each once; or of it what is not a reference."""
-        grids = self.grids() if references else [(self.probes, self.targets)]
-        return list(dict.fromkeys(d for side in (0, 1) for grid in grids for d in grid[side].values()))
+    def datasets(self) -> list[str]:
+        """The panel: every dataset whose gradients are needed, each once."""
+        return list(dict.fromkeys(d for side in (0, 1) for grid in self.grids() for d in grid[side].values()))
 
     @model_validator(mode="after")
     def _references_fit(self) -> Self:

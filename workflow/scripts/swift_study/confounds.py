@@ -23,7 +23,7 @@ SCORES = {MAIN_CHECK: "rel_inf", "mean-loss": "rel_inf_mean_loss", "cosine": "co
 LENGTH_MATCHED = "length-matched"
 WITHOUT = "without: "
 FAMILY = "family: "
-# Baselines by their columns in the tables of similarities and of rivals.
+# Baselines by their columns in the table of rivals.
 BASELINES = {"BM25": "bm25", "similarity": "similarity", "loss change": "loss_change"}
 CANNOT_TELL = "cannot tell"
 
@@ -78,13 +78,12 @@ def confound_table(
     length_factor: float,
     unwanted: Collection[str] = (),
     families: pl.DataFrame | None = None,
-    baselines: Mapping[str, pl.DataFrame] | None = None,
+    rivals: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """The confounds table of one study, in the order of its verdicts and, within one, of the checks.
 
     ``families``: the pairs again by family of modules. A family's row tells its own effect, by its own norms, and in ``carried`` which
-    share of the sum-loss effect it carries; the shares add up to 1. ``baselines``: by a name of ``BASELINES`` the table that has its
-    column, like pairs of one checkpoint.
+    share of the sum-loss effect it carries; the shares add up to 1. ``rivals``: the table of the baselines, like pairs of one checkpoint.
     """
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
@@ -110,8 +109,9 @@ def confound_table(
             share = carried / whole if isinstance(carried, float) and isinstance(whole, float) and whole else None
             own.append(again | {"carried": share})
         own += [
-            asked.again(name, found, BASELINES[name], way=floor_to_ceiling(found, BASELINES[name], asked.target_set))
-            for name, found in (baselines or {}).items()
+            asked.again(name, rivals, score, way=floor_to_ceiling(rivals, score, asked.target_set))
+            for name, score in BASELINES.items()
+            if rivals is not None
         ]
         rows += [row | {"agrees": agrees(row, own[0])} for row in own]
     return pl.DataFrame(rows, infer_schema_length=None)

@@ -108,19 +108,26 @@ def pairs_at_checkpoint(
 ) -> Iterator[pl.DataFrame]:
     """Every probe × target × (probe set, target set) at one checkpoint, some ``at_once``: the pairs table's columns and two row numbers.
 
-    ``rel_inf``, ``rel_inf_adam`` and ``cosine`` are null where a squared norm they divide by is NaN or not above ``norm_floor``, and
-    ``rel_inf_adam`` where the file has no preconditioned vectors. ``dot_error`` is null where inner products are exact.
+    Names and ids are of an enumeration: a number for each pair, which a Parquet file stores as it is.
     """
     of = {name: gradients.of(name) for name in {*probes.values(), *targets.values()}}
+    rows = pl.concat(file.rows for file in of.values())
+    ids = pl.Enum(rows["example_id"].unique(maintain_order=True))
+    names = pl.Enum(list(dict.fromkeys([study, run, "in-task", "cross-task", *probes, *targets, *rows["task"]])))
     for probe_set, probe_dataset in probes.items():
         for target_set, target_dataset in targets.items():
             t = of[target_dataset]
-            right = _side(t.rows, "target", target_set)
+            right = _side(t.rows, "target", target_set, names, ids)
             step = max(1, at_once // len(t.rows))
             for start in range(0, len(of[probe_dataset].rows), step):
                 p = of[probe_dataset].part(start, start + step)
-                pairs = _side(p.rows, "probe", probe_set).join(right, how="cross", maintain_order="left_right")
-                yield _scored(pairs, p, t, norm_floor).with_columns(pl.lit(study).alias("study"), pl.lit(run).alias("run"))
+                pairs = _side(p.rows, "probe", probe_set, names, ids).join(right, how="cross", maintain_order="left_right")
+                same = pl.col("probe_task") == pl.col("target_task")
+                yield _scored(pairs, p, t, norm_floor).with_columns(
+                    pl.lit(study, names).alias("study"),
+                    pl.lit(run, names).alias("run"),
+                    pl.when(same).then(pl.lit("in-task", names)).otherwise(pl.lit("cross-task", names)).alias("context"),
+                )
 
 
 def _scored(pairs: pl.DataFrame, p: GradientFile, t: GradientFile, norm_floor: float) -> pl.DataFrame:
@@ -129,11 +136,9 @@ def _scored(pairs: pl.DataFrame, p: GradientFile, t: GradientFile, norm_floor: f
     adam = None if p.adam is None or t.adam is None else _products(p.adam, t.adam)
     dot_adam = pl.lit(float("nan")) if adam is None else pl.lit(pl.Series(adam.reshape(-1)))
     usable_adam = pl.col("dot_adam").is_not_nan() & (pl.col("target_norm_sq_adam") > norm_floor)
-    same = pl.col("probe_task") == pl.col("target_task")
     pairs = pairs.with_columns(pl.Series("dot", dots.reshape(-1)), error.alias("dot_error"), dot_adam.alias("dot_adam"))
     return _with_scores(pairs, norm_floor).with_columns(
-        pl.when(same).then(pl.lit("in-task")).otherwise(pl.lit("cross-task")).alias("context"),
-        pl.when(usable_adam).then(pl.col("dot_adam") / pl.col("target_norm_sq_adam")).alias("rel_inf_adam"),
+        pl.when(usable_adam).then(pl.col("dot_adam") / pl.col("target_norm_sq_adam")).alias("rel_inf_adam")
     )
 
 
@@ -198,11 +203,11 @@ def _symmetric(triangle: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _side(rows: pl.DataFrame, side: str, name: str) -> pl.DataFrame:
+def _side(rows: pl.DataFrame, side: str, name: str, names: pl.Enum, ids: pl.Enum) -> pl.DataFrame:
     columns = [
-        pl.lit(name).alias(f"{side}_set"),
-        pl.col("example_id").alias(f"{side}_id"),
-        pl.col("task").alias(f"{side}_task"),
+        pl.lit(name, names).alias(f"{side}_set"),
+        pl.col("example_id").cast(ids).alias(f"{side}_id"),
+        pl.col("task").cast(names).alias(f"{side}_task"),
         pl.col("norm_sq").alias(f"{side}_norm_sq"),
         (pl.col("norm_sq_adam") if "norm_sq_adam" in rows.columns else pl.lit(float("nan"))).alias(f"{side}_norm_sq_adam"),
         pl.col("n_tokens").alias(f"{side}_tokens"),

@@ -166,37 +166,27 @@ class Planner:
             self.file("gradients/", files, disk)
 
     def rivals(self) -> None:
-        """At one checkpoint: hidden states of all, losses of the targets, and for each probe a gradient and the targets' losses again."""
+        """At one checkpoint: hidden states of all, losses of the targets, and for each probe a gradient and the targets' losses again.
+
+        References are probes whose hidden states alone are wanted.
+        """
         tokens = completions = flops = 0.0
         studies = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_rivals"]
         for study in studies:
             s, size = self.config.studies[study], self.sizes[MAIN]
             run = self.config.run(s.run)
-            probes = [x for d in dict.fromkeys(s.probes.values()) for x in self.data.lengths(d)]
-            targets = [x for d in dict.fromkeys(s.targets.values()) for x in self.data.lengths(d)]
+            everything = [x for d in s.datasets() for x in self.data.lengths(d)]
+            probes, targets = ([x for d in dict.fromkeys(side.values()) for x in self.data.lengths(d)] for side in (s.probes, s.targets))
             of_probes, of_targets = sum(x.both for x in probes), sum(x.both for x in targets)
-            forward = of_probes + of_targets + (len(probes) + 1) * of_targets
+            forward = sum(x.both for x in everything) + (len(probes) + 1) * of_targets
             tokens += forward + of_probes
             completions += sum(x.completion for x in probes) + (len(probes) + 1) * sum(x.completion for x in targets)
             flops += forward_flops(size, forward) + gradient_flops(run, size, of_probes)
-            longest = max(x.both for x in [*probes, *targets])
+            longest = max(x.both for x in everything)
             memory = gradient_memory(run, size, self.config.model.dtype, 1, longest, 2)  # gradient, and the weights as they were
             self.remember(f"rivals {study}", f"{len(probes)} probes, {len(targets)} targets", memory)
             self.warn(f"The job of the rivals of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
-        alike = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_similarities"]
-        lengths = [x for study in alike for d in self.config.studies[study].datasets() for x in self.data.lengths(d)]
-        forward = sum(x.both for x in lengths)
-        tokens += forward
-        completions += sum(x.completion for x in lengths)
-        flops += forward_flops(self.sizes[MAIN], forward)
-        self.part(
-            "similarities and rivals",
-            len(studies) + len(alike),
-            tokens,
-            completions,
-            flops,
-            gpu_hours(flops, self.config.plan, self.config.model.dtype),
-        )
+        self.part("rivals", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
 
     def responses(self) -> None:
         settings, plan = self.config.responses, self.config.plan

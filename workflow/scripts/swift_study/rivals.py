@@ -116,60 +116,43 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
 def rivals_at_checkpoint(
     model: torch.nn.Module,
     members: Sequence[Member],
-    probes: Mapping[str, str],
-    targets: Mapping[str, str],
+    grids: Sequence[tuple[Mapping[str, str], Mapping[str, str]]],
     pad_id: int,
     batch_size: int,
     changed: Mapping[str, Sequence[float]] | None = None,
     progress: Callable[[int, str, list[float]], None] = lambda done, probe_id, after: None,
 ) -> pl.DataFrame:
-    """Every probe × target × (probe set, target set) at the model's weights: the columns of the rivals table that depend on them.
+    """Every probe × target of each grid of probe and target sets: the columns of the rivals table that depend on them.
 
-    Each probe's step is made once, however many sets it is in. ``changed`` holds the targets' losses after the steps of an earlier
-    call, by the probe's id; ``progress`` gets the probes done, and what to put there. Numbers that are not finite are null.
-    """
-    of_probes = _distinct(members, set(probes.values()))
-    of_targets = _distinct(members, set(targets.values()))
-    target_tokens = [m.tokens for m in of_targets.values()]
-    similarity = cosines(
-        embeddings(model, [m.tokens for m in of_probes.values()], pad_id, batch_size),
-        embeddings(model, target_tokens, pad_id, batch_size),
-    )
-    before = mean_losses(model, target_tokens, pad_id, batch_size)
-    change = np.empty_like(similarity)
-    for row, (probe_id, probe) in enumerate(of_probes.items()):
-        after = (changed or {}).get(probe_id)
-        if after is None:
-            after = losses_after(model, probe.tokens, target_tokens, pad_id, batch_size).tolist()
-            progress(row + 1, probe_id, list(after))
-        change[row] = before - np.asarray(after)
-    scores = {"similarity": similarity, "loss_change": change}
-    return pl.DataFrame(
-        _pair_rows(members, probes, targets, list(of_probes), list(of_targets), scores), schema_overrides=dict.fromkeys(scores, pl.Float64)
-    )
-
-
-def similarities(
-    model: torch.nn.Module,
-    members: Sequence[Member],
-    grids: Sequence[tuple[Mapping[str, str], Mapping[str, str]]],
-    pad_id: int,
-    batch_size: int,
-) -> pl.DataFrame:
-    """BM25 and similarity for every probe × target of each grid of probe and target sets: the columns of the table that depend on them.
-
-    For BM25 a target is the query, and the documents are all the probes.
+    For BM25 a target is the query, and the documents are all the probes. The change of loss is that of the first grid, null in the others:
+    a step is dear, and it is made once for each probe, however many sets it is in. ``changed`` holds the targets' losses after the
+    steps of an earlier call, by the probe's id; ``progress`` gets the probes done, and what to put there. Numbers that are not finite are
+    null.
     """
     of_probes = _distinct(members, {d for probes, _ in grids for d in probes.values()})
     of_targets = _distinct(members, {d for _, targets in grids for d in targets.values()})
     tokens = [[m.tokens for m in side.values()] for side in (of_probes, of_targets)]
     texts = [[f"{m.example.query}\n{m.example.completion}" for m in side.values()] for side in (of_probes, of_targets)]
+    stepped = _distinct(members, set(grids[0][0].values()))
+    before = mean_losses(model, tokens[1], pad_id, batch_size)
+    change = np.full((len(of_probes), len(of_targets)), np.nan)
+    rows = {probe_id: row for row, probe_id in enumerate(of_probes)}
+    for done, (probe_id, probe) in enumerate(stepped.items(), start=1):
+        after = (changed or {}).get(probe_id)
+        if after is None:
+            after = losses_after(model, probe.tokens, tokens[1], pad_id, batch_size).tolist()
+            progress(done, probe_id, list(after))
+        change[rows[probe_id]] = before - np.asarray(after)
     scores = {
         "bm25": bm25(texts[1], texts[0]).T,
         "similarity": cosines(*(embeddings(model, t, pad_id, batch_size) for t in tokens)),
+        "loss_change": change,
     }
-    rows = [row for probes, targets in grids for row in _pair_rows(members, probes, targets, list(of_probes), list(of_targets), scores)]
-    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(scores, pl.Float64))
+    pairs = []
+    for number, (probes, targets) in enumerate(grids):
+        known = scores if number == 0 else scores | {"loss_change": np.full_like(change, np.nan)}
+        pairs += _pair_rows(members, probes, targets, list(of_probes), list(of_targets), known)
+    return pl.DataFrame(pairs, schema_overrides=dict.fromkeys(scores, pl.Float64))
 
 
 def _pair_rows(

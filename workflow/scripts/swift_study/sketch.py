@@ -173,17 +173,17 @@ def _left_products(left: torch.Tensor, other: torch.Tensor, kind: torch.dtype) -
 def sketched_products(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of sketches (n, D) and (m, D), and their standard errors from the replicates; both (n, m), in the sketches' type."""
     width = left.shape[1] // REPLICATES
-    total = np.zeros((len(left), len(right)), dtype=left.dtype)
-    squares = np.zeros_like(total)
+    ours, theirs = torch.from_numpy(left), torch.from_numpy(right)
+    total = ours.new_zeros(len(left), len(right))
+    squares, part = torch.zeros_like(total), torch.empty_like(total)
     for start in range(0, left.shape[1], width):
-        part = left[:, start : start + width] @ right[:, start : start + width].T
+        torch.mm(ours[:, start : start + width], theirs[:, start : start + width].T, out=part)
         total += part
-        squares += np.square(part, out=part)
+        squares.addcmul_(part, part)
     # The whole is the sum of the parts; REPLICATES times a part estimates the same inner product as the whole does.
-    squares -= np.square(total) / REPLICATES
-    np.maximum(squares, 0, out=squares)
-    squares *= REPLICATES / (REPLICATES - 1)
-    return total, np.sqrt(squares, out=squares)
+    squares.addcmul_(total, total, value=-1 / REPLICATES)
+    errors = squares.clamp_(min=0).mul_(REPLICATES / (REPLICATES - 1)).sqrt_()
+    return total.numpy(), errors.numpy()
 
 
 def half_width(errors: np.ndarray, confidence: float) -> np.ndarray:

@@ -3,9 +3,8 @@
 Tasks are the sampling unit, since pairs share examples. An interval comes from a bootstrap that draws tasks with replacement, and
 within a drawn task its probes; both sides of a cross-task pair follow the same draw of tasks. With a dozen tasks a percentile interval is
 too narrow, so its levels are widened by the t distribution (the expanded percentile interval; Hesterberg, What Teachers Should
-Know About the Bootstrap, 2015, §3.2). The verdict's p value is the larger of two, from paired differences by probe task. A sign-flip test:
-if strategy and baseline were interchangeable, swapping the two within a task would change nothing. And a t test that allows for skewness:
-an effect may be 0 on average without being as often above 0 as below. docs/error_rates.md measures how often the rule is wrong.
+Know About the Bootstrap, 2015, §3.2). The verdict's p value is that of a paired sign-flip test over probe tasks: if strategy and
+baseline were interchangeable, swapping the two within a task would change nothing.
 """
 
 import functools
@@ -167,31 +166,6 @@ def _sign_patterns(n: int) -> np.ndarray:
     return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
 
 
-def skewness_p(differences: np.ndarray) -> float:
-    """Two-sided p of the mean of paired differences, one a task, by a t statistic that allows for their skewness.
-
-    The sign-flip test takes differences for symmetric. Where few tasks gain much and many lose a little, their mean comes out low together
-    with their spread, and the test sees harm that is none. Hall's transformation (On the Removal of Skewness by Transformation,
-    1992) takes the skewness out of t. At least 3 tasks; 1 where the corrected statistic points the other way than the mean.
-    """
-    d = differences[~np.isnan(differences)]
-    n = len(d)
-    if n < 3:
-        return 1.0
-    spread = float(d.std(ddof=1))
-    if spread <= 1e-12 * np.abs(d).max():
-        return 0.0 if d.any() else 1.0
-    x = float(d.mean()) / spread
-    skewness = n / ((n - 1) * (n - 2)) * float(np.sum(((d - d.mean()) / spread) ** 3))
-    t = np.sqrt(n) * (x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / (6 * n))
-    return min(1.0, 2 * float(stats.t.sf(t * np.sign(x), n - 1)))
-
-
-def paired_p(differences: np.ndarray, rng: np.random.Generator, flips: int = RANDOM_FLIPS) -> float:
-    """The verdict's p: the larger one of sign-flip test and skewness-corrected t test."""
-    return max(sign_flip_p(differences, rng, flips), skewness_p(differences))
-
-
 def with_scores(pairs: pl.DataFrame) -> pl.DataFrame:
     """Pairs with the mean-loss RelInf: that of losses averaged over tokens instead of summed (DESIGN, Numerics 1)."""
     ratio = pl.col("target_tokens") / pl.col("probe_tokens")
@@ -304,7 +278,7 @@ def _compare(
 
 
 def verdict(e: Effect, confidence: float, wanted: bool = True) -> str:
-    """*helps*, *hurts* or *no evidence*: it takes the interval and both tests. Not ``wanted`` targets turn the first two round."""
+    """*helps*, *hurts* or *no evidence*: it takes the interval and the sign-flip test. Not ``wanted`` targets turn the first two round."""
     if e.p_value > 1 - confidence + 1e-12 or not (e.low > 0 or e.high < 0):
         return "no evidence"
     return "helps" if (e.low > 0) == wanted else "hurts"
@@ -338,7 +312,7 @@ def difference(a: Grid, b: Grid, settings: Statistics) -> Effect:
     probes_b = probes_a if aligned else member_draws(b.probe_task, settings.resamples, rng)
     differences = resampled_means(a, draws, probes_a, targets) - resampled_means(b, draws, probes_b, targets)
     low, high = interval(differences, n_tasks, settings.confidence)
-    p = paired_p(_by_probe_task(a) - _by_probe_task(b), rng)
+    p = sign_flip_p(_by_probe_task(a) - _by_probe_task(b), rng)
     return Effect(mean(a), mean(b), low, high, p, len(a.probe_task), n_tasks, differences)
 
 
@@ -376,7 +350,7 @@ def power(
 
     ``pairs`` are as for ``effect``: of one target set and context, at the steps that count. Each draw takes so many of the study's own
     tasks with replacement, each with all its probes and targets; a pair of two draws of one task is no cross-task pair. Strategy minus
-    baseline is centred, the effect is planted, and the draw gets the verdict's rule: interval and tests, with at most 500
+    baseline is centred, the effect is planted, and the draw gets the verdict's rule: interval and sign-flip test, with at most 500
     bootstrap resamples and 2,000 sign patterns. Two effects are planted: the `observed` one, and half a between-task standard deviation
     of the paired difference (`standardised`). The observed one answers no more than the p value does for this number of tasks (Hoenig
     and Heisey, The Abuse of Power, 2001): read it for other numbers.
@@ -416,7 +390,7 @@ def power(
             e = difference(ours, theirs, quick)
             differences = _by_probe_task(ours) - _by_probe_task(theirs)
             for name, shift in planted.items():
-                shifted = replace(e, low=e.low + shift, high=e.high + shift, p_value=paired_p(differences + shift, rng, POWER_FLIPS))
+                shifted = replace(e, low=e.low + shift, high=e.high + shift, p_value=sign_flip_p(differences + shift, rng, POWER_FLIPS))
                 told[name] += verdict(shifted, settings.confidence) == ("helps" if shift > 0 else "hurts")
         for name, shift in planted.items():
             ci = stats.binomtest(told[name], draws).proportion_ci(0.95)
