@@ -396,8 +396,8 @@ def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None 
 def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[Callable[[pl.DataFrame], None]]:
     """Write a table of strings and numbers that is never in memory as a whole: the function adds a frame's rows, a row group each.
 
-    A frame is written while the next one is made. Strings are written by number, which columns of an enumeration already have. Measured numbers
-    are seldom met twice: they have no dictionary, and their bytes are sorted by place, which compresses better.
+    A frame is written while the next one is made. Strings are written by number, which columns of an enumeration already have. Measured
+    numbers are seldom met twice: they have no dictionary, and their bytes are sorted by place, which compresses better.
     """
     measured = [f.name for f in schema if pa.types.is_floating(f.type)]
     others = [name for name in schema.names if name not in measured]
@@ -449,9 +449,9 @@ def storage(schema: pa.Schema) -> dict[str, Any]:
 
 
 def rows_in_a_group(schema: pa.Schema) -> int:
-    """A row group is read as a whole: about 32 million numbers of a vector."""
+    """A row group is written from memory that the one before it had, and read as a whole: about 4 million numbers of a vector."""
     longest = max((field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)), default=1)
-    return min(max(1, 2**25 // longest), 2**20)
+    return min(max(1, 2**22 // longest), 2**20)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
