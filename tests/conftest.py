@@ -18,3 +18,10 @@ def packaged() -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Llama and the packaged model's tokenizer."""
     return make_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (-n), one makes all tests that share a finished run, and else all tests of a file."""
+    for item in items:
+        group = "finished" if "finished" in getattr(item, "fixturenames", ()) else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swift_study.config import Lora, Model
@@ -30,8 +31,14 @@ def packaged_model(cache: Path) -> Path:
 
 def from_gguf(file: Path, folder: Path) -> Path:
     """``folder``, holding the GGUF file's model in float32 as safetensors with its tokenizer; converted if it is not there yet."""
-    if (folder / "config.json").is_file():
-        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # another study of the same checkout may be at it
+        if not (folder / "config.json").is_file():
+            _convert(file, folder)
+    return folder
+
+
+def _convert(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
@@ -46,7 +53,6 @@ def from_gguf(file: Path, folder: Path) -> Path:
     with publish(folder) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-    return folder
 
 
 def find_model(settings: Model, cache: Path) -> Path:
