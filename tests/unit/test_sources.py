@@ -210,7 +210,7 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("a.jsonl", jsonl(GOOD, ["q", "a"]), "row 2: this line is not a JSON object, but list"),
     ("a.jsonl", b'{"prompt": ' + b"1" * 5000 + b"}\n", "row 1: this line is not JSON"),
     ("a.jsonl", b'{"prompt": ' + b"[" * 100_000 + b"}\n", "row 1: this line is not JSON"),
-    ("a.jsonl.gz", gzip.compress(jsonl(GOOD) * 99)[:-9], "this is not a whole gzip file"),
+    ("a.jsonl.gz", gzip.compress(jsonl(GOOD) * 99, mtime=0)[:-9], "this is not a whole gzip file"),
     ("a.jsonl.gz", jsonl(GOOD), "this is not a whole gzip file"),
     ("a.parquet", b"PAR1 and no more", "this is not a whole Parquet file"),
     ("a.csv", b"prompt,completion\nq,a,b\n", "this is not a table of equal rows"),

@@ -80,10 +80,11 @@ def fixed_bytes(
         results += float(len(tokens) * sum(w.size for w in weights) * item)
     taken: float = used_bytes(model) + pass_bytes(model, tokens, batches) + working + results
     if taken >= settings.memory_gb * GB:
+        largest = max(map(len, batches))
         raise UserError(
-            f"gradients.memory_gb = {settings.memory_gb:g} is too little: the loaded model, a pass over {settings.batch_size} examples "
+            f"gradients.memory_gb = {settings.memory_gb:g} is too little: the loaded model, a pass over {largest} examples "
             f"and the results take about {taken / GB:.1f} GB before anything is kept for the inner products. Set it to "
-            f"{1.5 * taken / GB:.1f} or more, or lower gradients.batch_size."
+            f"{1.5 * taken / GB:.1f} or more{f', or gradients.batch_size below {largest}' if largest > 1 else ''}."
         )
     return taken
 
