@@ -162,18 +162,23 @@ class _Store:
             factors = self.factors[weight.name].setdefault(use, Factors())
             factors.batches.append((self._move(left), self._move(right)))
             return
+        kind = wide(b.dtype)
+        if weight.name not in self.vectors:
+            self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=kind, device=self.place)
+        vectors = self.vectors[weight.name]
+        if use.kind == "linear" and vectors.device == b.device:
+            # Straight to where it is kept: memory that is used for the first time is dear.
+            for row, left, right in zip(self.rows, b.to(kind), a.to(kind), strict=True):
+                vectors[row].view(weight.shape).addmm_(left.T, right)
+            return
         if use.kind == "linear":
-            kind = wide(b.dtype)
             gradient = torch.bmm(b.to(kind).transpose(1, 2), a.to(kind)).flatten(1)
         elif use.kind == "embedding":
-            gradient = b.new_zeros((len(a), *weight.shape), dtype=wide(b.dtype))
-            gradient.scatter_add_(1, a[..., None].expand(b.shape), b.to(gradient.dtype))
+            gradient = b.new_zeros((len(a), *weight.shape), dtype=kind)
+            gradient.scatter_add_(1, a[..., None].expand(b.shape), b.to(kind))
             gradient = gradient.flatten(1)
         else:
             gradient = small_gradient(module, use, a, b)
-        if weight.name not in self.vectors:
-            self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=gradient.dtype, device=self.place)
-        vectors = self.vectors[weight.name]
         for row, one in zip(self.rows, gradient.to(vectors.device), strict=True):
             vectors[row] += one
 

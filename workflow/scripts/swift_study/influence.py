@@ -110,7 +110,7 @@ def pairs_at_checkpoint(
 
     Names and ids are of an enumeration: a number for each pair, which a Parquet file stores as it is.
     """
-    of = {name: gradients.of(name) for name in {*probes.values(), *targets.values()}}
+    of = {name: gradients.of(name) for name in dict.fromkeys([*probes.values(), *targets.values()])}
     rows = pl.concat(file.rows for file in of.values())
     ids = pl.Enum(rows["example_id"].unique(maintain_order=True))
     names = pl.Enum(list(dict.fromkeys([study, run, "in-task", "cross-task", *probes, *targets, *rows["task"]])))

@@ -42,14 +42,14 @@ class Job:
 
 
 def read_jobs(dry_run: str) -> list[Job]:
-    """The jobs that Snakemake's dry run lists."""
+    """The jobs that Snakemake's dry run lists, in an order of their own: the list's changes from time to time."""
     blocks = re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):\n((?:    .*\n)*)", dry_run, re.MULTILINE)
     jobs = []
     for rule, body in blocks:
         found = re.search(r"^    wildcards: (.*)$", body, re.MULTILINE)
         pairs = [part.split("=", 1) for part in found.group(1).split(", ")] if found else []
         jobs.append(Job(rule, dict(pairs)))
-    return jobs
+    return sorted(jobs, key=lambda job: (job.rule, *job.wildcards.values()))
 
 
 # ---- the model ----
