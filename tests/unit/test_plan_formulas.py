@@ -163,7 +163,7 @@ def test_tokens_of_a_schedule() -> None:
 def test_jobs_are_read_from_a_dry_run() -> None:
     listed = "rule respond:\n    input: a\n    wildcards: run=base, queries=questions.similar\n\nlocalrule all:\n    jobid: 0\n"
     jobs = read_jobs(listed)
-    assert [(j.rule, dict(j.wildcards)) for j in jobs] == [("respond", {"run": "base", "queries": "questions.similar"}), ("all", {})]
+    assert [(j.rule, dict(j.wildcards)) for j in jobs] == [("all", {}), ("respond", {"run": "base", "queries": "questions.similar"})]
 
 
 def test_size_is_read_from_the_headers(tmp_path: Path) -> None:
