@@ -408,7 +408,7 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
 
 
 def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
-    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "--configfile", "studies/future.yaml"]
+    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "--forceall", "all", "--configfile", "studies/future.yaml"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
     jobs = re.findall(r"^ *rule (\w+):\n(?: +.*\n)*? +resources: (.*)", listed, re.MULTILINE)
     asked = {rule: ("slurm_partition=gpu" in resources, bool(re.search(r"\bgpu=[1-9]|gres=gpu", resources))) for rule, resources in jobs}

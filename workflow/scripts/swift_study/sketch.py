@@ -9,6 +9,7 @@ error bar of their mean. Two-sided projections as in LoGra (Choe et al. 2024, §
 import functools
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,7 +174,9 @@ def _left_products(left: torch.Tensor, other: torch.Tensor, kind: torch.dtype) -
 def sketched_products(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of sketches (n, D) and (m, D), and their standard errors from the replicates; both (n, m), in the sketches' type."""
     width = left.shape[1] // REPLICATES
-    ours, theirs = torch.from_numpy(left), torch.from_numpy(right)
+    with warnings.catch_warnings():  # a file's numbers may not be written to; they are only read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        ours, theirs = torch.from_numpy(left), torch.from_numpy(right)
     total = ours.new_zeros(len(left), len(right))
     squares, part = torch.zeros_like(total), torch.empty_like(total)
     for start in range(0, left.shape[1], width):
