@@ -31,6 +31,8 @@ def packaged_model(cache: Path) -> Path:
 
 def from_gguf(file: Path, folder: Path) -> Path:
     """``folder``, holding the GGUF file's model in float32 as safetensors with its tokenizer; converted if it is not there yet."""
+    if (folder / "config.json").is_file():  # perhaps where nobody may write
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # another study of the same checkout may be at it
         if not (folder / "config.json").is_file():
