@@ -34,6 +34,7 @@ from swift_study.certificate import certificate, certify  # noqa: E402
 from swift_study.config import Gradients, Model  # noqa: E402
 from swift_study.generator import generate  # noqa: E402
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients  # noqa: E402
+from swift_study.memory import keep_freed_memory  # noqa: E402
 from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
 from swift_study.tables import write_arrow  # noqa: E402
 from swift_study.tokens import Tokens, collate, sum_losses  # noqa: E402
@@ -151,6 +152,7 @@ def compare(scope: str, length: int, a: argparse.Namespace, folder: Path, tokeni
 def main(a: argparse.Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
+    keep_freed_memory()
     folder = packaged_model(ROOT / ".cache")
     tokenizer = load_tokenizer(folder, Model())
     cells = []

@@ -57,10 +57,12 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from ways import WAYS, make_model, make_tokens
 
     from swift_study.config import Model
+    from swift_study.memory import keep_freed_memory
     from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries
 
     quiet_libraries()
     torch.set_num_threads(job["threads"])
+    keep_freed_memory()
     cuda = job["device"] == "cuda"
     folder = packaged_model(ROOT / ".cache")
     tokenizer = load_tokenizer(folder, Model())

@@ -26,7 +26,7 @@ from swift_study.certificate import certificate, certify, reference_gram, relati
 from swift_study.config import Gradients, Lora
 from swift_study.errors import UserError
 from swift_study.gradients import PanelGradients, adam_preconditioner, isometric_embedding, panel_gradients
-from swift_study.gram import Factors, dense_is_cheaper, ghost, products_of_factors
+from swift_study.gram import PIECE, Factors, dense_is_cheaper, ghost, products_of_factors, products_of_vectors
 from swift_study.memory import needs, used_bytes
 from swift_study.models import add_lora
 from swift_study.stages import make_stages
@@ -339,6 +339,15 @@ def test_many_examples_use_the_symmetric_half() -> None:
     assert relative_error(in_gram @ in_gram.T, products) < 1e-9
     by_weight = sum(found.by_weight.values())
     assert relative_error(by_weight, products) < 1e-9
+
+
+@pytest.mark.parametrize("n", [3, 300])
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, 2 * PIECE + 700])
+def test_long_rows_are_multiplied_in_pieces_that_are_summed_in_float64(n: int, size: int) -> None:
+    beside = torch.randn((n, size + 5), generator=torch.Generator().manual_seed(1)) + 10
+    rows = beside[:, 2 : size + 2]
+    wide = rows.double()
+    assert torch.allclose(products_of_vectors(rows, None), wide @ wide.T, rtol=1e-6, atol=0)
 
 
 def test_batches_hold_so_many_examples_and_tokens_at_most() -> None:

@@ -19,6 +19,7 @@ from swift_study.config import Gradients, Model, Run
 from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
+from swift_study.memory import keep_freed_memory
 from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
 from swift_study.panel import Member, read_panel
 from swift_study.sketch import about_projection
@@ -31,6 +32,7 @@ def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
+    keep_freed_memory()
     memory = {"memory_gb": float(a.memory_mb) / 1000, "host_memory_gb": float(a.host_memory_mb) / 1000}
     settings, run, base = (
         Gradients.model_validate(json.loads(a.settings) | memory),

@@ -1,5 +1,6 @@
 """What the gradient engine keeps of a panel, and what else takes memory, in bytes."""
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from swift_study.weights import Call, Use, Weight
 GB = 1e9
 PASS_TOKENS = {"cpu": 1024, "cuda": None}  # on a CPU a pass over more is no faster a token, only larger (benchmarks/RESULTS.md)
 LIBRARY_BYTES = 1e9  # of Python and the libraries: 0.4 GB seen once they are loaded, and room for what their kernels take
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
 @dataclass(frozen=True)
@@ -116,3 +119,14 @@ def used_bytes(model: Any) -> float:
     if device.type == "cuda":
         return float(torch.cuda.memory_allocated(device))
     return float(LIBRARY_BYTES + sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]))
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again instead of handing it back: on a CPU much of a pass is the first touch of fresh memory.
+
+    A setting of glibc's malloc, once for the process; other systems are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)

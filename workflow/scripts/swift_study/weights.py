@@ -102,7 +102,7 @@ class Call:
 
 
 def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -> dict[str, Call]:
-    """The modules that use the weights, and the decoder's first layer, as a forward pass on the example calls them.
+    """The modules that use the weights, and the decoder's first layer, as a forward pass on the example's first tokens calls them.
 
     UserError for one that is called more than once.
     """
@@ -128,7 +128,7 @@ def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -
     handles += [model.get_submodule(name).register_forward_pre_hook(enter) for name in layers[:1]]
     try:
         with torch.no_grad():
-            sum_losses(model, collate([example], pad_id, next(model.parameters()).device))
+            sum_losses(model, collate([Tokens(example.ids[:4], 1)], pad_id, next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
