@@ -257,7 +257,7 @@ def swift_targets(studies=None):
     figures = [
         figure(f, kind)
         for s in names
-        for f in CONFIG.studies[s].figures
+        for f in [*CONFIG.studies[s].figures, f"layers_{s}"]
         for kind in ("svg", "png")
     ]
     tables = [

@@ -26,7 +26,8 @@ for name, study in CONFIG.studies.items():
         name:
             f"figures_{name}"
         input:
-            f"{RESULTS}/influence/{name}/curves.parquet",
+            curves=f"{RESULTS}/influence/{name}/curves.parquet",
+            layers=f"{RESULTS}/influence/{name}/layers.parquet",
         output:
             report(
                 [figure(f, "svg") for f in study.figures],
@@ -35,6 +36,13 @@ for name, study in CONFIG.studies.items():
                 labels=lambda w, output, study=name: {"study": study},
             ),
             [figure(f, "png") for f in study.figures],
+            layers_svg=report(
+                figure(f"layers_{name}", "svg"),
+                caption="../workflow/report/layers.rst",
+                category="2 Figures",
+                labels=lambda w, output, study=name: {"study": f"{study}, by layer"},
+            ),
+            layers_png=figure(f"layers_{name}", "png"),
         log:
             f"{RESULTS}/logs/figures/{name}.log",
         benchmark:
@@ -45,9 +53,12 @@ for name, study in CONFIG.studies.items():
             figures=lambda w, figures=study.figures: json.dumps(figures),
             title=lambda w, study=study: study.caption or study.question,
             folder=lambda w, output: str(Path(output[0]).parent),
+            statistics=settings(CONFIG.statistics),
+            baseline=study.baseline,
         shell:
-            "python workflow/scripts/draw_figures.py --curves {input:q} --figures {params.figures:q} --title {params.title:q}"
-            " --folder {params.folder:q} 2> {log:q}"
+            "python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title {params.title:q}"
+            " --folder {params.folder:q} --layers {input.layers:q} --statistics {params.statistics:q} --baseline {params.baseline:q}"
+            " --layers-svg {output.layers_svg:q} --layers-png {output.layers_png:q} 2> {log:q}"
 
 
 rule draw_loss:

@@ -1,6 +1,7 @@
 """The confound panel: each check is the verdict's own rule on other numbers, and where nothing can be told it says so."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from swift_study.confounds import (
     confound_table,
     disagreements,
     fewest_tasks,
+    layer_table,
     matched_tasks,
     overview,
     panel,
@@ -19,6 +21,7 @@ from swift_study.confounds import (
     power_table,
     verdicts_of,
 )
+from swift_study.figures import draw_layers
 from swift_study.statistics import curves, verdicts
 from swift_study.tables import CONFOUNDS, write_table
 
@@ -166,6 +169,27 @@ def test_effects_are_told_as_shares_of_the_way_from_floor_to_ceiling() -> None:
         assert row(table, "without: task3", context)["of_scale"] is not None
     upside_down = pairs.vstack(references.with_columns(pl.col("probe_set").replace({CEILING: FLOOR, FLOOR: CEILING})))
     assert confound_table(upside_down, "plain", QUICK, 1.5)["of_scale"].null_count() == len(table)
+
+
+def test_layers_carry_the_effect_between_them(tmp_path: Path) -> None:
+    """Two layers and what lies outside them: the figure says who is who, and that there are none where none were kept."""
+    pairs = pairs_table(around(0.3, 1), around(0.1, 2))
+    shares = {0: 0.7, 1: -0.1, None: 0.4}
+    parts = [
+        pairs.with_columns(pl.lit(layer, pl.Int32).alias("layer"), carried=share * pl.col("rel_inf")) for layer, share in shares.items()
+    ]
+    table = layer_table(pl.concat(parts), "plain", QUICK)
+    whole = confound_table(pairs, "plain", QUICK, 1.5)
+    for context in ("in-task", "cross-task"):
+        own, effect = table.filter(pl.col("context") == context), row(whole, "sum-loss", context)["effect"]
+        assert dict(own.select("layer", "effect").iter_rows()) == pytest.approx({k: v * effect for k, v in shares.items()}, rel=1e-9)  # type: ignore[operator]
+        assert ((own["ci_low"] < own["effect"]) & (own["effect"] < own["ci_high"])).all()
+    figures = tmp_path / "layers.svg", tmp_path / "layers.png"
+    draw_layers(table, "plain", "Which layers?", *figures)
+    drawn = figures[0].read_text()
+    assert all(words in drawn for words in ("new", "plain", "Which layers?", "in-task, targets T", "cross-task, targets T", "outside"))
+    draw_layers(layer_table(pl.concat(parts).clear(), "plain", QUICK), "plain", "Which layers?", *figures)
+    assert "gradients.by_module" in figures[0].read_text()
 
 
 def test_families_tell_their_own_verdict_and_what_they_carry() -> None:

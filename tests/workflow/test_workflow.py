@@ -127,7 +127,7 @@ def test_no_probe_is_in_the_base_data(finished: Checkout) -> None:
 
 def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -> None:
     results = finished.root / "results"
-    for name in ("figure1", "figure2a", "figure2b", "figure3a", "figure3b", "loss_base"):
+    for name in ("figure1", "figure2a", "figure2b", "figure3a", "figure3b", "layers_cot", "layers_clarify", "layers_evaluate", "loss_base"):
         assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
         assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     figure = (results / "figures" / "figure2b.svg").read_text()

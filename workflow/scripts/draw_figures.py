@@ -1,12 +1,14 @@
-"""Draw a study's figures."""
+"""Draw a study's figures: its curves, and what each layer carries of its effects."""
 
 import json
 from argparse import Namespace
 from pathlib import Path
 
 from swift_study import cli
-from swift_study.figures import draw_curves
-from swift_study.tables import CURVES, read_table
+from swift_study.config import Statistics
+from swift_study.confounds import layer_table
+from swift_study.figures import draw_curves, draw_layers
+from swift_study.tables import CURVES, LAYERS, read_table
 
 
 def main(a: Namespace) -> None:
@@ -16,14 +18,21 @@ def main(a: Namespace) -> None:
     for name, contexts in figures.items():
         where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
         draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
+    layers = layer_table(read_table(Path(a.layers), LAYERS), a.baseline, Statistics.model_validate_json(a.statistics))
+    draw_layers(layers, a.baseline, a.title.rstrip("."), Path(a.layers_svg), Path(a.layers_png))
 
 
 if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         curves="Parquet file",
+        layers="Parquet file of the pairs by layer",
+        statistics="the section `statistics` as JSON",
+        baseline="the study's baseline",
         figures="name of each figure and the contexts it shows, as JSON",
         title="above the figures",
-        folder="where the SVG and PNG files go",
+        folder="where the SVG and PNG files of the curves go",
+        layers_svg="figure of the layers",
+        layers_png="figure of the layers",
     )
     cli.run(main, p)

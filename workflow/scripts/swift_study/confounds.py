@@ -132,6 +132,22 @@ def power_table(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwant
     return pl.concat(parts)
 
 
+def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics) -> pl.DataFrame:
+    """What each decoder layer carries of every effect of a study, with its interval: over all parts it adds up to the sum-loss effect.
+
+    ``layers``: the pairs again by layer. Layer null is all that lies outside the decoder's layers.
+    """
+    layers = counted(layers, settings)
+    rows = [
+        asked.again("", found, "carried") | {"layer": layer}
+        for asked in verdicts_of(layers, baseline, settings, ())
+        for (layer,), found in layers.group_by("layer", maintain_order=True)
+    ]
+    names, numbers = ("strategy", "context", "target_set"), ("effect", "ci_low", "ci_high")
+    schema = {**dict.fromkeys(names, pl.String), "layer": pl.Int32, **dict.fromkeys(numbers, pl.Float64)}
+    return pl.DataFrame([[row[name] for name in schema] for row in rows], schema=schema, orient="row")
+
+
 def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str]) -> list[Asked]:
     """The verdicts of a study, in the order of the verdicts table."""
     found = pairs.filter(~pl.col("probe_set").is_in([baseline, CEILING, FLOOR]))

@@ -1,6 +1,7 @@
 """Figures: curves with bands, one panel a figure, as in the paper; and the base run's loss."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,43 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(xlabel="training step of the base run", ylabel="mean RelInf (sum loss)", title=title)
     axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, handlelength=3.5)
+    _save(figure, svg, png)
+
+
+def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: Path) -> None:
+    """What each layer carries of the effects, with its interval: a panel for each target set and context, a line for each strategy.
+
+    ``table`` is `confounds.layer_table`; what lies outside the layers is a point of its own, right of them.
+    """
+    if table.is_empty():
+        figure, axes = plt.subplots(figsize=(7.2, 1.6), layout="constrained")
+        axes.axis("off")
+        axes.set_title(title, fontsize=11)
+        axes.text(0.5, 0.5, "No inner products by layer: a sketch has none, and gradients.by_module: false keeps none.", ha="center")
+        return _save(figure, svg, png)
+    targets, contexts, strategies = (table[c].unique(maintain_order=True).to_list() for c in ("target_set", "context", "strategy"))
+    size = (0.6 + 4.3 * len(contexts), 1.2 + 2.4 * len(targets))
+    figure, panels = plt.subplots(len(targets), len(contexts), figsize=size, layout="constrained", squeeze=False, sharex=True)
+    last = table["layer"].max()
+    outside = (last if isinstance(last, int) else -1) + 2
+    for (row, target), (column, context) in product(enumerate(targets), enumerate(contexts)):
+        axes = panels[row, column]
+        for k, strategy in enumerate(strategies):
+            part = table.filter(pl.col("target_set") == target, pl.col("context") == context, pl.col("strategy") == strategy).sort("layer")
+            style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+            inside, rest = part.filter(pl.col("layer").is_not_null()), part.filter(pl.col("layer").is_null())
+            axes.plot(inside["layer"], inside["effect"], label=strategy, linewidth=1.4, markersize=3, **style)
+            axes.fill_between(inside["layer"], inside["ci_low"], inside["ci_high"], color=style["color"], alpha=0.15, linewidth=0)
+            for one in rest.iter_rows(named=True):
+                axes.plot(outside, one["effect"], markersize=5, **style)
+                axes.vlines(outside, one["ci_low"], one["ci_high"], color=style["color"], linewidth=1)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{context}, targets {target}", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
+    figure.supylabel(f"RelInf over {baseline}'s, carried by the layer", fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=len(strategies))
     _save(figure, svg, png)
 
 

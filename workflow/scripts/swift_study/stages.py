@@ -175,7 +175,8 @@ class Passes:
         cuts: list[torch.Tensor] = []
         losses = None
         if stage.last == len(self.layers):
-            with self._recorded(number) if stage is self.stages[0] else contextlib.nullcontext(), self._cut(stage.first, cuts):
+            recorded = self._recorded(number) if stage is self.stages[0] else contextlib.nullcontext()
+            with recorded, self._cut(stage.first, cuts), _whole_product(self.model.get_output_embeddings()):
                 losses = sum_losses(self.model, batch)
             torch.autograd.backward(losses.sum())
         else:
@@ -295,6 +296,16 @@ class Passes:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextlib.contextmanager
+def _whole_product(linear: torch.nn.Module) -> Iterator[None]:
+    """Let the output layer's product be one of matrices: of the last positions, which lie apart in memory, PyTorch makes one an example."""
+    handle = linear.register_forward_pre_hook(lambda module, args: (args[0].contiguous(),))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
