@@ -4,6 +4,7 @@ The packaged model with a small LoRA adapter, after a few AdamW steps, so that B
 that share no example; a panel's strategy and baseline probes come from one sub-pool and are told apart by a coin alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,12 @@ class Pool:
         return np.array([np.flatnonzero(chosen & (self.family == f)) for f in np.unique(self.family)])
 
 
-def make_pool(cache: Path, plain: int, shuffled: int, seed: int) -> Pool:
-    """Gradients of so many plain and shuffled examples of each family of the generator."""
-    examples = [(family, k, False, e) for f, family in enumerate(FAMILIES) for k, e in enumerate(generate(family, plain, seed + f))]
-    donors = [(family, k, e) for f, family in enumerate(FAMILIES) for k, e in enumerate(generate(family, shuffled, seed + 100 + f))]
+def make_pool(
+    cache: Path, plain: int, shuffled: int, seed: int, families: Sequence[str] = tuple(FAMILIES), steps: Sequence[int] = CHECKPOINT_STEPS
+) -> Pool:
+    """Gradients of so many plain and shuffled examples of each of these families of the generator, after each of the ``steps``."""
+    examples = [(family, k, False, e) for f, family in enumerate(families) for k, e in enumerate(generate(family, plain, seed + f))]
+    donors = [(family, k, e) for f, family in enumerate(families) for k, e in enumerate(generate(family, shuffled, seed + 100 + f))]
     order = np.random.default_rng(seed).permutation(len(donors))
     for (family, k, e), other in zip(donors, order, strict=True):
         examples.append((family, k, True, e.derive("shuffled", e.query, donors[other][2].completion)))
@@ -54,25 +57,24 @@ def make_pool(cache: Path, plain: int, shuffled: int, seed: int) -> Pool:
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
     training: list[Example] = [
-        e for step in zip(*(generate(f, CHECKPOINT_STEPS[-1], seed + 200) for f in FAMILIES), strict=True) for e in step
+        e for step in zip(*(generate(f, steps[-1], seed + 200) for f in FAMILIES), strict=True) for e in step
     ]
     rng = np.random.default_rng(seed + 1)
     rng.shuffle(training)  # type: ignore[arg-type]
     tokens = [tokenize(e, tokenizer, 512) for *_, e in examples]
     grams = []
-    for step in range(1, CHECKPOINT_STEPS[-1] + 1):
+    for step in range(1, steps[-1] + 1):
         batch = [tokenize(e, tokenizer, 512) for e in training[8 * step - 8 : 8 * step]]
         sum_losses(model, collate(batch, tokenizer.pad_token_id)).sum().div(sum(t.n_completion for t in batch)).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step in CHECKPOINT_STEPS:
+        if step in steps:
             g = panel_gradients(model, tokens, tokenizer.pad_token_id, Gradients(batch_size=16))
             grams.append(g.vectors @ g.vectors.T)
-    names = list(FAMILIES)
     return Pool(
         np.array(grams),
-        np.array([names.index(family) for family, *_ in examples]),
+        np.array([families.index(family) for family, *_ in examples]),
         np.array([k for _, k, *_ in examples]),
         np.array([s for *_, s, _ in examples]),
         np.array([t.n_completion for t in tokens]),

@@ -36,7 +36,7 @@ from arguments import parser  # noqa: E402
 from machine import forget_peak, gpu, machine, resident, versions  # noqa: E402
 
 DEFAULTS = {
-    "lora": "ours@4 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 bergson@4 kronfluence@4/36",
+    "lora": "ours@8 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 bergson@4 kronfluence@4/36",
     "full": "ours@8/6 loop@1 dattri-llm@4 dattri-llm-once@4 bergson@1 kronfluence@4/12",
 }
 TOLERANCE = {"ours": 1e-4, "dattri-llm": 1e-4, "dattri-llm-once": 1e-4}
