@@ -56,9 +56,7 @@ def make_pool(
     model = add_lora(load_model(folder, Model()), LORA, seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
-    training: list[Example] = [
-        e for step in zip(*(generate(f, steps[-1], seed + 200) for f in FAMILIES), strict=True) for e in step
-    ]
+    training: list[Example] = [e for step in zip(*(generate(f, steps[-1], seed + 200) for f in FAMILIES), strict=True) for e in step]
     rng = np.random.default_rng(seed + 1)
     rng.shuffle(training)  # type: ignore[arg-type]
     tokens = [tokenize(e, tokenizer, 512) for *_, e in examples]
