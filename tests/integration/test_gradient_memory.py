@@ -15,17 +15,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from swift_study.config import Gradients
 from swift_study.gradients import panel_gradients
+from swift_study.memory import keep_freed_memory
 from swift_study.tokens import Tokens
 
 n, budget = int(sys.argv[1]), float(sys.argv[2])
 torch.manual_seed(1)
 torch.set_num_threads(2)
+keep_freed_memory()
 shape = dict(vocab_size=512, hidden_size=256, intermediate_size=704, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4)
 model = LlamaForCausalLM(LlamaConfig(**shape)).eval()
 tokens = [Tokens(torch.randint(1, 512, (64 - i % 8,)).tolist(), 30) for i in range(n)]
-done = []
 Path("/proc/self/clear_refs").write_text("5")
-found = panel_gradients(model, tokens, 0, Gradients(scope="full", memory_gb=budget), progress=done.append)
+for checkpoint in range(2 if n < 100 else 1):
+    done = []
+    found = panel_gradients(model, tokens, 0, Gradients(scope="full", memory_gb=budget), progress=done.append)
 peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 print(json.dumps({"peak_gb": int(peak.split()[1]) * 1024 / 1e9, "groups": done[-1] // n, "norm_sq": float(found.norms_sq[0])}))
 """

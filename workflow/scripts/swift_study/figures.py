@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from matplotlib.ticker import MaxNLocator
 
 from swift_study.config import CEILING, FLOOR
 from swift_study.work import publish
@@ -101,6 +102,7 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_title(f"{context}, targets {target}", fontsize=10)
     for axes in panels[-1]:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
     figure.supylabel(f"RelInf over {baseline}'s, carried by the layer", fontsize=10)
     figure.suptitle(title, fontsize=11)
