@@ -88,6 +88,7 @@ def confound_table(
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
+    by_family = [] if families is None else list(counted(families, settings).group_by("family", maintain_order=True))
     rows = []
     for asked in verdicts_of(pairs, baseline, settings, unwanted):
         own = [
@@ -103,7 +104,7 @@ def confound_table(
             asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
             for task in tasks
         ]
-        for (family,), found in counted(families, settings).group_by("family", maintain_order=True) if families is not None else ():
+        for (family,), found in by_family:
             again = asked.again(f"{FAMILY}{family}", found, "rel_inf", way=floor_to_ceiling(found, "rel_inf", asked.target_set))
             carried, whole = asked.again("", found, "carried")["effect"], own[0]["effect"]
             share = carried / whole if isinstance(carried, float) and isinstance(whole, float) and whole else None
@@ -138,10 +139,11 @@ def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics) -> pl
     ``layers``: the pairs again by layer. Layer null is all that lies outside the decoder's layers.
     """
     layers = counted(layers, settings)
+    by_layer = list(layers.group_by("layer", maintain_order=True))
     rows = [
         asked.again("", found, "carried") | {"layer": layer}
         for asked in verdicts_of(layers, baseline, settings, ())
-        for (layer,), found in layers.group_by("layer", maintain_order=True)
+        for (layer,), found in by_layer
     ]
     names, numbers = ("strategy", "context", "target_set"), ("effect", "ci_low", "ci_high")
     schema = {**dict.fromkeys(names, pl.String), "layer": pl.Int32, **dict.fromkeys(numbers, pl.Float64)}

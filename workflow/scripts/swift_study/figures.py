@@ -1,4 +1,4 @@
-"""Figures: curves with bands, one panel a figure, as in the paper; and the base run's loss."""
+"""Figures: curves with bands, one panel a figure, as in the paper; what layers carry; the base run's loss; the validation."""
 
 from collections.abc import Sequence
 from itertools import product

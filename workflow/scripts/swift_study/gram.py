@@ -14,7 +14,6 @@ from swift_study.capture import wide
 
 GHOST_TOKENS = 4096  # of each side of a block of tokens × tokens
 BLOCK = {"cpu": 2**22, "cuda": 2**28}  # elements of gradients that are formed at once: what a CPU's cache holds, and what keeps a GPU busy
-
 PIECE = 2048  # elements of two long rows whose product is summed in the rows' own type
 
 

@@ -16,7 +16,6 @@ from swift_study.weights import Call, Use, Weight
 GB = 1e9
 PASS_TOKENS = {"cpu": 1024, "cuda": None}  # on a CPU a pass over more is no faster a token, only larger (benchmarks/RESULTS.md)
 LIBRARY_BYTES = 1e9  # of Python and the libraries: 0.4 GB seen once they are loaded, and room for what their kernels take
-
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 

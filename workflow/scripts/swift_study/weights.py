@@ -127,7 +127,7 @@ def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -
     layers = decoder_layers(model)
     handles += [model.get_submodule(name).register_forward_pre_hook(enter) for name in layers[:1]]
     try:
-        with torch.no_grad():
+        with torch.no_grad():  # a few tokens tell which modules are called, and in which order
             sum_losses(model, collate([Tokens(example.ids[:4], 1)], pad_id, next(model.parameters()).device))
     finally:
         for handle in handles:
