@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from swift_study import __version__
 from swift_study.errors import UserError
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.tables import EXAMPLES, HISTORY, read_arrow, read_examples, read_table, write_examples, write_table
+from swift_study.tables import EXAMPLES, HISTORY, read_arrow, read_examples, read_table, write_arrow, write_examples, write_table
 from swift_study.work import copy_file, copy_tree, fingerprint, hash_files, publish, remove, work_folder
 
 STEPS = pl.DataFrame(
@@ -82,6 +82,34 @@ def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_examples(tmp_path / name, EXAMPLE_LIST, {"x": "y"})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def vector_table(rows: int, size: int, kind: type = np.float32) -> pa.Table:
+    vectors = np.random.default_rng(0).standard_normal((rows, size)).astype(kind)
+    vectors[1] = np.nan
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), size)
+    return pa.table({"id": [f"x{i}" for i in range(rows)], "step": list(range(rows)), "gradient": lists})
+
+
+@pytest.mark.parametrize(("rows", "size", "groups"), [(3, 2, [3]), (40, 2**18, [16, 16, 8])])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_vectors_come_back_bit_by_bit_to_every_reader(rows: int, size: int, groups: list[int], kind: type, tmp_path: Path) -> None:
+    table, path = vector_table(rows, size, kind), tmp_path / "v.parquet"
+    for name in ("v.parquet", "again.parquet"):
+        write_arrow(tmp_path / name, table, {"scope": "a\nb ✓"})
+    assert path.read_bytes() == (tmp_path / "again.parquet").read_bytes()
+    for schema in (read_arrow(path).schema, pq.read_schema(path)):
+        assert schema.metadata == {b"swift_study": __version__.encode(), b"scope": "a\nb ✓".encode()}
+    *plain, vectors = pq.read_schema(path).types
+    assert plain == [pa.string(), pa.int64()]
+    assert (vectors.value_type, vectors.list_size) == (pa.from_numpy_dtype(kind), size)
+    assert pl.read_parquet_metadata(path)["scope"] == "a\nb ✓"
+    expected = pl.DataFrame(table)
+    for found in (pl.DataFrame(read_arrow(path)), pl.read_parquet(path)):
+        assert found.schema == expected.schema
+        assert found["gradient"].to_numpy().tobytes() == expected["gradient"].to_numpy().tobytes()
+        assert found.drop("gradient").equals(expected.drop("gradient"))
+    assert [pq.read_metadata(path).row_group(i).num_rows for i in range(len(groups))] == groups
 
 
 # ---- what is refused ----
@@ -244,6 +272,10 @@ def write_parquet(part: Path) -> None:
     pq.write_table(pa.table({"x": np.random.default_rng(0).standard_normal(100_000)}), part)
 
 
+def write_vectors(part: Path) -> None:
+    pl.DataFrame({"x": np.zeros((10, 10_000))}).write_parquet(part, compression="uncompressed")
+
+
 def write_text(part: Path) -> None:
     part.write_text("x" * 1_000_000)
 
@@ -274,7 +306,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-@pytest.mark.parametrize("write", [write_parquet, write_text, write_model, write_state])
+@pytest.mark.parametrize("write", [write_parquet, write_vectors, write_text, write_model, write_state])
 def test_no_space_on_a_real_disk_is_a_sentence(write: Callable[[Path], None], full_disk: Path) -> None:
     (full_disk / "old").write_text("kept")
     with pytest.raises(UserError) as caught, publish(full_disk / "old") as part:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import torch
 
@@ -23,7 +24,7 @@ from swift_study.memory import keep_freed_memory
 from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
 from swift_study.panel import Member, read_panel
 from swift_study.sketch import about_projection
-from swift_study.tables import storage, write_arrow
+from swift_study.tables import vector_storage, write_arrow
 from swift_study.weights import select_weights, trainable_weights
 from swift_study.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
 
@@ -144,12 +145,11 @@ def one_checkpoint(
 
 
 def join(shards: list[Path], path: Path, metadata: dict[str, str]) -> None:
-    """One file of all shards, a row group each; never more than one of them in memory."""
+    """One file of all shards; never all of them in memory."""
     schema = pq.read_schema(shards[0])
     schema = schema.with_metadata({**schema.metadata, **metadata})
-    with publish(path) as part, pq.ParquetWriter(part, schema, **storage(schema)) as writer:
-        for shard in shards:
-            writer.write_table(pq.read_table(shard).replace_schema_metadata(schema.metadata))
+    with publish(path) as part:
+        pl.scan_parquet(shards).sink_parquet(part, **vector_storage(schema))
 
 
 if __name__ == "__main__":

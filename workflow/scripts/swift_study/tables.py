@@ -1,5 +1,6 @@
 """Parquet tables that check themselves: written whole or not at all, refused when cut short or of another schema."""
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -389,7 +390,27 @@ def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Ma
 def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> None:
     marked = table.replace_schema_metadata({"swift_study": __version__, **(metadata or {})})
     with publish(path) as part:
-        pq.write_table(marked, part, **storage(table.schema), row_group_size=rows_in_a_group(table.schema))
+        if any(map(_holds_vectors, marked.schema)):
+            pl.DataFrame(marked).write_parquet(part, **vector_storage(marked.schema))
+        else:
+            pq.write_table(marked, part, compression="zstd", write_page_checksum=True)
+
+
+def vector_storage(schema: pa.Schema) -> dict[str, Any]:
+    """How Polars, whose writer takes a third of Arrow's time for long vectors, stores a table that has them: as it is, since they hardly
+    shrink. A row group, which is read as a whole, has about 4 million numbers. Readers get the Arrow ``schema``, with its metadata."""
+    longest = max(field.type.list_size for field in schema if _holds_vectors(field))
+    texts = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return {
+        "compression": "uncompressed",
+        "statistics": False,
+        "row_group_size": min(max(1, 2**22 // longest), 2**20),
+        "metadata": {"ARROW:schema": base64.b64encode(schema.serialize().to_pybytes()).decode(), **texts},
+    }
+
+
+def _holds_vectors(field: pa.Field) -> bool:
+    return bool(pa.types.is_fixed_size_list(field.type))
 
 
 @contextmanager
@@ -431,27 +452,6 @@ def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | N
 
         yield add
         writing.result()
-
-
-def storage(schema: pa.Schema) -> dict[str, Any]:
-    """How a table is stored: compressed, but for columns of vectors, which hardly shrink and would take most of the time."""
-    vectors = {field.name for field in schema if pa.types.is_fixed_size_list(field.type)}
-    inside = {f"{name}.list.element" for name in vectors}
-    others = [field.name for field in schema if field.name not in vectors]
-    if not vectors:
-        return {"compression": "zstd", "write_page_checksum": True}
-    return {
-        "compression": {**dict.fromkeys(others, "zstd"), **dict.fromkeys(inside, "none")},
-        "use_dictionary": others,
-        "write_statistics": others,
-        "write_page_checksum": True,
-    }
-
-
-def rows_in_a_group(schema: pa.Schema) -> int:
-    """A row group is written from memory that the one before it had, and read as a whole: about 4 million numbers of a vector."""
-    longest = max((field.type.list_size for field in schema if pa.types.is_fixed_size_list(field.type)), default=1)
-    return min(max(1, 2**22 // longest), 2**20)
 
 
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
