@@ -19,7 +19,7 @@ def main(a: Namespace) -> None:
         where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
         draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
     layers = layer_table(read_table(Path(a.layers), LAYERS), a.baseline, Statistics.model_validate_json(a.statistics))
-    draw_layers(layers, a.baseline, a.title.rstrip("."), Path(a.layers_svg), Path(a.layers_png))
+    draw_layers(layers, a.baseline, f"{a.title.rstrip('.')}, by layer", Path(a.layers_svg), Path(a.layers_png))
 
 
 if __name__ == "__main__":
