@@ -39,6 +39,7 @@ from swift_study.memory import keep_freed_memory  # noqa: E402
 from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
 from swift_study.tables import write_arrow  # noqa: E402
 from swift_study.tokens import Tokens, collate, sum_losses  # noqa: E402
+from swift_study.work import publish  # noqa: E402
 
 
 def floor(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> None:
@@ -67,10 +68,9 @@ def ours(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, settings
 
 
 def write_plainly(gradients: PanelGradients, file: Path) -> None:
-    """Beside an earlier file, and then in place of it, as ours is. A while after ours: memory that was free a moment ago is not fresh."""
-    part = file.with_suffix(".part")
-    gradients.vectors.tofile(part)
-    part.replace(file)
+    """As ours is published, and a while after it: memory that ours let go of a moment ago would not be fresh."""
+    with publish(file) as part:
+        gradients.vectors.tofile(part)
 
 
 def matrix_rate(device: str, size: int) -> float:

@@ -35,7 +35,7 @@ def example(query: str) -> Example:
 
 QUERIES = [
     example(text)
-    for n in range(1, 10, 2)
+    for n in range(10)
     for text in (f"Write {n} things that are blue.", "Tell me about the number " + " and ".join(str(k) for k in range(n, 3 * n + 2)) + ".")
 ]
 
@@ -52,8 +52,8 @@ def tokenizer(packaged: Path) -> Any:
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "top_p": 0.9}], ids=["greedy", "sampled"])
 def test_responses_are_the_same_for_any_batch(model: Any, tokenizer: Any, sampling: dict[str, float]) -> None:
-    found = {n: respond(model, tokenizer, QUERIES, Responses(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 8)}
-    assert found[1] == found[3] == found[8]
+    found = {n: respond(model, tokenizer, QUERIES, Responses(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 16)}
+    assert found[1] == found[3] == found[16]
     assert [r.query_id for r in found[1]] == [e.example_id for e in QUERIES]
     assert {r.seed for r in found[1]} == ({17} if sampling else {None})
     assert all(r.response for r in found[1])
@@ -167,15 +167,15 @@ def test_a_cut_last_line_is_ignored_and_written_over(tmp_path: Path) -> None:
 
 def test_only_missing_batches_are_generated(tiny_model: Path, tmp_path: Path) -> None:
     model, tokenizer = load_model(tiny_model, Model()), load_tokenizer(tiny_model, Model())
-    settings, file = Responses(max_new_tokens=4, batch_size=4), tmp_path / "r.jsonl"
+    settings, file = Responses(max_new_tokens=4, batch_size=8), tmp_path / "r.jsonl"
     done: list[int] = []
     whole = respond(model, tokenizer, QUERIES, settings, file, lambda n, tokens: done.append(n))
-    assert done == [4, 8, 10]
+    assert done == [8, 16, 20]
     lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    file.write_bytes(b"".join(lines[:10]) + lines[10][:20])
     done.clear()
     assert respond(model, tokenizer, QUERIES, settings, file, lambda n, tokens: done.append(n)) == whole
-    assert done == [8, 10]
+    assert done == [16, 20]
 
 
 def test_batches_hold_similar_lengths_the_longest_first() -> None:
@@ -232,7 +232,7 @@ def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(folder: Path, packaged:
         stream.write(b'{"query_id": "0123')
     again = subprocess.run(command(folder, "killed.parquet", "work-2", packaged), check=True, capture_output=True, text=True)
     assert (folder / "killed.parquet").read_bytes() == (folder / "whole.parquet").read_bytes()
-    assert "10 responses" in again.stdout
+    assert "20 responses" in again.stdout
     assert "tokens/s" in again.stderr
     assert list((folder / "work-2").iterdir()) == [folder / "work-2" / "lock"]
     rows = read_table(folder / "whole.parquet", RESPONSES)
@@ -301,5 +301,5 @@ def test_the_script_asks_the_server_and_loads_no_model(server: Server, folder: P
     args[args.index("--settings") + 1] = json.dumps(given)
     done = subprocess.run([*args, "--limits", json.dumps(limits)], check=True, capture_output=True, text=True)
     assert read_table(folder / "out.parquet", RESPONSES)["response"].to_list() == ["fine"] * len(QUERIES)
-    assert "10 responses" in done.stdout
+    assert "20 responses" in done.stdout
     assert not (folder / "work").exists()

@@ -162,6 +162,7 @@ def test_a_sketched_pool_is_made_in_shards_and_goes_on_after_a_kill(checkpoints:
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert died.returncode == -9, died.stderr[-2000:]
     (shard,) = killed.glob("work/*/checkpoint-4.*.parquet")
+    assert pq.read_metadata(shard).num_rows == 3
     written = shard.stat().st_mtime_ns
     before = {shard.name: written}
     again = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)

@@ -216,9 +216,9 @@ def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_
     assert not found_canary(site, cluster)  # while jobs run, Slurm holds their environments
     end_in_300_seconds(job)
     stop = site.root / "results-limit/work/train/full_base.s17.stop"
-    wait_until(stop.exists, run, output, seconds=200)
+    wait_until(stop.exists, run, output, seconds=100)
     let_go_on(site, "results-limit")
-    assert run.wait(timeout=600) == 0, output.read_text()[-6000:]
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
     assert re.search(r"STOPPED train: Stopped on request after step \d+ of 160; its state is saved", log_of(site, job)), log_of(site, job)
     tries = trainings_of(site, "results-limit")
     assert [look_up(j).state for j in tries] == ["FAILED", "COMPLETED"]
@@ -254,7 +254,7 @@ def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same
     subprocess.run(["scancel", str(urgent)], check=True)
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"], check=True)
     kill_all_of(second)
-    assert run.wait(timeout=600) == 0, output.read_text()[-6000:]
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
     assert trainings_of(site, "results-spare") == [first, second]
     assert (look_up(second).state, look_up(second).restarts) == ("COMPLETED", 1)
     # A node that is gone cannot always write that it failed; the next start stands in the same log.
@@ -266,7 +266,7 @@ def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same
 
 def test_a_job_that_takes_more_memory_than_it_asked_for_is_told_apart(site: Checkout, whole: subprocess.Popen[str], straight: str) -> None:
     run = start_training(site, "results-memory", LONG, "--retries", "0", "--set-resources=train:mem_mb=400")
-    assert run.wait(timeout=600) == 1
+    assert run.wait(timeout=240) == 1
     said = output_of(site, "results-memory").read_text()
     (job,) = trainings_of(site, "results-memory")
     assert f"SLURM-job '{job}' failed, SLURM status is: 'FAILED'" in said, said[-6000:]
@@ -280,12 +280,12 @@ def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: sub
     run, job = train_until_first_step(site, "results-cancelled", "--retries", "0")
     subprocess.run(["scancel", str(job)], check=True)
     let_go_on(site, "results-cancelled")
-    assert run.wait(timeout=600) == 1
+    assert run.wait(timeout=120) == 1
     said = output_of(site, "results-cancelled").read_text()
     assert look_up(job).state == "CANCELLED"
     assert f"SLURM-job '{job}' failed, SLURM status is: 'CANCELLED'" in said, said[-6000:]
 
-    assert broken.wait(timeout=600) == 1
+    assert broken.wait(timeout=240) == 1
     said = output_of(site, "results-broken").read_text()
     assert "SLURM status is: 'FAILED'" in said
     assert re.search(r"ERROR in train: At step \d+ the loss is \S+ and the gradient norm \S+: training has diverged", said)
@@ -309,9 +309,9 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
     (first,) = jobs_of(output.read_text()).values()
     (process,) = workers(site, "results-gradients")
     end_in_300_seconds(first)
-    wait_until(lambda: was_sent_sigterm(process), run, output, seconds=200)
+    wait_until(lambda: was_sent_sigterm(process), run, output, seconds=100)
     let_go_on(site, "results-gradients")
-    assert run.wait(timeout=600) == 0, output.read_text()[-6000:]
+    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
     assert "STOPPED compute_gradients: SIGTERM came (a time limit, preemption" in log_of(site, first), log_of(site, first)
     assert [look_up(job).state for job in jobs_of(output.read_text()).values()] == ["FAILED", "COMPLETED"]
     files = {f.name for f in theirs.glob("checkpoint-*.parquet")}
@@ -350,7 +350,7 @@ def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: 
     assert "apply_strategy panel.cot" in listed
     assert not [j for j in listed if j.startswith(("train", "respond", "gradients_clarify"))]
     output_of(site, "results").write_text("")
-    assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=600) == 0
+    assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=120) == 0
     assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/panel_cot"]
 
 

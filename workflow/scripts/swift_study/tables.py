@@ -398,7 +398,8 @@ def write_arrow(path: Path, table: pa.Table, metadata: Mapping[str, str] | None 
 
 def vector_storage(schema: pa.Schema) -> dict[str, Any]:
     """How Polars, whose writer takes a third of Arrow's time for long vectors, stores a table that has them: as it is, since they hardly
-    shrink. A row group, which is read as a whole, has about 4 million numbers. Readers get the Arrow ``schema``, with its metadata."""
+    shrink, and without checksums of pages, which it does not write. A row group, which is read as a whole, has about 4 million numbers.
+    Readers get the Arrow ``schema``, with its metadata."""
     longest = max(field.type.list_size for field in schema if _holds_vectors(field))
     texts = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return {
