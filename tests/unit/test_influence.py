@@ -8,6 +8,8 @@ import polars as pl
 import polars.selectors as cs
 import pyarrow as pa
 import pytest
+import torch
+from polars.testing import assert_frame_equal
 
 from swift_study.config import Statistics
 from swift_study.errors import UserError
@@ -101,6 +103,21 @@ def test_every_probe_meets_every_target_with_its_context(gradients: GradientFile
         for j in range(3)
     ]
     assert rows == expected
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads_keeps_the_order_of_pairs_and_is_left_as_it_was(gradients: GradientFile, threads: int) -> None:
+    expected = pairs(gradients)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_frame_equal(pairs(gradients), expected)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    ids = [gradients.of(name).rows["example_id"] for name in ("panel.cot", "panel", "panel.similar")]
+    grids = [(p, t) for probes in ids[:2] for p in probes for t in ids[2]]
+    assert expected.select("probe_id", "target_id").rows() == grids
 
 
 def test_rows_say_where_they_come_from_and_make_the_pairs_table(gradients: GradientFile, tmp_path: Path) -> None:

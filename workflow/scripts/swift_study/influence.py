@@ -3,13 +3,17 @@
 RelInf(z, z₀; θ) = ⟨∇ℓ(z), ∇ℓ(z₀)⟩ / ⟨∇ℓ(z₀), ∇ℓ(z₀)⟩, by the arguments (probe z, target z₀).
 """
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import torch
 
 from swift_study.errors import UserError
 from swift_study.gradients import GRADIENT_COLUMNS, MODULE_COLUMNS
@@ -91,8 +95,8 @@ def inner_products(probes: GradientFile, targets: GradientFile) -> tuple[np.ndar
 def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left rightᵀ in float64, of long vectors a piece at a time: a copy of all in float64 might not fit."""
     total = np.zeros((len(left), len(right)))
-    for start in range(0, left.shape[1], 2**16):
-        piece = slice(start, start + 2**16)
+    for start in range(0, left.shape[1], 2**13):
+        piece = slice(start, start + 2**13)
         total += left[:, piece].astype(np.float64, copy=False) @ right[:, piece].astype(np.float64, copy=False).T
     return total
 
@@ -104,30 +108,55 @@ def pairs_at_checkpoint(
     probes: Mapping[str, str],
     targets: Mapping[str, str],
     norm_floor: float,
-    at_once: int = 2**20,
+    at_once: int = 2**18,
 ) -> Iterator[pl.DataFrame]:
     """Every probe × target × (probe set, target set) at one checkpoint, some ``at_once``: the pairs table's columns and two row numbers.
 
-    Names and ids are of an enumeration: a number for each pair, which a Parquet file stores as it is.
+    Names and ids are of an enumeration: a number for each pair, which a Parquet file stores as it is. The next frames are made while one
+    is used, each by one of as many threads as PyTorch has.
     """
     of = {name: gradients.of(name) for name in dict.fromkeys([*probes.values(), *targets.values()])}
     rows = pl.concat(file.rows for file in of.values())
     ids = pl.Enum(rows["example_id"].unique(maintain_order=True))
     names = pl.Enum(list(dict.fromkeys([study, run, "in-task", "cross-task", *probes, *targets, *rows["task"]])))
-    for probe_set, probe_dataset in probes.items():
-        for target_set, target_dataset in targets.items():
-            t = of[target_dataset]
-            right = _side(t.rows, "target", target_set, names, ids)
-            step = max(1, at_once // len(t.rows))
-            for start in range(0, len(of[probe_dataset].rows), step):
-                p = of[probe_dataset].part(start, start + step)
-                pairs = _side(p.rows, "probe", probe_set, names, ids).join(right, how="cross", maintain_order="left_right")
-                same = pl.col("probe_task") == pl.col("target_task")
-                yield _scored(pairs, p, t, norm_floor).with_columns(
-                    pl.lit(study, names).alias("study"),
-                    pl.lit(run, names).alias("run"),
-                    pl.when(same).then(pl.lit("in-task", names)).otherwise(pl.lit("cross-task", names)).alias("context"),
-                )
+    same = pl.col("probe_task") == pl.col("target_task")
+    named = [
+        pl.lit(study, names).alias("study"),
+        pl.lit(run, names).alias("run"),
+        pl.when(same).then(pl.lit("in-task", names)).otherwise(pl.lit("cross-task", names)).alias("context"),
+    ]
+
+    def some(probe_set: str, p: GradientFile, t: GradientFile, right: pl.DataFrame) -> pl.DataFrame:
+        pairs = _side(p.rows, "probe", probe_set, names, ids).join(right, how="cross", maintain_order="left_right")
+        return _scored(pairs, p, t, norm_floor).with_columns(named)
+
+    def blocks() -> Iterator[tuple[str, GradientFile, GradientFile, pl.DataFrame]]:
+        for probe_set, probe_dataset in probes.items():
+            for target_set, target_dataset in targets.items():
+                t = of[target_dataset]
+                right = _side(t.rows, "target", target_set, names, ids)
+                step = max(1, at_once // len(t.rows))
+                for start in range(0, len(of[probe_dataset].rows), step):
+                    yield probe_set, of[probe_dataset].part(start, start + step), t, right
+
+    yield from _in_threads(some, blocks())
+
+
+def _in_threads(make: Callable[..., pl.DataFrame], blocks: Iterable[tuple[Any, ...]]) -> Iterator[pl.DataFrame]:
+    """``make`` of every block, in their order, by threads that each work alone: none waits for another at the end of each small product."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as threads:
+            coming: deque[Future[pl.DataFrame]] = deque()
+            for block in blocks:
+                coming.append(threads.submit(make, *block))
+                if len(coming) > count:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+    finally:
+        torch.set_num_threads(count)
 
 
 def _scored(pairs: pl.DataFrame, p: GradientFile, t: GradientFile, norm_floor: float) -> pl.DataFrame:

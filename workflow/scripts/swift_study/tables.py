@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -142,25 +141,25 @@ JUDGEMENTS = pa.schema(
 )
 PAIRS = pa.schema(
     [
-        ("study", pa.string()),
-        ("run", pa.string()),
-        ("step", pa.int64()),
-        ("probe_set", pa.string()),
-        ("target_set", pa.string()),
-        ("probe_id", pa.string()),
-        ("target_id", pa.string()),
-        ("probe_task", pa.string()),
-        ("target_task", pa.string()),
-        ("context", pa.string()),
-        ("dot", pa.float64()),
+        ("study", pa.string(), False),
+        ("run", pa.string(), False),
+        ("step", pa.int64(), False),
+        ("probe_set", pa.string(), False),
+        ("target_set", pa.string(), False),
+        ("probe_id", pa.string(), False),
+        ("target_id", pa.string(), False),
+        ("probe_task", pa.string(), False),
+        ("target_task", pa.string(), False),
+        ("context", pa.string(), False),
+        ("dot", pa.float64(), False),
         ("dot_error", pa.float64()),
-        ("probe_norm_sq", pa.float64()),
-        ("target_norm_sq", pa.float64()),
+        ("probe_norm_sq", pa.float64(), False),
+        ("target_norm_sq", pa.float64(), False),
         ("rel_inf", pa.float64()),
         ("cosine", pa.float64()),
         ("rel_inf_adam", pa.float64()),
-        ("probe_tokens", pa.int64()),
-        ("target_tokens", pa.int64()),
+        ("probe_tokens", pa.int64(), False),
+        ("target_tokens", pa.int64(), False),
     ]
 )
 # Pairs again for each family or layer of modules by itself.
@@ -418,17 +417,13 @@ def _holds_vectors(field: pa.Field) -> bool:
 def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> Iterator[Callable[[pl.DataFrame], None]]:
     """Write a table of strings and numbers that is never in memory as a whole: the function adds a frame's rows, a row group each.
 
-    A frame is written while the next one is made. Strings are written by number, which columns of an enumeration already have. Measured
-    numbers are seldom met twice: they have no dictionary, and their bytes are sorted by place, which compresses better.
+    Strings are written by number, which columns of an enumeration already have. Measured numbers are seldom met twice: they have no
+    dictionary, and their bytes are sorted by place, which compresses better.
     """
     measured = [f.name for f in schema if pa.types.is_floating(f.type)]
     others = [name for name in schema.names if name not in measured]
     numbered = pa.schema([f.with_type(NUMBERED) if pa.types.is_string(f.type) else f for f in schema])
     marked = numbered.with_metadata({"swift_study": __version__, **(metadata or {})})
-
-    def write(frame: pl.DataFrame) -> None:
-        columns = frame.select(schema.names).with_columns(pl.col(pl.String).cast(pl.Categorical))
-        writer.write_table(columns.to_arrow().cast(numbered))
 
     with (
         publish(path) as part,
@@ -442,17 +437,13 @@ def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | N
             write_page_checksum=True,
             store_schema=False,  # readers get strings
         ) as writer,
-        ThreadPoolExecutor(1) as thread,
     ):
-        writing = thread.submit(lambda: None)
 
         def add(frame: pl.DataFrame) -> None:
-            nonlocal writing
-            writing.result()
-            writing = thread.submit(write, frame)
+            columns = frame.select(schema.names).with_columns(pl.col(pl.String).cast(pl.Categorical))
+            writer.write_table(columns.to_arrow().cast(numbered))
 
         yield add
-        writing.result()
 
 
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
