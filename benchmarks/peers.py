@@ -1,8 +1,8 @@
 """Seconds and peak memory of all inner products of per-example gradients: our engine beside public libraries and a loop over examples.
 
-    python benchmarks/peers.py --scopes lora full --examples 36 --tokens 64 256 --repeats 3 > peers.json
+    PYTHONPATH=$PWD/.peers python benchmarks/peers.py --scopes lora full --examples 36 --tokens 64 256 --repeats 3 > peers.json
 
-Needs the libraries of benchmarks/peers.lock in an environment of their own. Every way (`ways.py`) gets the same model (the packaged one,
+Needs the libraries of benchmarks/peers.lock, which says where they go. Every way (`ways.py`) gets the same model (the packaged one,
 float32), weights (an adapter of rank 64 with B other than zero, or the decoder's linear layers), examples and threads. A way is written
 name@batch, or name@batch/queries for one that holds the gradients of that many queries at a time; ours@batch/GB has a memory budget. First
 all ways compute a few short examples of different lengths, and their inner products are held against plain autograd's on the same float32

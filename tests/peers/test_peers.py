@@ -1,6 +1,6 @@
 """The engine against independent libraries on a tiny Llama. They are installed apart (benchmarks/peers.lock); without them this is skipped.
 
-Run with ``.venv-peers/bin/pytest tests/peers``.
+Run with ``PYTHONPATH=$PWD/.peers .venv/bin/pytest tests/peers``, as ``./check`` does.
 """
 
 import sys
