@@ -156,6 +156,19 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, ti
     same_bytes(tmp_path, uninterrupted)
 
 
+def test_the_pointer_to_the_state_is_replaced_and_never_rewritten(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A kill between emptying and writing it would leave nothing to resume from. A second name of the first file shows which it is."""
+    process = subprocess.Popen(command(tmp_path, tiny_model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (found := list(tmp_path.glob("work/*/state/latest"))) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    os.link(found[0], tmp_path / "first")
+    assert process.wait(timeout=120) == 0
+    last = pl.read_parquet(uninterrupted / "history.parquet")["step"][-1]
+    step = int((tmp_path / "first").read_text().removeprefix("step-"))
+    assert 0 < step < last
+
+
 def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
     """As the rule starts it on one machine, without Slurm: SIGTERM to the launcher."""
     torchrun, _, _, processes, *script = command(tmp_path, tiny_model)

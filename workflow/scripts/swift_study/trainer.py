@@ -312,14 +312,18 @@ def second_moments(engine: Any) -> dict[str, torch.Tensor]:
 
 
 def _save_state(engine: Any, folder: Path, step: int, rank: int) -> None:
-    """DeepSpeed's own state for resuming. Its file `latest` is written last, so a kill leaves the state before it whole."""
+    """DeepSpeed's own state for resuming. Its file `latest` is put in place last and in one go, so that a kill leaves the state before it
+    whole: DeepSpeed itself would empty the file and then write it."""
     folder.mkdir(exist_ok=True)
-    with writing_to(folder / f"step-{step}"):
-        engine.save_checkpoint(str(folder), tag=f"step-{step}", client_state={"step": step}, exclude_frozen_parameters=True)
+    tag = f"step-{step}"
+    with writing_to(folder / tag):
+        engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False, exclude_frozen_parameters=True)
     torch.distributed.barrier()
     if rank == 0:
+        with publish(folder / "latest") as part:
+            part.write_text(tag)
         for other in folder.glob("step-*"):
-            if other.name != f"step-{step}":
+            if other.name != tag:
                 remove(other)
 
 
