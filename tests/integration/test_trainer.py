@@ -140,12 +140,16 @@ def test_tokens_of_every_step_are_those_of_the_schedule(uninterrupted: Path, tin
     assert pl.read_parquet(uninterrupted / "history.parquet")["tokens"].to_list() == expected
 
 
-def kill_half_way(line: list[str], folder: Path) -> None:
+def until_a_state_is_saved(line: list[str], folder: Path) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(folder.glob("work/*/state/latest")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    kill(process)
+    return process
+
+
+def kill_half_way(line: list[str], folder: Path) -> None:
+    kill(until_a_state_is_saved(line, folder))
     assert not (folder / "history.parquet").exists(), "the run ended before it could be killed"
 
 
@@ -158,11 +162,9 @@ def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, ti
 
 def test_the_pointer_to_the_state_is_replaced_and_never_rewritten(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A kill between emptying and writing it would leave nothing to resume from. A second name of the first file shows which it is."""
-    process = subprocess.Popen(command(tmp_path, tiny_model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (found := list(tmp_path.glob("work/*/state/latest"))) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
-    os.link(found[0], tmp_path / "first")
+    process = until_a_state_is_saved(command(tmp_path, tiny_model), tmp_path)
+    (latest,) = tmp_path.glob("work/*/state/latest")
+    os.link(latest, tmp_path / "first")
     assert process.wait(timeout=120) == 0
     last = pl.read_parquet(uninterrupted / "history.parquet")["step"][-1]
     step = int((tmp_path / "first").read_text().removeprefix("step-"))
