@@ -36,7 +36,8 @@ from swift_study.config import Gradients, Model  # noqa: E402
 from swift_study.generator import generate  # noqa: E402
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients  # noqa: E402
 from swift_study.memory import keep_freed_memory  # noqa: E402
-from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.models import exact_numerics, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.rendering import Renderer, load_renderer  # noqa: E402
 from swift_study.tables import write_arrow  # noqa: E402
 from swift_study.tokens import Tokens, collate, sum_losses  # noqa: E402
 from swift_study.work import publish  # noqa: E402
@@ -107,9 +108,9 @@ def operations(model: Any, scope: str, tokens: Sequence[Tokens]) -> dict[str, fl
     return {"passes": passes, "after": after}
 
 
-def compare(scope: str, length: int, a: argparse.Namespace, folder: Path, tokenizer: Any) -> dict[str, Any]:
-    model, pad = make_model(scope, folder, a.device), tokenizer.pad_token_id
-    tokens, warm_up = make_tokens(tokenizer, a.examples, length), make_tokens(tokenizer, 2, length, seed=2)
+def compare(scope: str, length: int, a: argparse.Namespace, folder: Path, renderer: Renderer) -> dict[str, Any]:
+    model, pad = make_model(scope, folder, a.device), renderer.pad_id
+    tokens, warm_up = make_tokens(renderer.tokenizer, a.examples, length), make_tokens(renderer.tokenizer, 2, length, seed=2)
     with exact_numerics(), tempfile.TemporaryDirectory() as work:
         file, plain = Path(work) / "gradients.parquet", Path(work) / "gradients"
         settings = Gradients(representation="exact" if scope == "lora" else "gram", batch_size=a.batch_size, memory_gb=a.memory_gb)
@@ -166,11 +167,11 @@ def main(a: argparse.Namespace) -> None:
     torch.set_num_threads(a.threads)
     keep_freed_memory()
     folder = packaged_model(ROOT / ".cache")
-    tokenizer = load_tokenizer(folder, Model())
+    renderer = load_renderer(folder, Model())
     cells = []
     for scope in a.scopes:
         for length in a.tokens:
-            cells.append(compare(scope, length, a, folder, tokenizer))
+            cells.append(compare(scope, length, a, folder, renderer))
             print(json.dumps(cells[-1]), file=sys.stderr, flush=True)
     result = {
         "benchmark": "engine",

@@ -25,27 +25,30 @@ from machine import machine, versions  # noqa: E402
 
 from swift_study.config import HANDWRITTEN, Lora, Model, Responses  # noqa: E402
 from swift_study.examples import Example  # noqa: E402
-from swift_study.models import add_lora, exact_numerics, load_model, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.models import add_lora, exact_numerics, load_model, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.rendering import Renderer, load_renderer  # noqa: E402
 from swift_study.responses import merge_adapter, respond  # noqa: E402
 from swift_study.sources import read_source  # noqa: E402
 
 
 @torch.inference_mode()
-def bare(model: Any, tokenizer: Any, examples: list[Example], settings: Responses) -> tuple[list[str], int]:
+def bare(model: Any, renderer: Renderer, examples: list[Example], settings: Responses) -> tuple[list[str], int]:
     """What one writes first: batches in the given order, padded by the tokenizer. The responses, and the tokens generated."""
     texts, tokens = [], 0
     for start in range(0, len(examples), settings.batch_size):
         chats = [[m.model_dump() for m in e.messages[:-1]] for e in examples[start : start + settings.batch_size]]
-        inputs = tokenizer.apply_chat_template(chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True)
+        inputs = renderer.tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
         inputs = inputs.to(model.device)
         with exact_numerics():
             output = model.generate(
-                **inputs, do_sample=False, max_new_tokens=settings.max_new_tokens, pad_token_id=tokenizer.pad_token_id,
+                **inputs, do_sample=False, max_new_tokens=settings.max_new_tokens, pad_token_id=renderer.pad_id,
                 temperature=None, top_p=None, top_k=None,
             )  # fmt: skip
         new = output[:, inputs["input_ids"].shape[1] :]
-        texts += [t.strip() for t in tokenizer.batch_decode(new, skip_special_tokens=True)]
-        ends = (new == tokenizer.eos_token_id).int()
+        texts += [t.strip() for t in renderer.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        ends = (new == renderer.tokenizer.eos_token_id).int()
         tokens += int(torch.where(ends.any(dim=1), ends.argmax(dim=1) + 1, new.shape[1]).sum())
     return texts, tokens
 
@@ -54,8 +57,8 @@ def main(a: argparse.Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
     folder = packaged_model(ROOT / ".cache")
-    tokenizer = load_tokenizer(folder, Model())
-    tokenizer.padding_side = "left"
+    renderer = load_renderer(folder, Model())
+    renderer.tokenizer.padding_side = "left"
 
     def adapted() -> Any:
         model = load_model(folder, Model())
@@ -71,19 +74,19 @@ def main(a: argparse.Namespace) -> None:
     examples = read_source(HANDWRITTEN)[: a.queries]
     settings = Responses(max_new_tokens=a.max_new_tokens, batch_size=a.batch_size)
     warm_up = settings.model_copy(update={"max_new_tokens": 2})
-    bare(theirs, tokenizer, examples[:2], warm_up)
-    respond(ours, tokenizer, examples[:2], warm_up)
+    bare(theirs, renderer, examples[:2], warm_up)
+    respond(ours, renderer, examples[:2], warm_up)
 
     ours_s, bare_s, ours_cpu, bare_cpu = [], [], [], []
     for repeat in range(a.repeats):
         for who in ("ours", "bare") if repeat % 2 else ("bare", "ours"):
             start, start_cpu = time.perf_counter(), time.process_time()
             if who == "ours":
-                responses = respond(ours, tokenizer, examples, settings)
+                responses = respond(ours, renderer, examples, settings)
                 ours_s.append(time.perf_counter() - start)
                 ours_cpu.append(time.process_time() - start_cpu)
             else:
-                texts, tokens = bare(theirs, tokenizer, examples, settings)
+                texts, tokens = bare(theirs, renderer, examples, settings)
                 bare_s.append(time.perf_counter() - start)
                 bare_cpu.append(time.process_time() - start_cpu)
         if [r.response for r in responses] != texts or sum(r.n_tokens for r in responses) != tokens:

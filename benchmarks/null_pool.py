@@ -16,8 +16,9 @@ from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example
 from swift_study.generator import FAMILIES, generate
 from swift_study.gradients import panel_gradients
-from swift_study.models import add_lora, load_model, load_tokenizer, packaged_model
-from swift_study.tokens import collate, sum_losses, tokenize
+from swift_study.models import add_lora, load_model, packaged_model
+from swift_study.rendering import load_renderer
+from swift_study.tokens import collate, sum_losses
 
 CHECKPOINT_STEPS = (8, 16)
 LORA = Lora(rank=8, alpha=64)  # a rank of 64, the default, would need 20 GB for this pool; the scale of the update is the default's
@@ -52,23 +53,23 @@ def make_pool(
     for (family, k, e), other in zip(donors, order, strict=True):
         examples.append((family, k, True, e.derive("shuffled", e.query, donors[other][2].completion)))
     folder = packaged_model(cache)
-    tokenizer = load_tokenizer(folder, Model())
+    renderer = load_renderer(folder, Model())
     model = add_lora(load_model(folder, Model()), LORA, seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0)
     training: list[Example] = [e for step in zip(*(generate(f, steps[-1], seed + 200) for f in FAMILIES), strict=True) for e in step]
     rng = np.random.default_rng(seed + 1)
     rng.shuffle(training)  # type: ignore[arg-type]
-    tokens = [tokenize(e, tokenizer, 512) for *_, e in examples]
+    tokens = [renderer.tokens(e) for *_, e in examples]
     grams = []
     for step in range(1, steps[-1] + 1):
-        batch = [tokenize(e, tokenizer, 512) for e in training[8 * step - 8 : 8 * step]]
-        sum_losses(model, collate(batch, tokenizer.pad_token_id)).sum().div(sum(t.n_completion for t in batch)).backward()
+        batch = [renderer.tokens(e) for e in training[8 * step - 8 : 8 * step]]
+        sum_losses(model, collate(batch, renderer.pad_id)).sum().div(sum(t.n_completion for t in batch)).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if step in steps:
-            g = panel_gradients(model, tokens, tokenizer.pad_token_id, Gradients(batch_size=16))
+            g = panel_gradients(model, tokens, renderer.pad_id, Gradients(batch_size=16))
             grams.append(g.vectors @ g.vectors.T)
     return Pool(
         np.array(grams),

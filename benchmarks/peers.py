@@ -58,20 +58,21 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
     from swift_study.config import Model
     from swift_study.memory import keep_freed_memory
-    from swift_study.models import exact_numerics, load_tokenizer, packaged_model, quiet_libraries
+    from swift_study.models import exact_numerics, packaged_model, quiet_libraries
+    from swift_study.rendering import load_renderer
 
     quiet_libraries()
     torch.set_num_threads(job["threads"])
     keep_freed_memory()
     cuda = job["device"] == "cuda"
     folder = packaged_model(ROOT / ".cache")
-    tokenizer = load_tokenizer(folder, Model())
+    renderer = load_renderer(folder, Model())
     model = make_model(job["scope"], folder, job["device"])
-    tokens = make_tokens(tokenizer, job["examples"], job["tokens"], shorter=job["shorter"])
+    tokens = make_tokens(renderer.tokenizer, job["examples"], job["tokens"], shorter=job["shorter"])
     name, batch_size, queries = parse(job["way"])
     with exact_numerics():
-        way = WAYS[name](model, tokenizer.pad_token_id, batch_size, queries)
-        way(make_tokens(tokenizer, batch_size, job["tokens"], seed=2))
+        way = WAYS[name](model, renderer.pad_id, batch_size, queries)
+        way(make_tokens(renderer.tokenizer, batch_size, job["tokens"], seed=2))
         forget_peak()
         if cuda:
             torch.cuda.synchronize()

@@ -28,19 +28,20 @@ from machine import machine, versions  # noqa: E402
 from swift_study.config import Model, Run  # noqa: E402
 from swift_study.generator import generate  # noqa: E402
 from swift_study.lines import append_lines  # noqa: E402
-from swift_study.models import load_model, load_tokenizer, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.models import load_model, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.rendering import Renderer, load_renderer  # noqa: E402
 from swift_study.strategy import load_strategy  # noqa: E402
-from swift_study.tokens import IGNORED, collate, sum_losses, tokenize  # noqa: E402
+from swift_study.tokens import IGNORED, collate, sum_losses  # noqa: E402
 from swift_study.trainer import Batch, deepspeed_config, share_of, take_step  # noqa: E402
 
 RUN = Run(method="full", learning_rate=1e-5, batch_size=8, micro_batch_size=4, checkpoint_every=None)
 
 
-def batches(tokenizer: Any, steps: int) -> list[Batch]:
+def batches(renderer: Renderer, steps: int) -> list[Batch]:
     """Short answers and long chains of thought in one batch, as in a mixture of base data and CoT."""
     plain = generate("chain_sum", 4 * steps, 1)
     cot = [load_strategy(ROOT / "strategies" / "cot.py").from_fields(e, None) for e in generate("gcd", 4 * steps, 1)]
-    items = [(e.example_id, tokenize(e, tokenizer, 512)) for pair in zip(plain, cot, strict=True) for e in pair]
+    items = [(e.example_id, renderer.tokens(e)) for pair in zip(plain, cot, strict=True) for e in pair]
     return [items[i : i + 8] for i in range(0, len(items), 8)]
 
 
@@ -61,8 +62,8 @@ def main(a: argparse.Namespace) -> None:
     torch.set_num_threads(a.threads)
     deepspeed.init_distributed(dist_backend="gloo")
     folder = packaged_model(ROOT / ".cache")
-    tokenizer = load_tokenizer(folder, Model())
-    pad = tokenizer.pad_token_id
+    renderer = load_renderer(folder, Model())
+    pad = renderer.pad_id
     engines = {name: engine_of(folder) for name in ("ours", "bare", "as it comes")}
     notes = Path(tempfile.mkdtemp()) / "history.jsonl"
 
@@ -104,7 +105,7 @@ def main(a: argparse.Namespace) -> None:
     ways: dict[str, Callable[[Batch], float]] = {"ours": ours, "bare": bare, "as it comes": as_it_comes}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     losses: dict[str, list[float]] = {name: [] for name in ways}
-    given = batches(tokenizer, a.steps + 1)
+    given = batches(renderer, a.steps + 1)
     collated = {id(b): [collate([t for _, t in part], pad) for part in share_of(b, 0, 1, 4, 2)] for b in given}
     for number, batch in enumerate(given):
         for name in list(ways) if number % 2 else reversed(ways):

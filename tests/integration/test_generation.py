@@ -23,7 +23,8 @@ from swift_study.endpoint import EndpointSettings
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import add_lora, load_model, load_tokenizer
+from swift_study.models import add_lora, load_model
+from swift_study.rendering import load_renderer
 from swift_study.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
 from swift_study.tables import RESPONSES, read_table, write_examples
 from swift_study.tokens import batches
@@ -46,27 +47,27 @@ def model(packaged: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(packaged: Path) -> Any:
-    return load_tokenizer(packaged, Model())
+def renderer(packaged: Path) -> Any:
+    return load_renderer(packaged, Model())
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "top_p": 0.9}], ids=["greedy", "sampled"])
-def test_responses_are_the_same_for_any_batch(model: Any, tokenizer: Any, sampling: dict[str, float]) -> None:
-    found = {n: respond(model, tokenizer, QUERIES, Responses(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 16)}
+def test_responses_are_the_same_for_any_batch(model: Any, renderer: Any, sampling: dict[str, float]) -> None:
+    found = {n: respond(model, renderer, QUERIES, Responses(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 16)}
     assert found[1] == found[3] == found[16]
     assert [r.query_id for r in found[1]] == [e.example_id for e in QUERIES]
     assert {r.seed for r in found[1]} == ({17} if sampling else {None})
     assert all(r.response for r in found[1])
     # Fewer queries, the other way round: what one query gets does not depend on the others.
-    some = respond(model, tokenizer, QUERIES[5:2:-1], Responses(max_new_tokens=8, batch_size=2, **sampling))
+    some = respond(model, renderer, QUERIES[5:2:-1], Responses(max_new_tokens=8, batch_size=2, **sampling))
     assert some == found[1][5:2:-1]
 
 
 def test_another_seed_gives_other_responses_and_a_small_top_p_the_likeliest(tiny_model: Path) -> None:
-    model, tokenizer = load_model(tiny_model, Model()), load_tokenizer(tiny_model, Model())
+    model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
 
     def texts(**changes: Any) -> list[str]:
-        return [r.response for r in respond(model, tokenizer, QUERIES[:4], Responses(max_new_tokens=8, **changes))]
+        return [r.response for r in respond(model, renderer, QUERIES[:4], Responses(max_new_tokens=8, **changes))]
 
     assert texts(temperature=1.0) == texts(temperature=1.0)
     assert texts(temperature=1.0) != texts(temperature=1.0, seed=18)
@@ -76,19 +77,19 @@ def test_another_seed_gives_other_responses_and_a_small_top_p_the_likeliest(tiny
 
 
 def test_the_model_s_own_generation_settings_do_not_count(tiny_model: Path) -> None:
-    model, tokenizer = load_model(tiny_model, Model()), load_tokenizer(tiny_model, Model())
+    model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
     settings = Responses(max_new_tokens=12)
-    plain = respond(model, tokenizer, QUERIES[:4], settings)
+    plain = respond(model, renderer, QUERIES[:4], settings)
     for key, value in {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "do_sample": True, "temperature": 3.0, "top_k": 3}.items():
         setattr(model.generation_config, key, value)
-    assert respond(model, tokenizer, QUERIES[:4], settings) == plain
+    assert respond(model, renderer, QUERIES[:4], settings) == plain
 
 
-def test_stop_texts_are_cut_off_with_what_follows(model: Any, tokenizer: Any) -> None:
-    free = respond(model, tokenizer, QUERIES[:6], Responses(max_new_tokens=12))
+def test_stop_texts_are_cut_off_with_what_follows(model: Any, renderer: Any) -> None:
+    free = respond(model, renderer, QUERIES[:6], Responses(max_new_tokens=12))
     stop = [free[0].response.split()[2], free[3].response[-4:]]
     for n in (1, 6):
-        found = respond(model, tokenizer, QUERIES[:6], Responses(max_new_tokens=12, batch_size=n, stop=stop))
+        found = respond(model, renderer, QUERIES[:6], Responses(max_new_tokens=12, batch_size=n, stop=stop))
         for before, after in zip(free, found, strict=True):
             where = [before.response.find(s) for s in stop if s in before.response]
             if where:
@@ -100,17 +101,17 @@ def test_stop_texts_are_cut_off_with_what_follows(model: Any, tokenizer: Any) ->
         assert found[0].n_tokens < free[0].n_tokens
 
 
-def test_a_merged_adapter_responds_as_the_adapter_does(packaged: Path, tokenizer: Any) -> None:
+def test_a_merged_adapter_responds_as_the_adapter_does(packaged: Path, renderer: Any) -> None:
     adapted = add_lora(load_model(packaged, Model()), Lora(), seed=1)
     torch.manual_seed(2)
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1e-3)
     settings = Responses(max_new_tokens=8)
-    beside = respond(adapted, tokenizer, QUERIES[:6], settings)
+    beside = respond(adapted, renderer, QUERIES[:6], settings)
     merged = merge_adapter(adapted)
     assert not any("lora" in name for name, _ in merged.named_parameters())
-    assert respond(merged, tokenizer, QUERIES[:6], settings) == beside
+    assert respond(merged, renderer, QUERIES[:6], settings) == beside
 
 
 # ---- draws ----
@@ -166,15 +167,15 @@ def test_a_cut_last_line_is_ignored_and_written_over(tmp_path: Path) -> None:
 
 
 def test_only_missing_batches_are_generated(tiny_model: Path, tmp_path: Path) -> None:
-    model, tokenizer = load_model(tiny_model, Model()), load_tokenizer(tiny_model, Model())
+    model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
     settings, file = Responses(max_new_tokens=4, batch_size=8), tmp_path / "r.jsonl"
     done: list[int] = []
-    whole = respond(model, tokenizer, QUERIES, settings, file, lambda n, tokens: done.append(n))
+    whole = respond(model, renderer, QUERIES, settings, file, lambda n, tokens: done.append(n))
     assert done == [8, 16, 20]
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:10]) + lines[10][:20])
     done.clear()
-    assert respond(model, tokenizer, QUERIES, settings, file, lambda n, tokens: done.append(n)) == whole
+    assert respond(model, renderer, QUERIES, settings, file, lambda n, tokens: done.append(n)) == whole
     assert done == [16, 20]
 
 

@@ -18,10 +18,10 @@ from swift_study.certificate import reference_gram
 from swift_study.config import Gradients, Lora, Model, Run
 from swift_study.examples import Example, Message
 from swift_study.gradients import adam_preconditioner
-from swift_study.models import add_lora, load_model, load_tokenizer
+from swift_study.models import add_lora, load_model
+from swift_study.rendering import load_renderer
 from swift_study.sketch import half_width, sketched_products
 from swift_study.tables import write_examples
-from swift_study.tokens import tokenize
 from swift_study.weights import select_weights
 
 EXAMPLES = [
@@ -93,11 +93,11 @@ def expected(model: Path, checkpoint: Path, method: str, settings: Gradients, ad
     if method == "lora" and settings.scope == "full":
         loaded = loaded.merge_and_unload()
     select_weights(loaded, settings.scope, settings.modules)
-    tokenizer = load_tokenizer(model, Model())
-    tokens = [tokenize(e, tokenizer, 512) for e in EXAMPLES]
+    renderer = load_renderer(model, Model())
+    tokens = [renderer.tokens(e) for e in EXAMPLES]
     moments = load_file(checkpoint / "exp_avg_sq.safetensors")
     scales = adam_preconditioner(moments, 4, RUN.betas, RUN.epsilon) if adam else None
-    return reference_gram(loaded.double(), tokens, tokenizer.pad_token_id, scales)
+    return reference_gram(loaded.double(), tokens, renderer.pad_id, scales)
 
 
 def off(products: np.ndarray, reference: np.ndarray) -> float:

@@ -14,11 +14,12 @@ from swift_study.config import HANDWRITTEN, Gradients, Lora, Model, Responses
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.gradients import panel_gradients
-from swift_study.models import add_lora, find_model, load_model, load_tokenizer, packaged_model
+from swift_study.models import add_lora, find_model, load_model, packaged_model
+from swift_study.rendering import load_renderer
 from swift_study.responses import respond
 from swift_study.sources import read_source
 from swift_study.strategy import load_strategy
-from swift_study.tokens import IGNORED, Tokens, collate, sum_losses, tokenize
+from swift_study.tokens import IGNORED, Tokens, collate, sum_losses
 
 
 def example(query: str, answer: str) -> Example:
@@ -61,16 +62,16 @@ def test_a_model_that_is_not_there_is_a_sentence(name: str, says: str, tmp_path:
 
 
 def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) -> None:
-    tokenizer = load_tokenizer(packaged, Model())
-    tokens = tokenize(example("What is 2 + 2?", "4, of course."), tokenizer, 512)
-    text = tokenizer.decode(tokens.ids)
-    whole = tokenizer.apply_chat_template(
+    renderer = load_renderer(packaged, Model())
+    tokens = renderer.tokens(example("What is 2 + 2?", "4, of course."))
+    text = renderer.tokenizer.decode(tokens.ids)
+    whole = renderer.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4, of course."}], tokenize=False
     )
     assert text == whole.rstrip("\n")
-    assert tokenizer.decode(tokens.ids[tokens.prompt_length :]) == "4, of course.<|im_end|>"
-    assert tokenizer.decode(tokens.ids[: tokens.prompt_length]).endswith("<|im_start|>assistant\n")
-    batch = collate([tokens], tokenizer.pad_token_id)
+    assert renderer.tokenizer.decode(tokens.ids[tokens.prompt_length :]) == "4, of course.<|im_end|>"
+    assert renderer.tokenizer.decode(tokens.ids[: tokens.prompt_length]).endswith("<|im_start|>assistant\n")
+    batch = collate([tokens], renderer.pad_id)
     labelled = [int(i) for i in batch.labels[0] if i >= 0]
     assert labelled == tokens.ids[tokens.prompt_length :]
     assert batch.keep == len(labelled)
@@ -79,20 +80,20 @@ def test_the_loss_is_on_the_completion_and_its_end_token_only(packaged: Path) ->
 def test_every_panel_example_is_the_chat_templates_own_tokens(packaged: Path) -> None:
     """Token by token: what is trained on is how the template renders the whole conversation, its last turn's text and end being the
     labelled part; with the loss on all tokens, every token but the first is a label."""
-    tokenizer = load_tokenizer(packaged, Model())
+    renderer = load_renderer(packaged, Model())
     cot = load_strategy(ROOT / "strategies" / "cot.py")
     panel = read_source(HANDWRITTEN)
     for e in [*panel, *(cot.from_fields(e, None) for e in panel)]:
-        tokens = tokenize(e, tokenizer, 2048)
+        tokens = renderer.tokens(e)
         messages = [m.model_dump() for m in e.messages]
-        whole = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-        newline = tokenizer.encode("\n", add_special_tokens=False)
+        whole = renderer.tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        newline = renderer.tokenizer.encode("\n", add_special_tokens=False)
         assert tokens.ids + newline == list(whole), e.query
-        batch = collate([tokens], tokenizer.pad_token_id)
+        batch = collate([tokens], renderer.pad_id)
         labels = [int(i) for i in batch.labels[0]]
         assert labels[: tokens.prompt_length - 1] == [IGNORED] * (tokens.prompt_length - 1)
-        assert tokenizer.decode(labels[tokens.prompt_length - 1 :]) == f"{e.completion}<|im_end|>"
-        everything = collate([Tokens(tokens.ids, 1)], tokenizer.pad_token_id)
+        assert renderer.tokenizer.decode(labels[tokens.prompt_length - 1 :]) == f"{e.completion}<|im_end|>"
+        everything = collate([Tokens(tokens.ids, 1)], renderer.pad_id)
         assert everything.labels[0].tolist() == tokens.ids[1:]
         assert everything.input_ids[0].tolist() == tokens.ids[:-1] == batch.input_ids[0].tolist()
 
@@ -120,12 +121,12 @@ def error(dots: np.ndarray, reference: np.ndarray) -> float:
 def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.nn.Module) -> None:
     """To 1e-4 in the same arithmetic. In a batch sums have another order, and the model's own float32 noise shows (docs/method.md):
     up to 1.1e-4 on these five examples, as far as batch-1 autograd in float32 is from float64 itself."""
-    tokenizer = load_tokenizer(packaged, Model())
-    tokens = [tokenize(e, tokenizer, 512) for e in read_source(HANDWRITTEN)[::12]]
-    batched = panel_gradients(adapted, tokens, tokenizer.pad_token_id, Gradients(batch_size=8))
-    alone = panel_gradients(adapted, tokens, tokenizer.pad_token_id, Gradients(batch_size=1))
-    in_float32 = reference_gram(adapted, tokens, tokenizer.pad_token_id)[0]
-    in_float64 = reference_gram(adapted.double(), tokens, tokenizer.pad_token_id)[0]
+    renderer = load_renderer(packaged, Model())
+    tokens = [renderer.tokens(e) for e in read_source(HANDWRITTEN)[::12]]
+    batched = panel_gradients(adapted, tokens, renderer.pad_id, Gradients(batch_size=8))
+    alone = panel_gradients(adapted, tokens, renderer.pad_id, Gradients(batch_size=1))
+    in_float32 = reference_gram(adapted, tokens, renderer.pad_id)[0]
+    in_float64 = reference_gram(adapted.double(), tokens, renderer.pad_id)[0]
     adapted.float()
     found = {
         "alone, against float32 autograd": error(alone.vectors @ alone.vectors.T, in_float32),
@@ -141,31 +142,31 @@ def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.n
 
 
 def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.Module) -> None:
-    tokenizer = load_tokenizer(packaged, Model())
+    renderer = load_renderer(packaged, Model())
     queries = [example(q, "x") for q in ("What is the capital of France?", "Name a colour.", "Count from one to three, in words.")]
-    alone = respond(adapted, tokenizer, queries, Responses(max_new_tokens=8, batch_size=1))
-    batched = respond(adapted, tokenizer, queries, Responses(max_new_tokens=8, batch_size=3))
+    alone = respond(adapted, renderer, queries, Responses(max_new_tokens=8, batch_size=1))
+    batched = respond(adapted, renderer, queries, Responses(max_new_tokens=8, batch_size=3))
     assert alone == batched
     assert all(r.response for r in alone)
 
 
 def test_losses_are_those_of_a_plain_forward_pass(packaged: Path, adapted: torch.nn.Module) -> None:
-    tokenizer = load_tokenizer(packaged, Model())
-    tokens = tokenize(example("Say hello.", "Hello there!"), tokenizer, 512)
+    renderer = load_renderer(packaged, Model())
+    tokens = renderer.tokens(example("Say hello.", "Hello there!"))
     with torch.no_grad():
         logits = adapted(input_ids=torch.tensor([tokens.ids])).logits[0]
         picked = torch.log_softmax(logits[tokens.prompt_length - 1 : -1], dim=1)
         expected = -picked[torch.arange(tokens.n_completion), torch.tensor(tokens.ids[tokens.prompt_length :])].sum()
-        ours = sum_losses(adapted, collate([tokens], tokenizer.pad_token_id))[0]
+        ours = sum_losses(adapted, collate([tokens], renderer.pad_id))[0]
     assert float(ours) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_template_of_the_7b_scale_opens_the_turn_that_it_trains(packaged: Path) -> None:
     settings = Model(**yaml.safe_load((ROOT / "scales" / "7b.yaml").read_text())["model"])
-    tokenizer = load_tokenizer(packaged, settings)
-    tokens = tokenize(example("What is 2 + 2?", "4."), tokenizer, 512)
-    assert tokenizer.decode(tokens.ids) == "### Instruction:\nWhat is 2 + 2?\n\n### Response:\n4.<|im_end|>"
-    whole = tokenizer.apply_chat_template(
+    renderer = load_renderer(packaged, settings)
+    tokens = renderer.tokens(example("What is 2 + 2?", "4."))
+    assert renderer.tokenizer.decode(tokens.ids) == "### Instruction:\nWhat is 2 + 2?\n\n### Response:\n4.<|im_end|>"
+    whole = renderer.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4."}], tokenize=False
     )
-    assert whole.startswith(tokenizer.decode(tokens.ids))
+    assert whole.startswith(renderer.tokenizer.decode(tokens.ids))

@@ -18,10 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from swift_study.config import Lora, Model, Part, Run
 from swift_study.examples import Example, Message
-from swift_study.models import load_model, load_tokenizer
+from swift_study.models import load_model
+from swift_study.rendering import load_renderer
 from swift_study.schedule import make_schedule
 from swift_study.tables import SCHEDULE, write_examples, write_table
-from swift_study.tokens import collate, sum_losses, tokenize
+from swift_study.tokens import collate, sum_losses
 from swift_study.trainer import learning_rate
 from swift_study.work import work_folder
 
@@ -133,8 +134,8 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
 
 def test_tokens_of_every_step_are_those_of_the_schedule(uninterrupted: Path, tiny_model: Path) -> None:
     """Reads back what each step consumed."""
-    tokenizer = load_tokenizer(tiny_model, Model())
-    lengths = {e.example_id: tokenize(e, tokenizer, 512).n_completion for e in some_examples()}
+    renderer = load_renderer(tiny_model, Model())
+    lengths = {e.example_id: renderer.tokens(e).n_completion for e in some_examples()}
     schedule = pl.read_parquet(uninterrupted / "schedule.parquet")
     expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 9)]
     assert pl.read_parquet(uninterrupted / "history.parquet")["tokens"].to_list() == expected
@@ -273,14 +274,14 @@ def test_a_full_run_is_the_one_that_plain_torch_makes(full: Path, tiny_model: Pa
     """AdamW by torch alone, batch by batch of the schedule, without DeepSpeed."""
     run = Run.model_validate(json.loads((full / "checkpoint-last" / "run.json").read_text())["settings"])
     model = load_model(tiny_model, Model()).requires_grad_(True)
-    tokenizer = load_tokenizer(tiny_model, Model())
-    tokens = {e.example_id: tokenize(e, tokenizer, 512) for e in [*some_examples(), *some_examples(9, " and why")]}
+    renderer = load_renderer(tiny_model, Model())
+    tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, betas=run.betas, eps=run.epsilon, weight_decay=0)
     schedule = pl.read_parquet(full / "schedule.parquet")
     steps = schedule["step"].n_unique()
     for step in range(1, steps + 1):
         batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
-        loss = sum_losses(model, collate(batch, tokenizer.pad_token_id)).sum() / sum(t.n_completion for t in batch)
+        loss = sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
@@ -335,8 +336,8 @@ def test_bfloat16_keeps_float32_masters(tiny_model: Path, tmp_path: Path) -> Non
 
 def test_loss_on_all_tokens_counts_the_prompts_as_well(tiny_model: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_model, **FULL, loss_on="all", epochs=1)
-    tokenizer = load_tokenizer(tiny_model, Model())
-    lengths = {e.example_id: len(tokenize(e, tokenizer, 512).ids) - 1 for e in some_examples()}
+    renderer = load_renderer(tiny_model, Model())
+    lengths = {e.example_id: len(renderer.tokens(e).ids) - 1 for e in some_examples()}
     schedule = pl.read_parquet(tmp_path / "schedule.parquet")
     expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 5)]
     assert pl.read_parquet(tmp_path / "history.parquet")["tokens"].to_list() == expected

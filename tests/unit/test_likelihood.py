@@ -9,9 +9,10 @@ import torch
 from swift_study.config import Model
 from swift_study.examples import Example, Message
 from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
-from swift_study.models import load_model, load_tokenizer
+from swift_study.models import load_model
+from swift_study.rendering import load_renderer
 from swift_study.tables import LIKELIHOODS, read_table, write_table
-from swift_study.tokens import Tokens, tokenize
+from swift_study.tokens import Tokens
 
 LENGTHS = [(6, 3), (4, 8), (3, 2), (9, 11), (1, 1), (12, 5), (2, 30)]
 
@@ -43,18 +44,18 @@ def test_likelihoods_are_those_of_a_plain_forward_pass_for_any_batch(model: torc
 def test_the_golden_answer_is_scored_with_its_end_token_and_the_query_keeps_its_id(
     model: torch.nn.Module, tiny_model: Path, tmp_path: Path
 ) -> None:
-    tokenizer = load_tokenizer(tiny_model, Model())
+    renderer = load_renderer(tiny_model, Model())
 
     def example(completion: str, golden: str | None) -> Example:
         messages = [Message(role="user", content="What is 2 + 2?"), Message(role="assistant", content=completion)]
         return Example(task="t", messages=messages, golden=golden)
 
     examples = [example("5, I think.", "4"), example("four", None)]
-    tokens = [tokenize(golden_example(e), tokenizer, 512) for e in examples]
-    assert [tokenizer.decode(t.ids[t.prompt_length :]) for t in tokens] == ["4<|im_end|>", "four<|im_end|>"]
-    frame = likelihood_frame(examples, tokens, log_likelihoods(model, tokens, tokenizer.pad_token_id, 2))
+    tokens = [renderer.tokens(golden_example(e)) for e in examples]
+    assert [renderer.tokenizer.decode(t.ids[t.prompt_length :]) for t in tokens] == ["4<|im_end|>", "four<|im_end|>"]
+    frame = likelihood_frame(examples, tokens, log_likelihoods(model, tokens, renderer.pad_id, 2))
     write_table(tmp_path / "l.parquet", frame, LIKELIHOODS)
     rows = read_table(tmp_path / "l.parquet", LIKELIHOODS).to_dicts()
     assert [r["query_id"] for r in rows] == [e.example_id for e in examples]
-    assert [r["n_tokens"] for r in rows] == [2, len(tokenizer.encode("four")) + 1]
+    assert [r["n_tokens"] for r in rows] == [2, len(renderer.tokenizer.encode("four")) + 1]
     assert [r["log_likelihood"] for r in rows] == pytest.approx([plain(model, t) for t in tokens], rel=1e-6)

@@ -12,11 +12,12 @@ from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example, Message
 from swift_study.gradients import PanelGradients, gradient_table, panel_gradients
 from swift_study.influence import pairs_at_checkpoint, read_gradients
-from swift_study.models import add_lora, load_model, load_tokenizer
+from swift_study.models import add_lora, load_model
 from swift_study.panel import Member
+from swift_study.rendering import load_renderer
 from swift_study.rivals import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
 from swift_study.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
-from swift_study.tokens import Tokens, tokenize
+from swift_study.tokens import Tokens
 
 PAD = 2
 LENGTHS = [(6, 3), (4, 8), (3, 2), (9, 11), (2, 1), (12, 5)]
@@ -103,11 +104,11 @@ def test_no_gradient_or_none_that_is_finite_is_nan(model: torch.nn.Module) -> No
 
 @pytest.fixture
 def members(tiny_model: Path) -> list[Member]:
-    tokenizer = load_tokenizer(tiny_model, Model())
+    renderer = load_renderer(tiny_model, Model())
 
     def member(dataset: str, task: str, query: str, answer: str) -> Member:
         e = Example(task=task, messages=[Message(role="user", content=query), Message(role="assistant", content=answer)])
-        return Member(dataset, e, tokenize(e, tokenizer, 512))
+        return Member(dataset, e, renderer.tokens(e))
 
     return [
         *(member("panel", t, f"What is {t}?", f"It is {t}.") for t in ("red", "blue", "green")),

@@ -21,8 +21,9 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
 from swift_study.memory import keep_freed_memory
-from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
+from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
 from swift_study.panel import Member, read_panel
+from swift_study.rendering import load_renderer
 from swift_study.sketch import about_projection
 from swift_study.tables import vector_storage, write_arrow
 from swift_study.weights import select_weights, trainable_weights
@@ -41,8 +42,8 @@ def main(a: Namespace) -> None:
         Model.model_validate_json(a.model_settings),
     )
     folder = model_folder(Path(a.model))
-    tokenizer = load_tokenizer(folder, base)
-    panel = read_panel(a.datasets, tokenizer, base)
+    renderer = load_renderer(folder, base)
+    panel = read_panel(a.datasets, renderer)
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {int(Path(c).name.removeprefix("checkpoint-")): Path(c) for c in a.checkpoints}
     ids = fingerprint([m.example.example_id for m in panel])
@@ -67,7 +68,7 @@ def main(a: Namespace) -> None:
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
         certificate_file = Path(a.certificate) if step == steps[-1] else None
         say = lambda text, where=where: progress(f"{where}, {text}")  # noqa: E731
-        one_checkpoint(work, step, model, a.panel, panel, tokenizer.pad_token_id, settings, scales, metadata, certificate_file, say)
+        one_checkpoint(work, step, model, a.panel, panel, renderer.pad_id, settings, scales, metadata, certificate_file, say)
         (work / f"{step}.done").touch()
     for output in map(Path, [*a.outputs, *a.modules]):
         copy_file(work / output.name, output)

@@ -17,8 +17,9 @@ from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
+from swift_study.models import load_checkpoint, quiet_libraries
 from swift_study.panel import read_panel
+from swift_study.rendering import load_renderer
 from swift_study.rivals import STEP, rivals_at_checkpoint
 from swift_study.tables import RIVALS, write_table
 from swift_study.weights import select_weights
@@ -35,8 +36,8 @@ def main(a: Namespace) -> None:
         Model.model_validate_json(a.model_settings),
     )
     folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
-    tokenizer = load_tokenizer(folder, base)
-    members = read_panel(a.datasets, tokenizer, base)
+    renderer = load_renderer(folder, base)
+    members = read_panel(a.datasets, renderer)
     missing = set(comparison.datasets()) - {m.dataset for m in members}
     if missing:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
@@ -55,7 +56,7 @@ def main(a: Namespace) -> None:
         append_lines(file, [{"probe_id": probe_id, "losses": losses}])
         progress(f"{done} of {total} probes")
 
-    rows = rivals_at_checkpoint(model, members, comparison.grids(), tokenizer.pad_token_id, a.batch_size, kept, keep).with_columns(
+    rows = rivals_at_checkpoint(model, members, comparison.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(comparison.run).alias("run"),
         pl.lit(int(checkpoint.name.removeprefix("checkpoint-"))).alias("step"),

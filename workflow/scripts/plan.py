@@ -15,10 +15,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 from swift_study import cli
 from swift_study.config import MAIN, Model, load
 from swift_study.errors import UserError
-from swift_study.models import find_model, load_tokenizer, quiet_libraries
+from swift_study.models import find_model, quiet_libraries
 from swift_study.plan import Job, Size, configured_size, read_jobs, read_size
 from swift_study.plan_data import PlannedData
 from swift_study.plan_report import Planner, text
+from swift_study.rendering import load_renderer
 
 
 def main(a: Namespace) -> None:
@@ -28,7 +29,7 @@ def main(a: Namespace) -> None:
     jobs = list_jobs(values, Path(a.snakefile))
     sizes: dict[str, Size] = {}
     notes: list[str] = []
-    tokenizer = None
+    renderer = None
     for name, model in {MAIN: config.model, **config.models}.items():
         folder = local_folder(model, Path(config.cache))
         if folder is None:
@@ -37,7 +38,7 @@ def main(a: Namespace) -> None:
         else:
             sizes[name] = read_size(folder)
         if name == MAIN and folder is not None:
-            tokenizer = load_tokenizer(folder, model)
+            renderer = load_renderer(folder, model)
         elif name == MAIN:
             notes.append(
                 "Its tokenizer is not here either: a token is taken to have "
@@ -46,7 +47,7 @@ def main(a: Namespace) -> None:
             )
         else:
             notes.append(f"Tokens are counted with the tokenizer of the model under study, for {name!r} as well.")
-    data = PlannedData(config, tokenizer, Path(a.strategies))
+    data = PlannedData(config, renderer, Path(a.strategies))
     planned = Planner(config, jobs, sizes, data, Path(a.prompts)).plan()
     if data.read:
         notes.append(

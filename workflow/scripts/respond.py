@@ -17,7 +17,8 @@ from swift_study.config import Lora, Model, Responses
 from swift_study.datasets import model_folder
 from swift_study.examples import Example
 from swift_study.gpus import check_gpus
-from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
+from swift_study.models import load_checkpoint, quiet_libraries
+from swift_study.rendering import load_renderer
 from swift_study.responses import Response, merge_adapter, respond, respond_by_server
 from swift_study.tables import RESPONSES, read_examples, write_table
 from swift_study.work import fingerprint, hash_files, remove, work_folder
@@ -62,7 +63,7 @@ def respond_here(a: Namespace, settings: Responses, examples: list[Example], lab
         speed = f"{tokens / (time.monotonic() - start):.0f} tokens/s"
         progress(f"{done} of {len(examples)} responses, {speed}")
 
-    responses = respond(model, load_tokenizer(folder, base), examples, settings, work / "responses.jsonl", report)
+    responses = respond(model, load_renderer(folder, base), examples, settings, work / "responses.jsonl", report)
     write(Path(a.output), responses, settings, label, speed)
     remove(work)
 

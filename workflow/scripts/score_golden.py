@@ -12,9 +12,9 @@ from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
-from swift_study.models import load_checkpoint, load_tokenizer, quiet_libraries
+from swift_study.models import load_checkpoint, quiet_libraries
+from swift_study.rendering import load_renderer
 from swift_study.tables import LIKELIHOODS, read_examples, write_table
-from swift_study.tokens import tokenize
 
 
 def main(a: Namespace) -> None:
@@ -22,8 +22,8 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
     base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
-    examples, tokenizer = read_examples(Path(a.dataset)), load_tokenizer(folder, base)
-    tokens = [tokenize(golden_example(e), tokenizer, base.max_length, base.overlong == "truncate") for e in examples]
+    examples, renderer = read_examples(Path(a.dataset)), load_renderer(folder, base)
+    tokens = [renderer.tokens(golden_example(e)) for e in examples]
     model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
     label = f"likelihood of {Path(a.dataset).stem} by {a.run}"
     progress, start = cli.Progress(label), time.monotonic()
@@ -31,7 +31,7 @@ def main(a: Namespace) -> None:
     def report(done: int) -> None:
         progress(f"{done} of {len(examples)} answers, {done / (time.monotonic() - start):.1f} a second")
 
-    found = log_likelihoods(model, tokens, tokenizer.pad_token_id, a.batch_size, report)
+    found = log_likelihoods(model, tokens, renderer.pad_id, a.batch_size, report)
     frame = likelihood_frame(examples, tokens, found)
     wrong = [e.example_id for e, number in zip(examples, found.tolist(), strict=True) if not abs(number) < float("inf")]
     if wrong:

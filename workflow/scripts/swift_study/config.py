@@ -10,11 +10,12 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from swift_study.endpoint import EndpointSettings, JudgeSettings
@@ -46,10 +47,26 @@ class Model(Section):
     """Run Python code that comes with a hub model. Leave it off unless you have read that code."""
     chat_template: str | None = None
     """A Jinja chat template, in place of the tokenizer's own or where it has none."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Values for the chat template, such as `enable_thinking: false`; they go to a response server as well."""
+    template_date: date = date(2024, 7, 26)
+    """What a chat template gets for today's date, so that tokens are the same on any day."""
+    control_tokens: Literal["text", "error"] = "text"
+    """Control tokens of the model that stand in the data (such as `<|im_end|>`): keep them as plain text, or stop with file and row."""
+    fold_system_message: bool = False
+    """Put a system message in front of the user's first turn, for chat templates that take none."""
     max_length: int = Field(default=512, ge=16)
     """Longest example in tokens, prompt and completion together."""
     overlong: Literal["error", "skip", "truncate"] = "error"
     """A longer example: stop, leave it out (counted in the rejects table), or cut its prompt from the left."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _are_free_names(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in values:
+            if name in ("messages", "tools", "documents", "add_generation_prompt", "chat_template", "conversations"):
+                raise ValueError(f"{name!r} is set by the workflow itself")
+        return values
 
 
 class Column(Section):

@@ -1,33 +1,41 @@
 """What all rules that make a dataset do: hold it against the model's context, and keep a table of what was left out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
 from swift_study.config import Model
+from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.models import load_tokenizer
+from swift_study.rendering import Overlong, load_renderer
 from swift_study.strategy import Reject
 from swift_study.tables import REJECTS, read_examples, write_table
-from swift_study.tokens import is_overlong, tokenize
 
 
-def fit(examples: Sequence[Example], model: Path, settings: Model, dataset: str) -> tuple[list[Example], list[Reject]]:
+def fit(
+    examples: Sequence[Example], model: Path, settings: Model, dataset: str, places: Mapping[str, str] | None = None
+) -> tuple[list[Example], list[Reject]]:
     """The examples that the model's context holds, by the policy ``model.overlong``; with `skip` the others as rejects.
 
-    With `error`, UserError for the first that is too long; with `truncate` its prompt is cut when it becomes tokens.
+    With `error`, UserError for the first that is too long; with `truncate` its prompt is cut when it becomes tokens. UserError as well for
+    one that the chat template refuses. ``places`` says for an example's id where it comes from (file and row), for the sentence.
     """
-    tokenizer = load_tokenizer(model_folder(model), settings)
-    if settings.overlong == "skip":
-        long = [is_overlong(e, tokenizer, settings.max_length) for e in examples]
-        reason = f"longer than model.max_length = {settings.max_length} tokens"
-        rejects = [Reject(dataset, e.task, e.example_id, reason, 1, None) for e, is_long in zip(examples, long, strict=True) if is_long]
-        return [e for e, is_long in zip(examples, long, strict=True) if not is_long], rejects
+    renderer = load_renderer(model_folder(model), settings)
+    kept, rejects = [], []
     for example in examples:
-        tokenize(example, tokenizer, settings.max_length, settings.overlong == "truncate")
-    return list(examples), []
+        try:
+            renderer.tokens(example)
+            kept.append(example)
+        except UserError as error:
+            if settings.overlong == "skip" and isinstance(error, Overlong):
+                reason = f"longer than model.max_length = {settings.max_length} tokens"
+                rejects.append(Reject(dataset, example.task, example.example_id, reason, 1, None))
+                continue
+            place = (places or {}).get(example.example_id)
+            raise UserError(f"{place}: {error}" if place else str(error)) from error
+    return kept, rejects
 
 
 def model_folder(model: Path) -> Path:

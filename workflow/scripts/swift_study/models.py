@@ -90,19 +90,6 @@ def _from_hub(settings: Model) -> Path:
         ) from error
 
 
-def load_tokenizer(folder: Path, settings: Model) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
-    if settings.chat_template is not None:
-        tokenizer.chat_template = settings.chat_template
-    if not tokenizer.chat_template:
-        raise UserError(f"{folder}: the tokenizer has no chat template. Write one into model.chat_template, as scales/7b.yaml does.")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_model(folder: Path, settings: Model) -> Any:
     """The causal language model in eval mode, every weight frozen, on the GPU where there is one."""
     from transformers import AutoModelForCausalLM

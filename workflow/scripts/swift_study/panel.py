@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from swift_study.config import Model
 from swift_study.examples import Example
+from swift_study.rendering import Renderer
 from swift_study.tables import read_examples
-from swift_study.tokens import Tokens, tokenize
+from swift_study.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -20,10 +19,6 @@ class Member:
     tokens: Tokens
 
 
-def read_panel(datasets: Sequence[str], tokenizer: Any, settings: Model) -> list[Member]:
+def read_panel(datasets: Sequence[str], renderer: Renderer) -> list[Member]:
     """All examples of the datasets, given as Parquet files, in their order. UserError for one that is too long."""
-    return [
-        Member(Path(path).stem, e, tokenize(e, tokenizer, settings.max_length, settings.overlong == "truncate"))
-        for path in datasets
-        for e in read_examples(Path(path))
-    ]
+    return [Member(Path(path).stem, e, renderer.tokens(e)) for path in datasets for e in read_examples(Path(path))]

@@ -7,17 +7,16 @@ base model's responses and hub data sets that are not on this machine have stand
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from swift_study.config import SELECTED, Config, HubSource, Panel, Source
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.likelihood import golden_example
+from swift_study.rendering import Renderer
 from swift_study.responses import revise
 from swift_study.sources import draw_base, read_source, split_panel, without_near_duplicates
 from swift_study.strategy import apply_strategy, load_strategy
 from swift_study.tables import read_examples
-from swift_study.tokens import is_overlong, tokenize
 
 NEVER = 2.0  # a similarity that no two queries have
 
@@ -35,10 +34,10 @@ class Length:
 
 
 class PlannedData:
-    """Datasets by name, each built once. ``tokenizer`` is None where the model's is not on this machine."""
+    """Datasets by name, each built once. ``renderer`` is None where the model's tokenizer is not on this machine."""
 
-    def __init__(self, config: Config, tokenizer: Any, strategies: Path = Path("strategies")) -> None:
-        self.config, self.tokenizer, self.strategies = config, tokenizer, strategies
+    def __init__(self, config: Config, renderer: Renderer | None, strategies: Path = Path("strategies")) -> None:
+        self.config, self.renderer, self.strategies = config, renderer, strategies
         self.notes: list[str] = []
         self.read = 0  # datasets that were there already
         self._examples: dict[str, list[Example]] = {}
@@ -64,7 +63,7 @@ class PlannedData:
 
     def filler(self, tokens: int) -> str:
         """A text of about so many tokens by the way in which they are counted here."""
-        if self.tokenizer is not None:
+        if self.renderer is not None:
             return " ".join(["word"] * tokens)
         return "x" * round(tokens * self.config.plan.characters_per_token)
 
@@ -74,17 +73,17 @@ class PlannedData:
 
     def _length(self, example: Example) -> Length:
         plan, model = self.config.plan, self.config.model
-        if self.tokenizer is not None:
-            tokens = tokenize(example, self.tokenizer, model.max_length, model.overlong == "truncate")
+        if self.renderer is not None:
+            tokens = self.renderer.tokens(example)
             return Length(tokens.prompt_length, tokens.n_completion)
         prompt = self.text_tokens(example.messages[:-1]) + plan.template_tokens
         return Length(min(prompt, model.max_length), self.text_tokens(example.messages[-1:]) + 1)
 
     def _fit(self, examples: list[Example]) -> list[Example]:
         """As ``datasets.fit``; an example that is too long ends in its sentence when it is counted, unless it is to be skipped."""
-        if self.tokenizer is None or self.config.model.overlong != "skip":
+        if self.renderer is None or self.config.model.overlong != "skip":
             return examples
-        return [e for e in examples if not is_overlong(e, self.tokenizer, self.config.model.max_length)]
+        return [e for e in examples if not self.renderer.is_overlong(e)]
 
     def _build(self, name: str) -> list[Example]:
         parent, _, strategy = name.rpartition(".")

@@ -1,13 +1,10 @@
-"""Examples as tokens: the model's own chat template, the loss on the completion and its end token only."""
+"""Batches of tokens, and the loss on their completions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-from swift_study.errors import UserError
-from swift_study.examples import Example
 
 IGNORED = -100
 
@@ -22,43 +19,6 @@ class Tokens:
     @property
     def n_completion(self) -> int:
         return len(self.ids) - self.prompt_length
-
-
-def prompt_ids(example: Example, tokenizer: Any) -> list[int]:
-    """Tokens of everything before the completion, with the template's opening of the assistant's turn."""
-    messages = [m.model_dump() for m in example.messages[:-1]]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    return [int(i) for i in ids]
-
-
-def tokenize(example: Example, tokenizer: Any, max_length: int, truncate: bool = False) -> Tokens:
-    """Render an example with the chat template; completion = the text and the end-of-turn token.
-
-    Raises UserError if it is longer than ``max_length`` tokens, unless ``truncate`` cuts the prompt from the left.
-    """
-    prompt = prompt_ids(example, tokenizer)
-    end = tokenizer.eos_token_id
-    if end is None:
-        raise UserError("The tokenizer has no end token (eos_token); the loss needs one to close the completion.")
-    completion = [*tokenizer.encode(example.completion, add_special_tokens=False), int(end)]
-    excess = len(prompt) + len(completion) - max_length
-    if excess > 0 and truncate and excess < len(prompt):
-        prompt = prompt[excess:]
-    elif excess > 0:
-        raise UserError(
-            f"Example {example.example_id} (task {example.task!r}, strategy {example.strategy!r}, query {example.query[:60]!r}) has "
-            f"{len(prompt)} + {len(completion)} tokens, more than model.max_length = {max_length}. Raise it, or set model.overlong "
-            "to 'skip' or 'truncate'."
-        )
-    return Tokens(prompt + completion, len(prompt))
-
-
-def is_overlong(example: Example, tokenizer: Any, max_length: int) -> bool:
-    try:
-        tokenize(example, tokenizer, max_length)
-    except UserError:
-        return True
-    return False
 
 
 def batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:

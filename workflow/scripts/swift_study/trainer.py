@@ -24,8 +24,9 @@ from swift_study.config import Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import add_lora, check_fits, load_adapter, load_model, load_tokenizer
-from swift_study.tokens import Tokens, collate, sum_losses, tokenize
+from swift_study.models import add_lora, check_fits, load_adapter, load_model
+from swift_study.rendering import Renderer, load_renderer
+from swift_study.tokens import Tokens, collate, sum_losses
 from swift_study.work import publish, remove, writing_to
 
 log = logging.getLogger(__name__)
@@ -108,8 +109,8 @@ def train(
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
-    tokenizer = load_tokenizer(model_folder, model_settings)
-    batches = _batches(schedule, _tokens(run, model_settings, examples, tokenizer))
+    renderer = load_renderer(model_folder, model_settings)
+    batches = _batches(schedule, _tokens(run, examples, renderer))
     steps = len(batches)
     if run.warmup_steps >= steps:
         raise UserError(f"The run's warmup_steps {run.warmup_steps} is not below its {steps} steps; lower it.")
@@ -133,7 +134,7 @@ def train(
         batch = batches[step - 1]
         parts = share_of(batch, rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
         with _telling_of_memory(run):
-            loss, norm = take_step(engine, run, batch, parts, rate, world, tokenizer.pad_token_id)
+            loss, norm = take_step(engine, run, batch, parts, rate, world, renderer.pad_id)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError(
                 f"At step {step} the loss is {loss} and the gradient norm {norm}: training has diverged. Lower "
@@ -150,7 +151,7 @@ def train(
         if (last and run.checkpoint_every is None) or (run.checkpoint_every is not None and step % run.checkpoint_every == 0):
             folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
             moments = second_moments(engine) if run.export_second_moments else None
-            _save_checkpoint(engine, run, tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
+            _save_checkpoint(engine, run, renderer.tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
         stopping = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
         if step % (run.checkpoint_every or run.resume_every) == 0 or last or stopping:
             _save_state(engine, work / "state", step, rank)
@@ -167,8 +168,8 @@ def _any_process(here: bool, world: int, device: torch.device) -> bool:
     return bool(count > 0)
 
 
-def _tokens(run: Run, settings: Model, examples: Mapping[str, Example], tokenizer: Any) -> dict[str, Tokens]:
-    tokens = {i: tokenize(e, tokenizer, settings.max_length, settings.overlong == "truncate") for i, e in examples.items()}
+def _tokens(run: Run, examples: Mapping[str, Example], renderer: Renderer) -> dict[str, Tokens]:
+    tokens = {i: renderer.tokens(e) for i, e in examples.items()}
     if run.loss_on == "all":  # the first token has nothing before it to be predicted from
         tokens = {i: Tokens(t.ids, 1) for i, t in tokens.items()}
     return tokens
