@@ -6,7 +6,6 @@ up to and including the first token at which generation stops. What a template w
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -133,7 +132,7 @@ class Renderer:
             return text, generated[-1][0]
         prompt, _ = self._text(messages[:-1], add_generation_prompt=True)
         if not text.startswith(prompt):
-            common = len(os.path.commonprefix([text, prompt]))
+            common = next(k for k in range(len(prompt)) if not text.startswith(prompt[: k + 1]))
             asked, written = prompt[max(0, common - 20) :], text[max(0, common - 20) : common + 40]
             raise UserError(
                 f"the chat template asks for a response with {asked!r}, but writes {written!r} at this place of a whole conversation. The "
@@ -147,9 +146,9 @@ class Renderer:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         marks = re.search(r"\{%-?\s*generation\s*-?%\}", self.template) is not None
-        self._fix_date()
         values = {**self.tokenizer.special_tokens_map, **self.settings.chat_template_kwargs}
         try:
+            self._fix_date()
             texts, generated = render_jinja_template(
                 [list(messages)],
                 chat_template=self.template,
