@@ -24,7 +24,7 @@ from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, load_model
-from swift_study.rendering import load_renderer
+from swift_study.rendering import Renderer, load_renderer
 from swift_study.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
 from swift_study.tables import RESPONSES, read_table, write_examples
 from swift_study.tokens import batches
@@ -83,6 +83,15 @@ def test_the_model_s_own_generation_settings_do_not_count(tiny_model: Path) -> N
     for key, value in {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "do_sample": True, "temperature": 3.0, "top_k": 3}.items():
         setattr(model.generation_config, key, value)
     assert respond(model, renderer, QUERIES[:4], settings) == plain
+
+
+def test_generation_stops_where_the_template_ends_a_turn(model: Any, renderer: Any, packaged: Path) -> None:
+    other = load_renderer(packaged, Model())
+    other.tokenizer.eos_token = "<|endoftext|>"  # as of base models: the template ends a turn with another token
+    settings = Responses(max_new_tokens=40)
+    found = respond(model, renderer, QUERIES[:4], settings)
+    assert any(r.finish_reason == "stop" for r in found)
+    assert respond(model, Renderer(other.tokenizer, Model()), QUERIES[:4], settings) == found
 
 
 def test_stop_texts_are_cut_off_with_what_follows(model: Any, renderer: Any) -> None:
