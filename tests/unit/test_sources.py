@@ -687,6 +687,13 @@ def test_advice_for_a_compressed_file_decompresses_it(tmp_path: Path) -> None:
     assert "Café?" in out.decode()
 
 
+@pytest.mark.parametrize("first", ["Is it?\tyes\tIt is.\n", "yes\tyes\tIt is.\n"])
+def test_file_without_a_header_line_is_told_about_names(first: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text(first + "And that?\tno\t\n")
+    with pytest.raises(UserError, match=r"`names`.* if the file has no header line"):
+        read_source(FileSource(path=str(tmp_path / "rows.tsv"), task="t"))
+
+
 def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(gzip.compress(jsonl(GOOD)))
     assert len(read_source(FileSource(path=str(tmp_path / "rows.jsonl"), task="t"))) == 1

@@ -157,7 +157,10 @@ def _delimited_rows(path: Path, text: str, source: FileSource) -> Rows:
     if not names:
         raise UserError(f"{path}: this is an empty {'TSV' if tab else 'CSV'} file, or its first line is blank; it should name the columns.")
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"{path}: two columns have the name {twice[0]!r}. Rename one of them.")
+        raise UserError(
+            f"{path}: two columns have the name {twice[0]!r}. Rename one of them, or give all names under `names` of this source if "
+            "the file has no header line."
+        )
     rows = []
     for number, cells in enumerate(lines, 1):
         if cells in ([], [""]):

@@ -83,24 +83,25 @@ def _placed(source: Source) -> list[tuple[str, Example]]:
 def _examples(rows: Rows, source: Records, where: str) -> list[tuple[str, Example]]:
     if not rows:
         raise UserError(f"{where}: there are no rows; a source must hold at least one example.")
-    columns = _columns(source.columns or Columns(), rows, where)
+    columns = _columns(source, rows, where)
     rows = rows[: source.limit]
     _tell(columns, rows, where)
     placed = [(f"{where}, row {number}", row) for number, row in rows]
     return [(place, _example(row, columns, source, place)) for place, row in placed]
 
 
-def _columns(given: Columns, rows: Rows, where: str) -> Columns:
+def _columns(source: Records, rows: Rows, where: str) -> Columns:
     """Which column holds what: as the source says, and for what it does not name by the columns' own names, over all rows."""
     present = list(dict.fromkeys(column for _, row in rows for column in row))
-    first = ", ".join(map(repr, rows[0][1]))
-    found: dict[str, Any] = {name: value for name, value in given if value is not None}
+    first = ", ".join(repr(column[:60]) for column in rows[0][1])
+    advice = "Name the right ones under `columns` of this source"
+    if isinstance(source, FileSource) and source.names is None and re.search(r"\.[ct]sv(\.gz)?$", source.path):
+        advice += ", or all of them under `names` if the file has no header line"
+    found: dict[str, Any] = {name: value for name, value in source.columns or Columns() if value is not None}
     named = _names(found)
     for column in named:
         if column not in present:
-            raise UserError(
-                f"{where}: there is no column '{column}'; the first row has {first}. Name the right ones under `columns` of this source."
-            )
+            raise UserError(f"{where}: there is no column '{column}'; the first row has {first}. {advice}.")
     if not found.keys() & {"messages", "prompt", "completion"}:
         filled = [c for c in present if any(row.get(c) not in (None, "", []) for _, row in rows)]
         fitting = _forms(filled, named) or _forms(present, named)
@@ -112,7 +113,7 @@ def _columns(given: Columns, rows: Rows, where: str) -> Columns:
                 else f"there is neither a column 'messages' nor 'prompt' and 'completion'; the first row has {first}. "
                 f"Also known are conversations, {known}"
             )
-            raise UserError(f"{where}: {wrong}. Name the right ones under `columns` of this source.")
+            raise UserError(f"{where}: {wrong}. {advice}.")
         found |= fitting[0]
     elif ("messages" in found) == ("prompt" in found or "completion" in found) or ("prompt" in found) != ("completion" in found):
         raise UserError(f"{where}: `columns` of this source needs `messages`, or `prompt` and `completion`.")
@@ -255,12 +256,13 @@ def _turns(items: list[Any], place: str, column: str) -> list[Any]:
             if item.get(key) not in (None, "", [], {}):
                 raise UserError(f"{place}, column {column}.{number}.{key}: calls of tools cannot be read. Leave this row out.")
         if item.get("role") is None and item.get("from") is not None:
-            if item["from"] not in SHAREGPT_ROLES:
+            role = SHAREGPT_ROLES.get(str(item["from"]))
+            if role is None:
                 raise UserError(
                     f"{place}, column {column}.{number}.from: the role {item['from']!r} cannot be read; known are "
                     f"{', '.join(SHAREGPT_ROLES)}. Leave this row out, or rename the role."
                 )
-            turns.append({"role": SHAREGPT_ROLES[item["from"]], "content": item.get("value")})
+            turns.append({"role": role, "content": item.get("value")})
         else:
             turns.append({key: item[key] for key in ("role", "content") if key in item})
     return turns
