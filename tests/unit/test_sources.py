@@ -357,6 +357,14 @@ def test_rows_are_read_by_the_names_that_their_columns_have_elsewhere(
     assert (made.rationale, made.requirements, made.unsatisfactory) == (None, [], None)
 
 
+def test_columns_that_hold_nothing_are_of_no_form(tmp_path: Path) -> None:
+    rows = [{"messages": None, "prompt": [], "completion": "", "question": Q, "answer": A, "response": None, "system": None}]
+    path = tmp_path / "rows.parquet"
+    pl.DataFrame(rows, schema_overrides={"response": pl.String, "system": pl.String}).write_parquet(path)
+    (made,) = read_source(FileSource(path=str(path), task="t"))
+    assert [(m.role, m.content) for m in made.messages] == TURNS
+
+
 def test_an_instruction_takes_its_input_with_it_unless_a_list_names_the_columns(tmp_path: Path) -> None:
     path = str(save(tmp_path / "rows.jsonl", [ALPACA]))
 

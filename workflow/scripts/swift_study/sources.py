@@ -204,7 +204,7 @@ def _example(row: Row, columns: Columns, source: Records, place: str) -> Example
         if source.check and not example.key_points:
             point = KeyPoint(text=f"The answer is {example.completion}.", check=source.check, value=example.completion)
             changes["key_points"] = [point]
-        return example.model_copy(update=changes)
+        return example.model_copy(update=changes) if changes else example
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         column = ".".join(map(str, problem["loc"]))
