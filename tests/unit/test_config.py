@@ -232,8 +232,17 @@ def test_unknown_key_that_is_like_no_other_has_no_suggestion() -> None:
             {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "pattern": "#### .*"}}},
             ["`data.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
         ),
+        (
+            {"kind": "file", "path": "x", "columns": {"prompt": ["a", 3, {"colum": "q"}], "system": []}},
+            [
+                "`data.base.sources.0.columns.prompt.1`: Input should be a valid string (it is 3)",
+                "`data.base.sources.0.columns.prompt.2.column` is missing",
+                "unknown key `data.base.sources.0.columns.prompt.2.colum` (did you mean 'column'?)",
+                "`data.base.sources.0.columns.system`: List should have at least 1 item after validation, not 0 (it is [])",
+            ],
+        ),
     ],
-    ids=["file", "hub", "generator", "column", "column type", "no expression", "no group"],
+    ids=["file", "hub", "generator", "column", "column type", "no expression", "no group", "several columns"],
 )
 def test_mistakes_in_a_source_are_named_as_the_user_wrote_them(source: dict[str, Any], sentences: list[str]) -> None:
     lines = problems(at("data.base.sources.0", source)).splitlines()[1:]

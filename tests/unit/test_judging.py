@@ -334,6 +334,21 @@ def test_a_wrong_row_of_labels_is_a_sentence(tmp_path: Path, row: dict[str, Any]
         judging.read_labels(path, examples)
 
 
+def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
+    examples = [example(1), example(2)]
+    first, second = (e.query for e in examples)
+    frame = pl.DataFrame({"query": [first.encode(), second.encode()], "response": [b"2", None], "label": [1.0, 0.0]})
+    frame.write_parquet(tmp_path / "labels.parquet")
+    (tmp_path / "labels.csv").write_text(f"query,response,label\n{first},2,1.0\n{second},,0.0\n")
+    rows = [{"query": first, "response": "2", "label": 1}, {"query": second, "response": float("nan"), "label": 0}]
+    (tmp_path / "labels.json").write_text(json.dumps(rows))
+    for name in ("labels.parquet", "labels.csv", "labels.json"):
+        assert [(row.response, row.expected) for row in judging.read_labels(tmp_path / name, examples)] == [("2", 1), ("", 0)]
+    (tmp_path / "labels.csv").write_text(f"query,response,label\n{first},2,1\n{second},3\n")
+    with pytest.raises(UserError, match=r"labels\.csv, row 2: this is not a table of equal rows"):
+        judging.read_labels(tmp_path / "labels.csv", examples)
+
+
 def test_no_labels_at_all_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text("\n")
     with pytest.raises(UserError, match="there are no rows"):

@@ -1,13 +1,19 @@
 """Sources: every format gives the same examples, and bad input is told with file, row and column, early."""
 
+import csv
 import gzip
+import io
 import json
 import re
+import subprocess
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -290,7 +296,548 @@ def test_same_example_twice_is_told_with_both_places(tmp_path: Path) -> None:
 
 def test_same_query_with_another_answer_is_another_example(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [ROWS[0], ROWS[0] | {"completion": "eight"}])
-    assert len(read_sources([FileSource(path=str(path))])) == 2
+    assert len(read_sources([FileSource(path=str(path))])[0]) == 2
+
+
+# ---- forms of rows, by their columns' names ----
+
+Q, A = "Translate the sentence into German.", "Die Katze schläft."
+ALPACA = {"instruction": Q, "input": "The cat sleeps.", "output": A}
+HUMAN, GPT = {"from": "human", "value": Q}, {"from": "gpt", "value": A}
+USER, ASSISTANT = {"role": "user", "content": Q}, {"role": "assistant", "content": A}
+NULLS = {"name": None, "tool_calls": None, "tool_call_id": None, "audio": None}
+BRIEF = ("system", "Be brief.")
+TURNS = [("user", Q), ("assistant", A)]
+
+
+def save(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """As JSONL, or as Parquet by another library than the one that reads it."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows, pa.unify_schemas([pa.Table.from_pylist([row]).schema for row in rows])), path)
+    else:
+        path.write_bytes(jsonl(*rows))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        (ALPACA, [("user", Q + "\n\nThe cat sleeps."), ("assistant", A)]),
+        (ALPACA | {"input": ""}, TURNS),
+        (ALPACA | {"input": None, "system": "Be brief."}, [BRIEF, *TURNS]),
+        (ALPACA | {"input": "", "history": [["Hi", "Hello"]]}, [("user", "Hi"), ("assistant", "Hello"), *TURNS]),
+        ({"instruction": Q, "context": "C", "response": A, "category": "qa"}, [("user", Q + "\n\nC"), ("assistant", A)]),
+        ({"instruction": Q, "output": A}, TURNS),
+        ({"prompt": Q, "completion": A, "response": "another"}, TURNS),
+        ({"prompt": Q, "response": A}, TURNS),
+        ({"question": Q, "answer": A}, TURNS),
+        ({"query": Q, "response": A}, TURNS),
+        ({"id": 7, "system_prompt": "Be brief.", "question": Q, "response": A}, [BRIEF, *TURNS]),
+        ({"conversations": [HUMAN, GPT]}, TURNS),
+        ({"conversations": [HUMAN, GPT], "system": "Be brief."}, [BRIEF, *TURNS]),
+        ({"conversations": [{"from": "system", "value": "Be brief."}, HUMAN, GPT], "system": "Be brief."}, [BRIEF, *TURNS]),
+        ({"conversations": [{"from": "user", "value": Q}, {"from": "assistant", "value": A}]}, TURNS),
+        ({"conversations": [USER, ASSISTANT]}, TURNS),
+        ({"messages": [HUMAN, GPT]}, TURNS),
+        ({"messages": [USER | NULLS, ASSISTANT | NULLS]}, TURNS),
+        ({"messages": [USER | NULLS, ASSISTANT | NULLS], "prompt": "the same in other words", "conversations": []}, TURNS),
+        ({"conversation": [USER | {"language": "English"}, ASSISTANT | {"tool_calls": []}]}, TURNS),
+        ({"prompt": [USER], "completion": [ASSISTANT]}, TURNS),
+        ({"prompt": [{"role": "system", "content": "Be brief."}, USER], "completion": A}, [BRIEF, *TURNS]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_rows_are_read_by_the_names_that_their_columns_have_elsewhere(
+    row: dict[str, Any], turns: list[tuple[str, str]], suffix: str, tmp_path: Path
+) -> None:
+    (made,) = read_source(FileSource(path=str(save(tmp_path / f"rows.{suffix}", [row])), task="t"))
+    assert [(m.role, m.content) for m in made.messages] == turns
+    assert made.golden == A
+    assert (made.rationale, made.requirements, made.unsatisfactory) == (None, [], None)
+
+
+def test_columns_that_hold_nothing_are_of_no_form(tmp_path: Path) -> None:
+    rows = [{"messages": None, "prompt": [], "completion": "", "question": Q, "answer": A, "response": None, "system": None}]
+    path = tmp_path / "rows.parquet"
+    pl.DataFrame(rows, schema_overrides={"response": pl.String, "system": pl.String}).write_parquet(path)
+    (made,) = read_source(FileSource(path=str(path), task="t"))
+    assert [(m.role, m.content) for m in made.messages] == TURNS
+
+
+def test_an_instruction_takes_its_input_with_it_unless_a_list_names_the_columns(tmp_path: Path) -> None:
+    path = str(save(tmp_path / "rows.jsonl", [ALPACA]))
+
+    def query(**columns: Any) -> str:
+        (made,) = read_source(FileSource(path=path, task="t", columns=Columns(completion="output", **columns)))
+        return made.query
+
+    assert query(prompt="instruction") == f"{Q}\n\nThe cat sleeps."
+    assert query(prompt=["instruction"]) == Q
+    assert query(prompt="instruction", rationale="input") == Q
+
+
+def test_columns_are_joined_by_a_blank_line_each_with_its_pattern(tmp_path: Path) -> None:
+    rows = [
+        {"head": "# A", "passage": "Text: Snow fell. <b>All</b> day.", "q": "What fell?", "a": "Snow", "note": "One word."},
+        {"head": "# B", "passage": "", "q": "What is 1 + 1?", "a": "2", "note": None},
+        {"head": " ", "q": "What is 1 + 2?", "a": "3"},
+    ]
+    columns = {"prompt": [{"column": "passage", "pattern": "Text: (.*)", "remove": "</?b>"}, "head", "q"], "completion": ["a", "note"]}
+    source = FileSource.model_validate({"path": str(save(tmp_path / "rows.jsonl", rows)), "task": "t", "columns": columns})
+    assert [(e.query, e.completion) for e in read_source(source)] == [
+        ("Snow fell. All day.\n\n# A\n\nWhat fell?", "Snow\n\nOne word."),
+        ("# B\n\nWhat is 1 + 1?", "2"),
+        ("What is 1 + 2?", "3"),
+    ]
+    save(tmp_path / "rows.jsonl", [*rows, {"head": "", "a": "4"}])
+    with pytest.raises(UserError, match=r"row 4, column passage \+ head \+ q: the example has no query"):
+        read_source(source)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (
+            [{"messages": [USER, ASSISTANT]}, {"messages": [USER, ASSISTANT | {"tool_calls": [{"name": "f"}]}]}],
+            ", row 2, column messages.1.tool_calls: calls of tools cannot be read",
+        ),
+        ([{"conversations": [HUMAN, GPT | {"from": "function_call"}]}], ", row 1, column conversations.1.from: the role 'function_call'"),
+        ([{"messages": [USER, ASSISTANT | {"role": "tool"}]}], ", row 1, column messages.1.role: Input should be 'system', 'user'"),
+        ([{"conversations": [USER, ASSISTANT | {"content": 5}]}], ", row 1, column conversations.1.content: Input should be a valid"),
+        ([{"conversations": [HUMAN, GPT]}, {"conversations": [HUMAN]}], ", row 2: the example has no completion"),
+        ([{"conversations": "human: hi"}], ", row 1, column conversations: Input should be a valid list"),
+        ([{"question": Q, "answer": A, "response": A}], ": the columns fit 'question' and 'answer' as well as 'question' and 'response'"),
+        ([{"prompt": [USER], "completion": []}], ", row 1, column completion: the example has no completion"),
+        ([{"prompt": [], "completion": "a"}], ", row 1, column prompt: the example has no query"),
+        ([{"prompt": {"a": 1}, "completion": "a"}], ", row 1, column prompt: expected text, found a dict"),
+        (
+            [{"conversations": [{"from": "system", "value": "Be kind."}, HUMAN, GPT], "system": "Be brief."}],
+            ", row 1, column system: the conversation has a system message of its own",
+        ),
+        ([ALPACA | {"history": ["Hi", "Hello"]}], ", row 1, column history: expected a list of [query, response] pairs, found 'Hi'"),
+        ([ALPACA, {"instruction": Q, "input": "The dog barks."}], ", row 2, column output: the example has no completion"),
+    ],
+)
+def test_row_that_is_not_of_its_form_is_told(rows: list[dict[str, Any]], told: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError) as caught:
+        read_source(FileSource(path=str(path), task="t"))
+    assert str(caught.value).startswith(f"{path}{told}")
+
+
+def test_what_is_read_as_what_is_in_the_log_and_text_that_is_not_read_is_told_to_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swift_study.cli._people", people := io.StringIO())
+    rows = [
+        {"question": "Where?", "answer": "Here", "passage": "I am here.", "id": 1, "hint": ""},
+        {"question": "When?", "answer": "Now", "passage": "It is now.", "id": 2, "hint": "look", "key_points": []},
+        {"question": "Who?", "answer": "Me", "passage": None, "id": 3, "hint": None},
+    ]
+    path = save(tmp_path / "rows.jsonl", rows)
+    read_sources([FileSource(path=str(path), task="t")])
+    assert capsys.readouterr().err == (
+        f"{path}: prompt from 'question', completion from 'answer', key_points from 'key_points'; "
+        "columns that are not read: 'passage', 'id', 'hint'.\n"
+    )
+    assert people.getvalue() == (
+        f"{path}: not read, though they hold text in most rows: 'passage'. "
+        "Name under `columns` of this source what belongs to an example.\n"
+    )
+    people.truncate(people.seek(0))
+    columns = Columns(prompt=["passage", Column(column="question", remove="[?]")], completion="answer")
+    (first, *_), _ = read_sources([FileSource(path=str(path), task="t", columns=columns)])
+    assert first.query == "I am here.\n\nWhere"
+    assert "prompt from 'passage' + 'question', completion from 'answer', " in capsys.readouterr().err
+    assert people.getvalue() == ""
+
+
+def test_keys_of_messages_that_are_not_read_are_in_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path / "rows.jsonl", [{"messages": [USER | {"name": "Ann"}, ASSISTANT | {"name": None, "weight": 0}]}])
+    read_source(FileSource(path=str(path), task="t"))
+    assert "columns that are not read: 'messages.name', 'messages.weight'." in capsys.readouterr().err
+
+
+# ---- values: missing, bytes, whole floats ----
+
+
+@pytest.mark.parametrize("form", ["messages", "prompt", "conversations", "alpaca"])
+def test_golden_is_the_completion_in_every_form_unless_the_row_has_one(form: str, tmp_path: Path) -> None:
+    row: dict[str, Any] = {
+        "messages": {"messages": [USER, ASSISTANT]},
+        "prompt": {"prompt": Q, "completion": A},
+        "conversations": {"conversations": [HUMAN, GPT]},
+        "alpaca": {"instruction": Q, "input": "", "output": A},
+    }[form]
+    rows = [row | {"task": str(i), "golden": golden} for i, golden in enumerate((None, "", float("nan"), "Oslo", 8))]
+    made = read_source(FileSource(path=str(save(tmp_path / "rows.jsonl", rows))))
+    assert [e.golden for e in made] == [A, A, A, "Oslo", "8"]
+    assert {e.completion for e in made} == {A}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "json"])
+@pytest.mark.parametrize("missing", [float("nan"), None, "", " \n"], ids=str)
+def test_missing_is_missing_however_it_is_written(missing: Any, suffix: str, tmp_path: Path) -> None:
+    # Parquet: a column of floats in which NaN stands beside a number; JSON has the literal NaN.
+    names = ("prompt", "completion", "rationale", "unsatisfactory", "task")
+    filled = 1.5 if isinstance(missing, float) else "text"
+
+    def read(**lacking: Any) -> list[Example]:
+        rows = [dict.fromkeys(names, filled) | {"prompt": "Is it?"}, dict.fromkeys(names, filled) | {"prompt": "Is it not?"} | lacking]
+        path = tmp_path / f"rows.{suffix}"
+        if suffix == "parquet":
+            pl.DataFrame(rows).write_parquet(path)
+        else:
+            path.write_text(json.dumps(rows) if suffix == "json" else "".join(json.dumps(row) + "\n" for row in rows))
+        return read_source(FileSource(path=str(path), task="of the source"))
+
+    last = read(rationale=missing, unsatisfactory=missing, task=missing)[1]
+    assert (last.completion, last.rationale, last.unsatisfactory, last.task) == (str(filled), None, None, "of the source")
+    with pytest.raises(UserError, match="row 2, column completion: the example has no completion"):
+        read(completion=missing)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=str)
+def test_missing_is_not_held_against_a_pattern(missing: Any, tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", [{"q": "1 + 1?", "a": "2", "why": "so: one more"}, {"q": "1 + 2?", "a": "3", "why": missing}])
+    columns = Columns(prompt="q", completion="a", rationale=Column(column="why", pattern="so: (.*)"))
+    assert [e.rationale for e in read_source(FileSource(path=str(path), task="t", columns=columns))] == ["one more", None]
+
+
+def test_bytes_are_text_and_other_bytes_are_told_where_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    turns = [[{"role": b"user", "content": "Füße?".encode()}, {"role": b"assistant", "content": b"four"}]] * 2
+    table: dict[str, Any] = {"prompt": ["Füße?".encode(), b"legs?"], "completion": [b"four", b"two"], "task": [b"a", b"b"]}
+    pq.write_table(pa.table(table | {"picture": [b"\x89PNG", b"\xff\xd8"]}), path)
+    made = read_source(FileSource(path=str(path)))
+    assert [(e.task, e.query, e.completion, e.golden) for e in made] == [("a", "Füße?", "four", "four"), ("b", "legs?", "two", "two")]
+    pq.write_table(pa.table({"messages": turns, "task": [b"a", b"b"]}), path)
+    assert [[m.content for m in e.messages] for e in read_source(FileSource(path=str(path)))] == [["Füße?", "four"]] * 2
+    pq.write_table(pa.table(table | {"completion": [b"four", "fünf".encode("latin1")]}), path)
+    with pytest.raises(UserError, match=r"rows\.parquet, row 2, column completion: expected text, found bytes that are not UTF-8"):
+        read_source(FileSource(path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([8.0, 6.0], ["8", "6"]),
+        ([8.0, None, -6.0], ["8", None, "-6"]),
+        ([8.0, float("nan"), 0.0], ["8", None, "0"]),
+        ([8.0, 2.5], ["8.0", "2.5"]),
+        ([0.1, 100.25], ["0.1", "100.25"]),
+        ([1e300, 1.0], ["1e+300", "1.0"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["jsonl", "float", "double", "decimal"])
+def test_floats_that_are_all_whole_are_the_integers_of_a_column_with_gaps(
+    values: list[float | None], texts: list[str | None], form: str, tmp_path: Path
+) -> None:
+    if form in ("float", "decimal") and 1e300 in values:
+        pytest.skip("no such number there")
+    rows = [{"prompt": f"Number {i}?", "completion": "x", "rationale": value} for i, value in enumerate(values)]
+    path = tmp_path / ("rows.jsonl" if form == "jsonl" else "rows.parquet")
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        kind = {"float": pa.float32(), "double": pa.float64(), "decimal": pa.decimal128(9, 2)}[form]
+        numbers = [None if form == "decimal" and v is not None and v != v else v for v in values]  # noqa: PLR0124
+        column = pa.array([Decimal(str(v)) if form == "decimal" and v is not None else v for v in numbers], kind)
+        pq.write_table(pa.table({"prompt": [r["prompt"] for r in rows], "completion": ["x"] * len(rows), "rationale": column}), path)
+    found = [e.rationale for e in read_source(FileSource(path=str(path), task="t"))]
+    if form == "decimal" and texts[-1] in ("2.5", "100.25"):  # a decimal keeps the digits that it was written with
+        assert found == [f"{v:.2f}" for v in values]
+    else:
+        assert found == texts
+    # A limit changes no example.
+    assert [e.rationale for e in read_source(FileSource(path=str(path), task="t", limit=1))] == found[:1]
+
+
+@pytest.mark.parametrize(
+    ("cells", "texts"),
+    [
+        (["8.0", "", "-6.0"], ["8", None, "-6"]),
+        (["v8.0", "v6.0"], ["v8.0", "v6.0"]),
+        (["8.0", "2.5"], ["8.0", "2.5"]),
+        (["8.00", "6.00"], ["8.00", "6.00"]),
+        (["8", "6.0"], ["8", "6.0"]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_cells_of_an_integer_column_with_gaps(cells: list[str], texts: list[str | None], suffix: str, tmp_path: Path) -> None:
+    mark = {"csv": ",", "tsv": "\t"}[suffix]
+    lines = [["prompt", "completion", "rationale"], *([f"Number {i}?", "x", cell] for i, cell in enumerate(cells))]
+    (tmp_path / f"rows.{suffix}").write_text("".join(mark.join(line) + "\n" for line in lines))
+    assert [e.rationale for e in read_source(FileSource(path=str(tmp_path / f"rows.{suffix}"), task="t"))] == texts
+
+
+def test_a_text_in_json_stays_as_it_is_written(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", [{"prompt": "One digit behind the point?", "completion": "8.0"}])
+    assert [e.completion for e in read_source(FileSource(path=str(path), task="t"))] == ["8.0"]
+
+
+def test_a_response_with_the_whole_number_is_right(tmp_path: Path) -> None:
+    pl.DataFrame({"prompt": ["Legs of a spider?", "Legs of an ant?"], "completion": [8.0, 6.0]}).write_parquet(tmp_path / "rows.parquet")
+    spider, _ = read_source(FileSource(path=str(tmp_path / "rows.parquet"), task="t", check="contains"))
+    assert [point.is_met("A spider has 8 legs.") for point in spider.key_points] == [True]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "csv"])
+def test_task_0_is_a_task(suffix: str, tmp_path: Path) -> None:
+    rows = [GOOD | {"task": 1}, GOOD | {"task": 0}]
+    assert [e.task for e in read_source(FileSource(path=str(write_rows(tmp_path / f"rows.{suffix}", rows))))] == ["1", "0"]
+    gaps = [{"prompt": "q", "completion": str(i), "task": task} for i, task in enumerate([1.0, None, 0.0])]
+    source = FileSource(path=str(write_rows(tmp_path / f"gaps.{suffix}", gaps)), task="rest")
+    assert [e.task for e in read_source(source)] == ["1", "rest", "0"]
+    with pytest.raises(UserError, match="row 2: the example has no task"):
+        read_source(source.model_copy(update={"task": None}))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_no_row_decides_for_another(order: int, tmp_path: Path) -> None:
+    full = {
+        "prompt": "Name a lake in Italy.",
+        "completion": "Lake Garda",
+        "rationale": "It lies at the foot of the Alps.",
+        "requirements": ["One name only."],
+        "key_points": [{"text": "A lake.", "check": "contains", "value": "lake"}],
+        "golden": "Lake Como",
+        "unsatisfactory": "The Po",
+        "task": "lakes",
+    }
+    path = save(tmp_path / "rows.jsonl", [{"prompt": "Name a river.", "completion": "The Ebro."}, full][::order])
+    plain, rich = read_source(FileSource(path=str(path), task="t"))[::order]
+    assert (plain.task, plain.rationale, plain.requirements, plain.key_points, plain.golden) == ("t", None, [], [], "The Ebro.")
+    names = set(full) - {"prompt", "completion"}
+    assert rich.model_dump(include=names) == {name: full[name] for name in names}
+
+
+def test_columns_of_the_source_may_be_those_of_later_rows(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", [{"q": "1?", "a": "1"}, {"q": "2?", "a": "2", "why": "so", "kind": "k", "rationale": "not this"}])
+    columns = Columns(prompt="q", completion="a", rationale="why", task="kind")
+    made = read_source(FileSource(path=str(path), task="t", columns=columns))
+    assert [(e.rationale, e.task) for e in made] == [(None, "t"), ("so", "k")]
+    with pytest.raises(UserError, match="there is no column 'whence'"):
+        read_source(FileSource(path=str(path), task="t", columns=columns.model_copy(update={"rationale": "whence"})))
+
+
+def test_columns_that_a_source_names_leave_the_others_to_their_names(tmp_path: Path) -> None:
+    row = ALPACA | {"topic": "animals", "rationale": "sleeps is schläft", "requirements": ["In German."]}
+    path = str(save(tmp_path / "rows.jsonl", [row]))
+    (made,) = read_source(FileSource(path=path, columns=Columns(task="topic")))
+    assert (made.task, made.query, made.rationale) == ("animals", f"{Q}\n\nThe cat sleeps.", "sleeps is schläft")
+    (made,) = read_source(FileSource(path=path, task="t", columns=Columns(prompt=["input"], completion="rationale")))
+    assert (made.query, made.completion, made.rationale) == ("The cat sleeps.", "sleeps is schläft", None)
+    assert made.requirements == ["In German."]
+    with pytest.raises(UserError, match="needs `messages`, or `prompt` and `completion`"):
+        read_source(FileSource(path=path, task="t", columns=Columns(messages="input", prompt="input", completion="output")))
+
+
+def test_thousands_separators_of_gsm8k_are_read(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "rows.jsonl", [{"question": "Melons in 90 crates?", "answer": "90 * 12 = <<90*12=1080>>1,080 melons.\n#### 1,080"}]
+    )
+    columns = Columns(
+        prompt="question",
+        completion=Column(column="answer", pattern="#### (.*)$"),
+        rationale=Column(column="answer", pattern="^(.*)####", remove="<<.*?>>"),
+    )
+    (made,) = read_source(FileSource(path=str(path), task="gsm8k", check="number", columns=columns))
+    assert (made.completion, made.rationale) == ("1,080", "90 * 12 = 1,080 melons.")
+    assert [[point.is_met(text) for point in made.key_points] for text in ("1080", "It is 1,080.", "1,081", "1")] == [
+        [True],
+        [True],
+        [False],
+        [False],
+    ]
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json", "rows.tsv.gz"])
+def test_unicode_is_read_with_and_without_a_byte_order_mark(name: str, encoding: str, tmp_path: Path) -> None:
+    text = {
+        "rows.jsonl": jsonl(GOOD | {"prompt": "一 Füße?"}).decode(),
+        "rows.csv": "prompt,completion\n一 Füße?,a\n",
+        "rows.json": f"[\n{json.dumps(GOOD | {'prompt': '一 Füße?'}, ensure_ascii=False, indent=1)}]\n",
+        "rows.tsv.gz": "prompt\tcompletion\r\n一 Füße?\ta\r\n",
+    }[name]
+    content = text.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (made,) = read_source(FileSource(path=str(tmp_path / name), task="t"))
+    assert (made.query, made.completion) == ("一 Füße?", "a")
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_advice_for_utf_16_that_has_no_mark_is_right(big_endian: bool, tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    names = ["提问", "completion"]
+    path.write_bytes("提问\tcompletion\nIs it?\tyes\n".encode("utf-16-be" if big_endian else "utf-16-le"))
+    source = FileSource(path=str(path), task="t", columns=Columns(prompt=names[0], completion=names[1]))
+    with pytest.raises(UserError) as caught:
+        read_source(source)
+    (command,) = re.findall(r"iconv .* (?=" + re.escape(str(path)) + ")", str(caught.value))
+    path.write_bytes(subprocess.run([*command.split(), str(path)], check=True, capture_output=True).stdout)
+    assert [e.query for e in read_source(source)] == ["Is it?"]
+
+
+def test_advice_for_a_compressed_file_decompresses_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(LATIN_1))
+    with pytest.raises(UserError) as caught:
+        read_source(FileSource(path=str(path), task="t"))
+    (command,) = re.findall(r"gzip .* utf-8", str(caught.value))
+    out = subprocess.run(command, shell=True, check=True, capture_output=True).stdout
+    assert "Café?" in out.decode()
+
+
+@pytest.mark.parametrize("first", ["Is it?\tyes\tIt is.\n", "yes\tyes\tIt is.\n"])
+def test_file_without_a_header_line_is_told_about_names(first: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text(first + "And that?\tno\t\n")
+    with pytest.raises(UserError, match=r"`names`.* if the file has no header line"):
+        read_source(FileSource(path=str(tmp_path / "rows.tsv"), task="t"))
+
+
+def test_gzip_is_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(gzip.compress(jsonl(GOOD)))
+    assert len(read_source(FileSource(path=str(tmp_path / "rows.jsonl"), task="t"))) == 1
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.json.gz"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_array_is_read(name: str, indent: int | None, tmp_path: Path) -> None:
+    content = b" \n" + json.dumps(ROWS, indent=indent).encode() + b"\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [(e.query, e.completion) for e in read_source(FileSource(path=str(tmp_path / name)))] == [
+        (row["prompt"], row["completion"]) for row in ROWS
+    ]
+
+
+PAIR = b'{"prompt": "q", "completion": "a"}'
+TWICE = b'{"prompt": "q", "prompt": "r", "completion": "a"}'
+MORE_BAD_FILES: list[tuple[str, bytes, str]] = [
+    ("a.json", b"[]", ": there are no rows"),
+    ("a.json", b"[" + PAIR + b",\n5]", ", row 2: this element of the array is not a JSON object, but int"),
+    ("a.json", b"[" + PAIR + b",\n" + PAIR[:-5], ", row 2: this element of the array is not JSON"),
+    ("a.json", b"[" + PAIR, ", row 1: a comma or the end of the array is missing behind it. The file is cut"),
+    ("a.json", b"[" + PAIR + b"\n" + PAIR + b"]", ", row 1: a comma or the end of the array is missing"),
+    ("a.json", b"[" + PAIR + b",]", ", row 2: this element of the array is not JSON"),
+    ("a.json", b"[" + PAIR + b"] " + PAIR, ": more follows after the JSON array's end"),
+    ("a.json", b"[" + PAIR + b", " + TWICE + b"]", ", row 2: this element of the array has the key 'prompt' twice"),
+    (
+        "a.json",
+        b'{"data": [' + PAIR + b"]}",
+        ": there is neither a column 'messages' nor 'prompt' and 'completion'; the first row has 'data'",
+    ),
+    ("a.json", b'{\n "prompt": "q",\n "completion": "a"\n}', ", row 1: this line is not JSON"),
+    ("a.jsonl", PAIR + b"\n\n" + TWICE, ", row 3: this line has the key 'prompt' twice in one object. Remove one"),
+    ("a.jsonl", b'{"messages": [{"role": "user", "content": "x", "content": "y"}]}', ", row 1: this line has the key 'content' twice"),
+    ("a.jsonl", PAIR + PAIR, ", row 1: this line is not JSON"),
+    ("a.jsonl", PAIR + b"\n\n" + b'{"prompt": "q"}', ", row 3, column completion: the example has no completion"),
+    ("a.jsonl", b'{"prompt": "q", "completion": -Infinity}', ", row 1, column completion: expected text or a number, found -inf"),
+    ("a.jsonl", (PAIR + b"\n" + PAIR).decode().encode("utf-16")[:-1], ", row 2: by its first bytes the file is UTF-16, but here it is not"),
+    ("a.csv", b"prompt,completion\nq,a\nq\n", ", row 2: this is not a table of equal rows; this row has 1 cells, but there are 2"),
+    ("a.csv", b"prompt,completion\nq,a\nq,a,b\n", ", row 2: this is not a table of equal rows; this row has 3 cells"),
+    ("a.csv", b'prompt,completion\nq,a\n"q,b\nr,c\n', ", row 2: this is not a table of equal rows; a quotation mark is not closed"),
+    (
+        "a.csv",
+        b'prompt,completion\n"q" r,a\n',
+        ", row 1: this is not a table of equal rows; a quotation mark is not closed, or text follows",
+    ),
+    ("a.csv", b"prompt,completion,prompt\nq,a,r\n", ": two columns have the name 'prompt'. Rename one of them"),
+    ("a.tsv", b"prompt\tcompletion\nq\ta\nq\n", ", row 2: this is not a table of equal rows; this row has 1 cells"),
+    ("a.tsv", b"prompt\tcompletion\tprompt\nq\ta\tr\n", ": two columns have the name 'prompt'"),
+    ("a.tsv", b"", ": this is an empty TSV file"),
+    ("a.csv.gz", gzip.compress(b"prompt,completion\nq,a\n")[:-4], ": this is not a whole gzip file"),
+    ("a.csv.gz", gzip.compress(b"prompt,completion\nq,a\n") + b"rest", ": this is not a whole gzip file"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), MORE_BAD_FILES)
+def test_nothing_of_a_file_is_lost_without_a_word(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_source(FileSource(path=str(tmp_path / name), task="t"))
+    assert str(caught.value).startswith(f"{tmp_path / name}{told}")
+
+
+def test_two_parquet_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array([text]) for text in "abc"], names=["prompt", "completion", "prompt"]), path)
+    with pytest.raises(UserError, match=r"rows\.parquet: two columns have the same name"):
+        read_source(FileSource(path=str(path), task="t"))
+
+
+def test_csv_cells_of_any_length_and_with_line_breaks(tmp_path: Path) -> None:
+    long = "word " * 50_000
+    with (tmp_path / "rows.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["prompt", "completion"], [f'say "it"\n\n{long}', "a, b"], ["q", "\tc "]])
+    made = read_source(FileSource(path=str(tmp_path / "rows.csv"), task="t"))
+    assert [(e.query, e.completion) for e in made] == [(f'say "it"\n\n{long}'.strip(), "a, b"), ("q", "c")]
+
+
+def test_places_are_files_and_their_rows(tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    lines.write_bytes(b"\n" + jsonl(ROWS[0]) + b"\n \n" + jsonl(ROWS[1]))
+    table = tmp_path / "rows.csv"
+    table.write_bytes(b'prompt,completion,task\n"two\nlines",a,t\n\nq,a,t\n')
+    parquet = write_rows(tmp_path / "rows.parquet", ROWS[2:])
+    sources = [FileSource(path=str(path)) for path in (lines, table, parquet)]
+    examples, places = read_sources([*sources, GeneratorSource(families=["leg_counting"], per_family=2, seed=4)])
+    assert [places[e.example_id] for e in examples] == [
+        f"{lines}, row 2",
+        f"{lines}, row 5",
+        f"{table}, row 1",
+        f"{table}, row 3",
+        f"{parquet}, row 1",
+        "generator (seed 4), row 1",
+        "generator (seed 4), row 2",
+    ]
+
+
+# ---- hub data sets: the same rules ----
+
+
+def test_hub_rows_follow_the_same_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def hub(name: str, table: pa.Table, **keys: Any) -> HubSource:
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / "train.parquet")
+        return HubSource.model_validate({"id": str(tmp_path / name), "task": "t"} | keys)
+
+    names = {"instruction": [b"Legs of a spider?", b"Legs of an ant?", b"Eyes?"], "input": ["", None, "of a fish"]}
+    numbers = {
+        "output": pa.array([8.0, 6.0, 2.0]),
+        "task": pa.array([0, None, 1], pa.int64()),
+        "rationale": pa.array([0.1, None, 0.5], pa.float32()),
+    }
+    alpaca = hub("alpaca", pa.table(names | numbers))
+    examples, places = read_sources([alpaca])
+    assert [(e.query, e.completion, e.golden, e.task, e.rationale) for e in examples] == [
+        ("Legs of a spider?", "8", "8", "0", "0.1"),
+        ("Legs of an ant?", "6", "6", "t", None),
+        ("Eyes?\n\nof a fish", "2", "2", "1", "0.5"),
+    ]
+    assert places[examples[2].example_id] == f"hub data set {tmp_path / 'alpaca'}, row 3"
+    assert read_source(alpaca.model_copy(update={"limit": 2})) == examples[:2]
+
+    turns = [[USER | NULLS, ASSISTANT | NULLS], [USER | NULLS, ASSISTANT | NULLS | {"name": "Ann"}]]
+    (first, second) = read_source(hub("messages", pa.table({"messages": turns, "task": ["a", "b"]})))
+    assert [(m.role, m.content) for m in first.messages] == [(m.role, m.content) for m in second.messages] == TURNS
+    assert first.golden == A
+
+    halves = hub("halves", pa.table({"prompt": ["a", "b"], "completion": [8.0, 2.5]}), limit=1)
+    assert [e.completion for e in read_source(halves)] == ["8.0"]
+    gaps = hub("gaps", pa.table({"prompt": ["a", "b"], "completion": [8.0, float("nan")]}))
+    with pytest.raises(UserError, match="gaps, row 2, column completion: the example has no completion"):
+        read_source(gaps)
 
 
 # ---- longer than the context ----
@@ -473,7 +1020,7 @@ def reasoning_data() -> Config:
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:
     panel = reasoning_data.data.panel
-    examples = read_sources(panel.sources)
+    examples, _ = read_sources(panel.sources)
     of_task = {task: [e for e in examples if e.task == task] for task in ("gsm8k", "creak", "ecqa", "qasc")}
     assert {len(members) for members in of_task.values()} == {6}
 

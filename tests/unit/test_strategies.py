@@ -472,6 +472,18 @@ def test_bad_file_of_replies_is_told(name: str, content: bytes, told: str, tmp_p
     assert told in str(caught.value)
 
 
+def test_replies_in_bytes_are_text_and_missing_ones_are_told_with_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "replies.parquet"
+    settings = Strategy(by="file", file=str(path))
+    pl.DataFrame({"query": [SUM.query.encode()], "reply": [b"Counting. So the answer is 4."]}).write_parquet(path)
+    (made,), rejects, _ = apply_strategy(STRATEGIES["cot"], settings, [SUM], [], "panel.cot")
+    assert (made.completion, rejects) == ("Counting. So the answer is 4.", [])
+    lines = tmp_path / "replies.jsonl"
+    lines.write_text('{"query": "q", "reply": "r"}\n\n{"query": "p", "reply": NaN}\n')
+    with pytest.raises(UserError, match=r"replies\.jsonl, row 3, column reply: expected text, found None"):
+        apply_strategy(STRATEGIES["cot"], Strategy(by="file", file=str(lines)), [SUM], [], "panel.cot")
+
+
 def test_missing_file_of_replies_is_told(tmp_path: Path) -> None:
     settings = Strategy(by="file", file=str(tmp_path / "no.jsonl"))
     with pytest.raises(UserError, match=r"no\.jsonl: there is no such file of replies"):

@@ -89,14 +89,24 @@ class Column(Section):
         return expression
 
 
+# A column, or several that are joined by a blank line; empty ones are left out.
+Text = str | Column | Annotated[list[str | Column], Field(min_length=1)]
+
+
 class Columns(Section):
+    """What is not named here is taken from the column that has its name, or one of the names that docs/data.md lists."""
+
     messages: str | None = None
-    """A column in `messages` form: a list of {role, content} that ends in the completion."""
-    prompt: str | Column | None = None
-    """The query."""
-    completion: str | Column | None = None
+    """A conversation that ends in the completion: a list of {role, content}, or of {from, value}."""
+    prompt: Text | None = None
+    """The query; several columns are joined by a blank line, as in [instruction, input]."""
+    completion: Text | None = None
     """The answer."""
-    rationale: str | Column | None = None
+    system: Text | None = None
+    """The system message."""
+    history: str | None = None
+    """Earlier turns: a list of [query, response]."""
+    rationale: Text | None = None
     """Reasoning that leads to the answer, without the conclusion."""
     requirements: str | None = None
     """What an answer must satisfy: a list of sentences."""
@@ -104,13 +114,16 @@ class Columns(Section):
     """The task's name."""
 
 
+TEXTS = tuple(name for name, field in Columns.model_fields.items() if field.annotation == Text | None)
+
+
 class Records(Section):
     """What a file and a hub data set have in common: rows that become examples."""
 
     columns: Columns | None = None
-    """Which column holds what; null takes `messages`, else prompt and completion, and what else has its own name."""
+    """Which column holds what; what is not named is found by the columns' own names (docs/data.md lists them)."""
     task: str | None = None
-    """One task name for all rows, where no column holds it."""
+    """The task name of rows that have none of their own."""
     check: Literal["number", "contains", "equals"] | None = None
     """Make one key point from the answer: an answer is right if its last number equals it, it contains it, or it is it."""
     limit: int | None = Field(default=None, ge=1)
@@ -1002,9 +1015,14 @@ def load(values: Mapping[str, Any]) -> Config:
 
 
 def _is_the_other_type(loc: tuple[int | str, ...], kind: str, value: Any) -> bool:
-    """Whether this is about the type that a value of type `str | Column` was not meant to have."""
-    other = "str" if isinstance(value, dict) else "Column"
-    return kind in ("string_type", "model_type") and loc[-1:] == (other,)
+    """Whether this is about a type that a value of type `Text` was not meant to have."""
+    meant = "Column" if isinstance(value, dict) else "list" if isinstance(value, list) else "str"
+    return kind in ("string_type", "model_type", "list_type") and _is_type(loc[-1]) and not str(loc[-1]).startswith(meant)
+
+
+def _is_type(part: int | str) -> bool:
+    """Whether a part of a problem's path is one of the types of `Text`."""
+    return part in ("str", "Column") or str(part).startswith("list[")
 
 
 def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
@@ -1012,7 +1030,7 @@ def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -
     path = [
         str(part)
         for before, part in zip((None, *loc), loc, strict=False)
-        if not isinstance(before, int) and not (before in ("prompt", "completion", "rationale") and part in ("str", "Column"))
+        if not isinstance(before, int) and not (before in TEXTS and _is_type(part))
     ]
     where = ".".join(path) or "config"
     if kind == "extra_forbidden":
@@ -1027,7 +1045,7 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     models: list[Any] = [Config]
     for before, part in zip((None, *loc), loc[:-1], strict=False):
         if isinstance(before, int):  # the kind of a source stands after its number
-            models = [m for m in models if m.model_fields["kind"].default == part]
+            models = [m for m in models if "kind" not in m.model_fields or m.model_fields["kind"].default == part]
         else:
             models = [m for model in models for m in _models_of(_annotation(model, str(part)))]
     return [name for model in models for name in model.model_fields]

@@ -23,7 +23,7 @@ from swift_study.config import Audit, FileSource
 from swift_study.endpoint import Account, Answer, JudgeSettings, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, judge_by_key_points
-from swift_study.sources import file_rows
+from swift_study.rows import file_rows
 from swift_study.work import fingerprint
 
 Label = int | None
@@ -236,7 +236,7 @@ def read_labels(path: Path, examples: Sequence[Example]) -> list[Labelled]:
         by_query[fold(example.query)].append(example)
     labelled: list[Labelled] = []
     first: dict[tuple[str, str], int] = {}
-    for number, row in enumerate(file_rows(FileSource(path=str(path))), 1):
+    for number, row in file_rows(FileSource(path=str(path))):
         for column in ("query", "response", "label"):
             if column not in row:
                 raise UserError(f"{path}, row {number}: there is no column '{column}'; the row has {', '.join(row)}.")

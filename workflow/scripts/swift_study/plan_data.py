@@ -40,6 +40,7 @@ class PlannedData:
         self.config, self.renderer, self.strategies = config, renderer, strategies
         self.notes: list[str] = []
         self.read = 0  # datasets that were there already
+        self._sources: dict[str, list[Example]] = {}
         self._examples: dict[str, list[Example]] = {}
         self._lengths: dict[str, list[Length]] = {}
 
@@ -115,9 +116,12 @@ class PlannedData:
         return used, analogues
 
     def _source(self, source: Source, at_least: int) -> list[Example]:
-        """A hub data set only where it is in the local cache; the script sees to it that the hub is not asked."""
+        """A hub data set only where it is in the local cache; the script sees to it that the hub is not asked. Each is read once."""
+        key = source.model_dump_json()
         try:
-            return read_source(source)
+            if key not in self._sources:
+                self._sources[key] = read_source(source)
+            return self._sources[key]
         except UserError:
             if not isinstance(source, HubSource):
                 raise

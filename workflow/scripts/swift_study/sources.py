@@ -1,225 +1,318 @@
 """Sources: the user's files, hub data sets and the task generator, all read into examples.
 
-A bad row stops the run with the file, the row and the column, since a silently dropped row is a changed experiment.
+Every format gives the same rows, every form of row the same examples. A bad row stops the run with the file, the row and the
+column, since a silently dropped row is a changed experiment; what is read from which column, and what is not read, is in the log.
 """
 
-import codecs
-import gzip
-import io
-import json
+import math
 import random
 import re
-import zlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import polars as pl
 from pydantic import ValidationError
 
-from swift_study import generator
-from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorSource, HubSource, Panel, Records, Source
+from swift_study import cli, generator
+from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorSource, HubSource, Panel, Records, Source, Text
 from swift_study.duplicates import nearest
 from swift_study.errors import UserError
-from swift_study.examples import Example, KeyPoint, Message
+from swift_study.examples import Example, KeyPoint
+from swift_study.rows import Row, Rows, file_rows, hub_rows
+
+CONVERSATIONS = ("messages", "conversations", "conversation")
+OWN_PAIR = ("prompt", "completion")
+OTHER_PAIRS = (  # as Alpaca, Dolly, GSM8K, OpenOrca, MetaMathQA and others name them
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("prompt", "response"),
+    ("question", "answer"),
+    ("question", "response"),
+    ("query", "response"),
+)
+BESIDE_INSTRUCTION = ("input", "context")  # what an instruction is about: Alpaca's and Dolly's name
+OPTIONAL = {"system": ("system", "system_prompt"), "rationale": ("rationale",), "requirements": ("requirements",), "task": ("task",)}
+ALWAYS = ("key_points", "golden", "unsatisfactory")
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system")}
+TOOL_KEYS = ("tool_calls", "function_call")
 
 
 def read_source(source: Source) -> list[Example]:
+    """The examples of one source, in its order. UserError names the place of what cannot be read."""
+    return [example for _, example in _placed(source)]
+
+
+def read_sources(sources: Sequence[Source]) -> tuple[list[Example], dict[str, str]]:
+    """The examples of all sources in order, and the place of each by its id: "my.jsonl, row 7".
+
+    UserError if one example stands in two places.
+    """
+    examples: list[Example] = []
+    places: dict[str, str] = {}
+    for source in sources:
+        for place, example in _placed(source):
+            if example.example_id in places:
+                raise UserError(
+                    f"{places[example.example_id]} and {place} are the same example (task {example.task!r}, "
+                    f"query {example.query[:80]!r}). Remove one of them, or give generator sources different seeds."
+                )
+            places[example.example_id] = place
+            examples.append(example)
+    return examples, places
+
+
+def _placed(source: Source) -> list[tuple[str, Example]]:
     match source:
         case GeneratorSource():
             families = source.families if source.families is not None else list(generator.FAMILIES)
             try:
-                return [e for f in families for e in generator.generate(f, source.per_family, source.seed)]
+                made = [e for f in families for e in generator.generate(f, source.per_family, source.seed)]
             except ValueError as error:
                 raise UserError(f"The task generator cannot do what its source asks for: {error}") from error
+            return [(f"generator (seed {source.seed}), row {number}", e) for number, e in enumerate(made, 1)]
         case FileSource():
-            return _examples(file_rows(source), source, _where(source))
+            return _examples(file_rows(source), source, source.path)
         case HubSource():
-            return _examples(_hub_rows(source), source, _where(source))
+            return _examples(hub_rows(source), source, f"hub data set {source.id}")
 
 
-def _where(source: Source) -> str:
-    match source:
-        case GeneratorSource():
-            return f"generator (seed {source.seed})"
-        case FileSource():
-            return source.path
-        case HubSource():
-            return f"hub data set {source.id}"
+# ---- examples from rows ----
 
 
-def read_sources(sources: Sequence[Source]) -> list[Example]:
-    examples = []
-    first: dict[str, str] = {}
-    for source in sources:
-        for number, example in enumerate(read_source(source), 1):
-            place = f"{_where(source)}, row {number}"
-            if example.example_id in first:
-                raise UserError(
-                    f"{first[example.example_id]} and {place} are the same example (task {example.task!r}, "
-                    f"query {example.query[:80]!r}). Remove one of them, or give generator sources different seeds."
-                )
-            first[example.example_id] = place
-            examples.append(example)
-    return examples
-
-
-def file_rows(source: FileSource) -> list[dict[str, Any]]:
-    """The rows of a file by its columns' names. UserError, with the row where there is one, if it cannot be read."""
-    path = Path(source.path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; it is named as a source in the configuration.")
-    name = path.name.removesuffix(".gz")
-    raw = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(f"{path}: this is not a whole gzip file ({error}).") from error
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    if name.endswith(".parquet"):
-        try:
-            return pl.read_parquet(io.BytesIO(raw)).to_dicts()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UserError(f"{path}: this is not a whole Parquet file ({str(error).splitlines()[0]}).") from error
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, row {row}: byte {error.object[error.start]:#04x} is not UTF-8. Convert the file, for example with "
-            f"iconv -f latin1 -t utf-8 {path}."
-        ) from error
-    if name.endswith((".jsonl", ".json")):
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, or nested too deeply
-                raise UserError(f"{path}, row {number}: this line is not JSON ({error}). JSONL has one object a line.") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path}, row {number}: this line is not a JSON object, but {type(row).__name__}.")
-            rows.append(row)
-        return rows
-    if name.endswith((".tsv", ".csv")):
-        tab = name.endswith(".tsv")
-        try:
-            frame = pl.read_csv(
-                io.StringIO(text),
-                separator="\t" if tab else ",",
-                quote_char=None if tab else '"',
-                has_header=source.names is None,
-                new_columns=source.names,
-                infer_schema=False,
-            )
-        except pl.exceptions.PolarsError as error:
-            raise UserError(f"{path}: this is not a table of equal rows ({str(error).splitlines()[0]}).") from error
-        rows = frame.to_dicts()
-        if source.unescape_newlines:
-            rows = [{k: v.replace("\\n", "\n") if v is not None else None for k, v in row.items()} for row in rows]
-        return rows
-    raise UserError(f"{path}: what format is this? Known are .jsonl, .parquet, .csv and .tsv, also with .gz.")
-
-
-def _hub_rows(source: HubSource) -> list[dict[str, Any]]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source.id, source.config, split=source.split, revision=source.revision)
-        return [dict(row) for row in (rows.select(range(min(source.limit, len(rows)))) if source.limit else rows)]
-    except Exception as error:  # the library raises many kinds: network, missing id, missing split
-        raise UserError(
-            f"The hub data set {source.id!r} (configuration {source.config!r}, split {source.split!r}) could not be loaded: "
-            f"{str(error).splitlines()[0]} Check the id, and that this machine reaches the hub; or name a local file instead."
-        ) from error
-
-
-def _examples(rows: list[dict[str, Any]], source: Records, where: str) -> list[Example]:
+def _examples(rows: Rows, source: Records, where: str) -> list[tuple[str, Example]]:
     if not rows:
         raise UserError(f"{where}: there are no rows; a source must hold at least one example.")
-    columns = source.columns or _columns_by_name(rows[0], where)
-    for column in _column_names(columns, where):
-        if column not in rows[0]:
-            raise UserError(
-                f"{where}: there is no column '{column}'; the first row has {', '.join(map(repr, rows[0]))}. "
-                "Name the right ones under `columns` of this source."
+    columns = _columns(source, rows, where)
+    rows = rows[: source.limit]
+    _tell(columns, rows, where)
+    placed = [(f"{where}, row {number}", row) for number, row in rows]
+    return [(place, _example(row, columns, source, place)) for place, row in placed]
+
+
+def _columns(source: Records, rows: Rows, where: str) -> Columns:
+    """Which column holds what: as the source says, and for what it does not name by the columns' own names, over all rows."""
+    present = list(dict.fromkeys(column for _, row in rows for column in row))
+    first = ", ".join(repr(column[:60]) for column in rows[0][1])
+    advice = "Name the right ones under `columns` of this source"
+    if isinstance(source, FileSource) and source.names is None and re.search(r"\.[ct]sv(\.gz)?$", source.path):
+        advice += ", or all of them under `names` if the file has no header line"
+    found: dict[str, Any] = {name: value for name, value in source.columns or Columns() if value is not None}
+    named = _names(found)
+    for column in named:
+        if column not in present:
+            raise UserError(f"{where}: there is no column '{column}'; the first row has {first}. {advice}.")
+    if not found.keys() & {"messages", "prompt", "completion"}:
+        filled = [c for c in present if any(row.get(c) not in (None, "", []) for _, row in rows)]
+        fitting = _forms(filled, named) or _forms(present, named)
+        if len(fitting) != 1:
+            known = ", ".join("/".join(pair) for pair in OTHER_PAIRS)
+            wrong = (
+                f"the columns fit {' as well as '.join(' and '.join(map(repr, form.values())) for form in fitting)}"
+                if fitting
+                else f"there is neither a column 'messages' nor 'prompt' and 'completion'; the first row has {first}. "
+                f"Also known are conversations, {known}"
             )
-    return [_example(row, columns, source, f"{where}, row {number}") for number, row in enumerate(rows[: source.limit], 1)]
-
-
-def _columns_by_name(row: dict[str, Any], where: str) -> Columns:
-    """The columns that have the names of what they hold."""
-    has = {name: name for name in ("rationale", "requirements", "task") if name in row}
-    if "messages" in row:
-        return Columns(messages="messages", **has)
-    if "prompt" in row and "completion" in row:
-        return Columns(prompt="prompt", completion="completion", **has)
-    raise UserError(
-        f"{where}: there is neither a column 'messages' nor 'prompt' and 'completion'; the first row has "
-        f"{', '.join(map(repr, row))}. Name the right ones under `columns` of this source."
-    )
-
-
-def _column_names(columns: Columns, where: str) -> list[str]:
-    if columns.messages is None and (columns.prompt is None or columns.completion is None):
+            raise UserError(f"{where}: {wrong}. {advice}.")
+        found |= fitting[0]
+    elif ("messages" in found) == ("prompt" in found or "completion" in found) or ("prompt" in found) != ("completion" in found):
         raise UserError(f"{where}: `columns` of this source needs `messages`, or `prompt` and `completion`.")
-    named = [columns.messages] if columns.messages else [columns.prompt, columns.completion]
-    named += [columns.rationale, columns.requirements, columns.task]
-    return [c.column if isinstance(c, Column) else c for c in named if c is not None]
+
+    def free(*names: str) -> list[str]:
+        return [name for name in names if name in present and name not in _names(found)]
+
+    if found.get("prompt") == "instruction":
+        # An instruction is not whole without what it is about. A list takes just the columns that it names.
+        found["prompt"] = ["instruction", *free(*BESIDE_INSTRUCTION)]
+        if "history" not in found and found["completion"] == "output" and free("history"):
+            found["history"] = "history"
+    for name, names in OPTIONAL.items():
+        if name not in found and free(*names):
+            found[name] = free(*names)[0]
+    return Columns.model_validate(found)
 
 
-def _example(row: dict[str, Any], columns: Columns, source: Records, where: str) -> Example:
-    fields: dict[str, Any] = {name: row[name] for name in ("key_points", "golden", "unsatisfactory") if row.get(name) is not None}
-    if columns.messages:
-        fields["messages"] = row.get(columns.messages)
-    else:
-        prompt, completion = _text(row, columns.prompt, where), _text(row, columns.completion, where)
-        if not prompt:
-            raise UserError(f"{where}, column {_name(columns.prompt)}: the example has no query; the field is empty.")
-        if not completion:
-            raise UserError(f"{where}, column {_name(columns.completion)}: the example has no completion; the field is empty.")
-        fields["messages"] = [Message(role="user", content=prompt), Message(role="assistant", content=completion)]
-        fields.setdefault("golden", completion)
-    if columns.rationale:
-        fields["rationale"] = _text(row, columns.rationale, where) or None
-    if columns.requirements and row.get(columns.requirements) is not None:
-        fields["requirements"] = row[columns.requirements]
-    task = row.get(columns.task) if columns.task else source.task
+def _forms(present: Sequence[str], named: Sequence[str]) -> list[dict[str, str]]:
+    """The forms that columns have by their names: the first of those that come before all others, else each that fits."""
+    free = [column for column in present if column not in named]
+    for column in CONVERSATIONS:
+        if column in free:
+            return [{"messages": column}]
+    for pairs in ((OWN_PAIR,), OTHER_PAIRS):
+        if fitting := [{"prompt": p, "completion": c} for p, c in pairs if p in free and c in free]:
+            return fitting
+    return []
+
+
+def _parts(text: Text | None) -> list[str | Column]:
+    return [] if text is None else text if isinstance(text, list) else [text]
+
+
+def _names(columns: dict[str, Any]) -> list[str]:
+    """The file's columns, each once."""
+    return list(dict.fromkeys(_name(part) for text in columns.values() for part in _parts(text)))
+
+
+def _name(part: str | Column) -> str:
+    return part.column if isinstance(part, Column) else part
+
+
+def _tell(columns: Columns, rows: Rows, where: str) -> None:
+    """Say in the log which columns are read as what and which are not; to people also if these hold text in most rows."""
+    taken = {name: value for name, value in columns if value is not None}
+    present = dict.fromkeys(column for _, row in rows for column in row)
+    taken |= {name: name for name in ALWAYS if name in present}
+    unread = [column for column in present if column not in _names(taken)]
+    # Keys of messages that are not read, such as a turn's language.
+    inner = dict.fromkeys(
+        f"{column}.{key}"
+        for column in _names({name: taken[name] for name in ("messages", "prompt", "completion") if name in taken})
+        for _, row in rows
+        if isinstance(row.get(column), list)
+        for item in row[column]
+        if isinstance(item, dict)
+        for key, value in item.items()
+        if key not in ("role", "content", "from", "value") and value not in (None, "", [], {})
+    )
+    read = ", ".join(f"{name} from {' + '.join(repr(_name(part)) for part in _parts(value))}" for name, value in taken.items())
+    left = ", ".join(map(repr, [*unread, *inner])) or "none"
+    print(f"{where}: {read}; columns that are not read: {left}.", file=sys.stderr)
+    texts = [c for c in unread if sum(isinstance(row.get(c), str) and bool(row[c].strip()) for _, row in rows) * 2 > len(rows)]
+    if texts:
+        cli.say(
+            f"{where}: not read, though they hold text in most rows: {', '.join(map(repr, texts))}. "
+            "Name under `columns` of this source what belongs to an example."
+        )
+
+
+def _example(row: Row, columns: Columns, source: Records, place: str) -> Example:
+    fields: Row = {"messages": _messages(row, columns, place)}
+    for name in ("golden", "unsatisfactory"):
+        fields[name] = text if (text := _as_text(row.get(name), place, name)).strip() else None
+    fields["rationale"] = _text(row, columns.rationale, place) or None
+    for name, column in (("requirements", columns.requirements), ("key_points", "key_points")):
+        if column is not None and row.get(column) not in (None, ""):
+            fields[name] = row[column]
+    task = _text(row, columns.task, place) or source.task
     if not task:
-        raise UserError(f"{where}: the example has no task. Set `task` or `columns.task` of this source.")
+        raise UserError(f"{place}: the example has no task. Set `task` or `columns.task` of this source.")
     try:
-        example = Example(task=str(task), **fields)
+        example = Example(task=task, **fields)
+        changes: Row = {}
+        if example.golden is None:
+            changes["golden"] = example.completion
         if source.check and not example.key_points:
             point = KeyPoint(text=f"The answer is {example.completion}.", check=source.check, value=example.completion)
-            example = example.model_copy(update={"key_points": [point]})
-        return example
+            changes["key_points"] = [point]
+        return example.model_copy(update=changes) if changes else example
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         column = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{where}{f', column {column}' if column else ''}: {problem['msg'].removeprefix('Value error, ')}.") from error
+        if columns.messages is not None and problem["loc"][:1] == ("messages",):
+            column = columns.messages + column.removeprefix("messages")
+        raise UserError(f"{place}{f', column {column}' if column else ''}: {problem['msg'].removeprefix('Value error, ')}.") from error
 
 
-def _name(column: str | Column | None) -> str:
-    return column.column if isinstance(column, Column) else str(column)
+def _messages(row: Row, columns: Columns, place: str) -> Any:
+    """The conversation of a row as role and content, for the example to check."""
+    if columns.messages is not None:
+        value = row.get(columns.messages)
+        if not isinstance(value, list):
+            return value
+        messages = _turns(value, place, columns.messages)
+    else:
+        messages = []
+        for text, role, what in ((columns.prompt, "user", "query"), (columns.completion, "assistant", "completion")):
+            if isinstance(text, str) and _is_conversation(row.get(text)):
+                messages += _turns(row[text], place, text)
+            elif content := _text(row, text, place):
+                messages.append({"role": role, "content": content})
+            else:
+                names = " + ".join(map(_name, _parts(text)))
+                raise UserError(f"{place}, column {names}: the example has no {what}; the field is empty.")
+    if columns.history is not None:
+        messages = _history(row.get(columns.history), place, columns.history) + messages
+    system = _text(row, columns.system, place)
+    if system and messages and isinstance(messages[0], dict) and messages[0].get("role") == "system":
+        if messages[0].get("content") != system:
+            raise UserError(f"{place}, column {columns.system}: the conversation has a system message of its own. Remove one of them.")
+    elif system:
+        messages = [{"role": "system", "content": system}, *messages]
+    return messages
 
 
-def _text(row: dict[str, Any], column: str | Column | None, where: str) -> str:
-    value = row.get(_name(column))
-    if isinstance(value, list | dict):
-        raise UserError(f"{where}, column {_name(column)}: expected text, found a {type(value).__name__}.")
-    text = "" if value is None else str(value)
-    if isinstance(column, Column):
-        if column.pattern:
-            match = re.search(column.pattern, text, re.DOTALL)
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _turns(items: list[Any], place: str, column: str) -> list[Any]:
+    """Messages as {role, content} (OpenAI) or {from, value} (ShareGPT), as role and content; what is no object is left as it is."""
+    turns: list[Any] = []
+    for number, item in enumerate(items):
+        if not isinstance(item, dict):
+            turns.append(item)
+            continue
+        for key in TOOL_KEYS:
+            if item.get(key) not in (None, "", [], {}):
+                raise UserError(f"{place}, column {column}.{number}.{key}: calls of tools cannot be read. Leave this row out.")
+        if item.get("role") is None and item.get("from") is not None:
+            role = SHAREGPT_ROLES.get(str(item["from"]))
+            if role is None:
+                raise UserError(
+                    f"{place}, column {column}.{number}.from: the role {item['from']!r} cannot be read; known are "
+                    f"{', '.join(SHAREGPT_ROLES)}. Leave this row out, or rename the role."
+                )
+            turns.append({"role": role, "content": item.get("value")})
+        else:
+            turns.append({key: item[key] for key in ("role", "content") if key in item})
+    return turns
+
+
+def _history(value: Any, place: str, column: str) -> list[Any]:
+    """Earlier turns as Alpaca has them: a list of [query, response]."""
+    turns: list[Any] = []
+    for pair in value or []:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            raise UserError(f"{place}, column {column}: expected a list of [query, response] pairs, found {str(pair)[:80]!r} in it.")
+        turns += [{"role": role, "content": text} for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return turns
+
+
+def _text(row: Row, text: Text | None, place: str) -> str:
+    """The text of a column, or of several, joined by a blank line; empty ones are left out."""
+    return "\n\n".join(found for part in _parts(text) if (found := _part(row, part, place)))
+
+
+def _part(row: Row, part: str | Column, place: str) -> str:
+    name = _name(part)
+    text = _as_text(row.get(name), place, name)
+    if isinstance(part, Column) and text.strip():
+        if part.pattern:
+            match = re.search(part.pattern, text, re.DOTALL)
             if match is None or match.group(1) is None:
-                raise UserError(f"{where}, column {column.column}: the pattern {column.pattern!r} does not match {text[:80]!r}.")
+                raise UserError(f"{place}, column {name}: the pattern {part.pattern!r} does not match {text[:80]!r}.")
             text = match.group(1)
-        if column.remove:
-            text = re.sub(column.remove, "", text, flags=re.DOTALL)
+        if part.remove:
+            text = re.sub(part.remove, "", text, flags=re.DOTALL)
     return text.strip()
+
+
+def _as_text(value: Any, place: str, column: str) -> str:
+    """The text of a value; empty where it is missing."""
+    match value:
+        case None | []:
+            return ""
+        case str():
+            return value
+        case list() | dict():
+            raise UserError(f"{place}, column {column}: expected text, found a {type(value).__name__}.")
+        case bytes():
+            raise UserError(
+                f"{place}, column {column}: expected text, found bytes that are not UTF-8 ({value[:16]!r}). Convert the column."
+            )
+        case float() if math.isinf(value):
+            raise UserError(f"{place}, column {column}: expected text or a number, found {value}.")
+    return str(value)
 
 
 def split_panel(examples: Iterable[Example], panel: Panel) -> tuple[list[Example], list[Example]]:

@@ -23,7 +23,7 @@ from swift_study.config import FileSource, Strategy
 from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, occurs
-from swift_study.sources import file_rows
+from swift_study.rows import file_rows
 
 
 class StrategyFile(Protocol):
@@ -141,7 +141,7 @@ def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, 
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of replies; it is named under `strategies`.")
     replies: dict[str, str] = {}
-    for number, row in enumerate(file_rows(FileSource(path=str(path))), 1):
+    for number, row in file_rows(FileSource(path=str(path))):
         for column in ("query", "reply"):
             if column not in row:
                 raise UserError(f"{path}, row {number}: there is no column '{column}'; the row has {', '.join(row)}.")
