@@ -3,6 +3,8 @@
 import datetime
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -431,3 +433,28 @@ def test_an_example_that_the_template_refuses_is_told_with_its_file_and_row(pack
         fit([first], tmp_path / "model.json", Model(chat_template=template), "panel", places)
     settings = Model(chat_template=template, fold_system_message=True)
     assert fit([fine, refused], tmp_path / "model.json", settings, "panel")[0] == [fine, refused]
+
+
+def test_the_rule_that_loads_a_panel_names_the_row_that_the_template_refuses(packaged: Path, tmp_path: Path) -> None:
+    rows = [
+        {
+            "task": "t",
+            "messages": [{"role": "user", "content": "Which town is the capital of Peru?"}, {"role": "assistant", "content": "Lima"}],
+        },
+        {"task": "t", "messages": [{"role": role, "content": text} for role, text in CONVERSATIONS["system"]]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "model.json").write_text(json.dumps({"folder": str(packaged)}))
+    template = GEMMA.replace("<start_of_turn>", "<|im_start|>").replace("<end_of_turn>", "<|im_end|>")
+    panel = {"per_task": 1, "sources": [{"kind": "file", "path": str(tmp_path / "rows.jsonl")}]}
+    options = {"dataset": "panel", "settings": json.dumps(panel), "model": tmp_path / "model.json"}
+    options |= {"model-settings": json.dumps({"chat_template": template})}
+    options |= {name: tmp_path / f"{name}.parquet" for name in ("output", "analogues", "rejects")}
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "load_panel.py")]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    said = done.stdout.strip().splitlines()[-1]
+    assert said.startswith(f"ERROR in load_panel: {tmp_path}/rows.jsonl, row 2: Example ")
+    assert said.endswith("Set model.fold_system_message: true to put the system message in front of the user's first turn.")
+    assert not (tmp_path / "output.parquet").exists()

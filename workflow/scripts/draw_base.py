@@ -14,8 +14,8 @@ from swift_study.tables import EXCLUSIONS, read_examples, write_examples, write_
 
 def main(a: Namespace) -> None:
     base = BaseData.model_validate_json(a.settings)
-    examples, _ = read_sources(base.sources)
-    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), "base")
+    examples, places = read_sources(base.sources)
+    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), "base", places)
     probes = [e for path in a.probes for e in read_examples(Path(path))]
     drawn, counts = draw_base(examples, probes, base, a.near_duplicate, a.seed)
     write_examples(Path(a.output), drawn)

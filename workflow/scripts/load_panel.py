@@ -15,8 +15,8 @@ from swift_study.tables import write_examples
 
 def main(a: Namespace) -> None:
     panel = TypeAdapter(Panel).validate_json(a.settings)
-    examples, _ = read_sources(panel.sources)
-    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), a.dataset)
+    examples, places = read_sources(panel.sources)
+    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), a.dataset, places)
     used, analogues = split_panel(examples, panel)
     if a.unlike is not None:
         analogues, near = without_near_duplicates(analogues, used, a.unlike)
