@@ -5,6 +5,7 @@ formed by autograd: weights are frozen, and the backward pass computes input gra
 """
 
 import copy
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -164,7 +165,7 @@ def small_gradient(
     found = []
     for i in range(n):
         weight = parameters[use.parameter].clone().requires_grad_(True)
-        inputs, named = tree_map_only(torch.Tensor, lambda t, i=i: of(i, t), (args, kwargs))
+        inputs, named = tree_map_only(torch.Tensor, functools.partial(of, i), (args, kwargs))
         with torch.enable_grad():
             output = functional_call(module, {use.parameter: weight}, inputs, named)
         outputs = [t for t in tree_leaves(output) if torch.is_tensor(t) and t.is_floating_point()]

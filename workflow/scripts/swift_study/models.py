@@ -124,17 +124,33 @@ def load_model(folder: Path, settings: Model) -> Any:
     missing = sorted(found["missing_keys"])  # without what is tied to another weight
     if missing:
         raise UserError(
-            f"{folder}: the model is not whole. Its *.safetensors files lack {len(missing)} weights of a {type(model).__name__}, among them "
-            f"{missing[0]}. Fetch or make the folder again."
+            f"{folder}: the model is not whole. Its *.safetensors files lack {len(missing)} weights of a {type(model).__name__}, among "
+            f"them {missing[0]}. Fetch or make the folder again."
         )
     return model.to(device()).eval().requires_grad_(False)
+
+
+def outline(folder: Path, settings: Model) -> Any:
+    """The model without its weights' values, frozen: what its modules and shapes are, for no memory and in a second. UserError as above."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, attn_implementation=ATTENTION[settings.attention], trust_remote_code=settings.trust_remote_code
+            )
+    except Exception as error:  # the library raises many kinds
+        raise UserError(_not_loaded(folder, settings, error)) from error
+    return model.eval().requires_grad_(False)
 
 
 def _not_loaded(folder: Path, settings: Model, error: Exception) -> str:
     """A sentence for what transformers raises."""
     said = str(error)
     if "scaled_dot_product_attention" in said and settings.attention == "math":
-        return f"{folder}: there is no exact math attention for this architecture ({said.split()[0]}). Set model.attention: eager."
+        architecture = said.split(maxsplit=1)[0]
+        return f"{folder}: there is no exact math attention for this architecture ({architecture}). Set model.attention: eager."
     return f"{folder}: the model could not be loaded: {next((line for line in said.splitlines() if line.strip()), type(error).__name__)}"
 
 
@@ -247,7 +263,7 @@ def _says_unmatched(targets: list[str], layers: list[str]) -> str:
 def _near(target: str, layers: list[str]) -> list[str]:
     """Names like the target: those that it is a part of, as up_proj of gate_up_proj, else those that are written alike."""
     last = target.rpartition(".")[2]
-    return [layer for layer in layers if last in layer] or difflib.get_close_matches(last, layers, n=2)
+    return [layer for layer in layers if last in layer] or difflib.get_close_matches(last, layers, n=2, cutoff=0.75)
 
 
 def _takes_adapter(module: torch.nn.Module) -> bool:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from swift_study.config import Gradients, Run
 from swift_study.errors import UserError
+from swift_study.models import add_lora, exact_numerics
 from swift_study.tokens import Tokens, collate, sum_losses
-
 
 # Uses whose gradients are sums over tokens of products of two vectors.
 FACTORED = ("linear", "transposed", "embedding", "lora_embedding_A", "lora_embedding_B")
@@ -80,6 +81,35 @@ def select_weights(model: Any, scope: str, pattern: str | None) -> None:
         raise UserError(f"gradients.modules {pattern!r} is found in no weight of the scope '{scope}'; its weights are named {some}, …")
 
 
+def train_weights(model: Any, run: Run, gradients: Gradients | None, pass_through: bool = True) -> Any:
+    """The model, frozen as it is loaded, with what the run trains asking for gradients: its adapter's weights, which are new, or all.
+
+    Where the run's gradients are going to be computed, as ``gradients`` says, it is refused here, before it is trained, if the engine
+    cannot compute them: UserError, as for targets that fit no module. Without ``pass_through``, as for a model without values, only
+    those reasons are found that the modules' kinds give.
+    """
+    if gradients is not None and gradients.scope == "full":
+        check_captured(model, gradients, pass_through)
+    model = add_lora(model, run.lora, run.seed) if run.method == "lora" else model.requires_grad_(True)
+    if gradients is not None and gradients.scope == "lora":
+        check_captured(model, gradients, pass_through)
+    return model
+
+
+def check_captured(model: Any, gradients: Gradients, pass_through: bool) -> None:
+    """UserError if the gradient engine does not cover all weights that ``gradients`` names; leaves the model as it is."""
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        select_weights(model, gradients.scope, gradients.modules)
+        weights = trainable_weights(model)
+        if pass_through:
+            with exact_numerics(model):
+                calls(model, weights, Tokens([1, 2, 3, 4, 5], 1), 0)
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])
+
+
 def trainable_weights(model: Any) -> list[Weight]:
     """The model's trainable weights, in its own order. UserError for one whose gradient the engine cannot split by example."""
     names: dict[int, str] = {}
@@ -96,18 +126,17 @@ def trainable_weights(model: Any) -> list[Weight]:
     return [Weight(names[i], shapes[i], tuple(uses[i])) for i in names]
 
 
-def _use(modules: Mapping[str, torch.nn.Module], name: str, parameter: str) -> Use:
+def _use(modules: Mapping[str, Any], name: str, parameter: str) -> Use:
     from peft.tuners.lora import Embedding, ParamWrapper
     from transformers.pytorch_utils import Conv1D
 
-    module = modules[name]
+    module: Any = modules[name]
     owner, _, attribute = name.rpartition(".")
-    parents = [modules[name[:dot]] for dot in (m.start() for m in re.finditer(r"\.", name))]
-    if any(isinstance(parent, ParamWrapper) for parent in parents):
-        raise UserError(
-            f"The gradient engine does not cover adapters on experts and routers, which have no linear layers of their own: {name}. "
-            "Leave it out of runs.*.lora.targets, or out of the gradients with gradients.modules, a pattern on names."
-        )
+    wrapper = next(
+        (name[: dot.start()] for dot in re.finditer(r"\.", name) if isinstance(modules[name[: dot.start()]], ParamWrapper)), None
+    )
+    if wrapper is not None:  # an adapter on experts or a router: peft wraps the module and calls it as a whole
+        return Use(wrapper, f"{name}.{parameter}".removeprefix(f"{wrapper}."), "other")
     if isinstance(module, torch.nn.ParameterDict) and isinstance(modules[owner], Embedding):
         _check_embedding(modules[owner].get_base_layer(), owner)
         return Use(owner, f"{attribute}.{parameter}", attribute)
