@@ -114,7 +114,7 @@ def _parts(
         return right, _rows(a, n)
     if use.kind == "transposed":
         return _rows(a, n), right
-    ids = a.reshape(len(a) if len(a) == 1 else n, -1).expand(right.shape[:2])
+    ids = a.reshape(len(a) if len(a) == 1 else n, -1).expand(right.shape[:2]).contiguous()
     if use.kind == "embedding":
         return ids, embedding_gradient(module, ids, right)
     return _adapter_of_embedding(module, use, ids, right)

@@ -118,14 +118,20 @@ def load_model(folder: Path, settings: Model) -> Any:
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below
         )
     except Exception as error:  # the library raises many kinds
         raise UserError(_not_loaded(folder, settings, error)) from error
     missing = sorted(found["missing_keys"])  # without what is tied to another weight
     if missing:
         raise UserError(
-            f"{folder}: the model is not whole. Its *.safetensors files lack {len(missing)} weights of a {type(model).__name__}, among "
-            f"them {missing[0]}. Fetch or make the folder again."
+            f"{folder}: the model is not whole. Its *.safetensors files lack {len(missing)} of the weights of a {type(model).__name__}, "
+            f"among them {missing[0]}. Fetch or make the folder again."
+        )
+    for name, there, expected in sorted(found["mismatched_keys"]):
+        raise UserError(
+            f"{folder}: the weight {name} has the shape {tuple(there)}, but by config.json {tuple(expected)}. They are not of one model. "
+            "Fetch or make the folder again."
         )
     return model.to(device()).eval().requires_grad_(False)
 
@@ -263,7 +269,7 @@ def _says_unmatched(targets: list[str], layers: list[str]) -> str:
 def _near(target: str, layers: list[str]) -> list[str]:
     """Names like the target: those that it is a part of, as up_proj of gate_up_proj, else those that are written alike."""
     last = target.rpartition(".")[2]
-    return [layer for layer in layers if last in layer] or difflib.get_close_matches(last, layers, n=2, cutoff=0.75)
+    return [layer for layer in layers if last in layer] or difflib.get_close_matches(last, layers, n=2, cutoff=0.8)
 
 
 def _takes_adapter(module: torch.nn.Module) -> bool:
@@ -295,8 +301,8 @@ def load_adapter(model: Any, checkpoint: Path) -> Any:
     missing = [name for name in result.missing_keys if "lora_" in name]
     if missing:
         raise UserError(
-            f"{path}: the adapter is not whole: it lacks {len(missing)} weights of this model's adapter, among them {missing[0]}. It is of "
-            f"another model or of other runs.*.lora.targets; delete {checkpoint} and run snakemake again."
+            f"{path}: the adapter is not whole: it lacks {len(missing)} of the weights of this model's adapter, among them "
+            f"{missing[0]}. It is of another model or of other runs.*.lora.targets; delete {checkpoint} and run snakemake again."
         )
     return model
 

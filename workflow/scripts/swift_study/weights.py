@@ -103,8 +103,7 @@ def check_captured(model: Any, gradients: Gradients, pass_through: bool) -> None
         select_weights(model, gradients.scope, gradients.modules)
         weights = trainable_weights(model)
         if pass_through:
-            with exact_numerics(model):
-                calls(model, weights, Tokens([1, 2, 3, 4, 5], 1), 0)
+            calls(model, weights, Tokens([1, 2, 3, 4, 5], 1), 0)
     finally:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
@@ -174,28 +173,32 @@ class Call:
 def calls(model: Any, weights: Sequence[Weight], example: Tokens, pad_id: int) -> dict[str, Call]:
     """The modules that use the weights, and the decoder's first layer, as forward passes on a few tokens call them.
 
-    UserError for a module that is called more than once, and for a weight that has a gradient but no module that is seen to use it: no
-    weight is left out without a word. Call it while the weights ask for gradients.
+    UserError for a module that is called more than once, for a weight that has a gradient but no module that is seen to use it (no weight
+    is left out without a word), and if there is no gradient at all. Call it while the weights ask for gradients.
     """
     device = next(model.parameters()).device
     names = {use.module for weight in weights for use in weight.uses}
     layers = decoder_layers(model)
     rows = len(model.get_input_embeddings().weight)
     few = [Tokens([(i + example.ids[t % len(example.ids)] + t) % rows for t in range(5)], 1) for i in range(PROBES)]
-    with torch.no_grad():
+    with torch.no_grad(), exact_numerics(model):
         called, together = _inputs(model, names, layers, collate(few, pad_id, device))
         alone = [_inputs(model, names, [], collate([one], pad_id, device))[1] for one in few]
     idle = [weight for weight in weights if not any(use.module in called for use in weight.uses)]
     if idle:
-        loss = sum_losses(model, collate(few, pad_id, device)).sum()
         parameters = dict(model.named_parameters())
-        gradients = torch.autograd.grad(loss, [parameters[w.name] for w in idle], allow_unused=True)
+        with exact_numerics(model):
+            loss = sum_losses(model, collate(few, pad_id, device)).sum()
+            asked = [parameters[w.name] for w in idle]
+            gradients = torch.autograd.grad(loss, asked, allow_unused=True) if loss.requires_grad else [None] * len(idle)
         for weight, gradient in zip(idle, gradients, strict=True):
             if gradient is not None:
                 raise UserError(
                     f"The gradient engine does not see how the model uses {weight.name}, which is trained: the module it belongs to is not "
                     "called. Leave it out with gradients.modules, a pattern on names."
                 )
+    if len(idle) == len(weights):
+        raise UserError(f"The model uses none of the weights whose gradients are asked for ({idle[0].name}, …). Change gradients.modules.")
     return {
         name: Call(call[0], call[1], name in layers or _is_split(together[name], [one.get(name) for one in alone]))
         for name, call in called.items()
