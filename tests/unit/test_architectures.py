@@ -13,8 +13,10 @@ from transformers import (
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTJConfig,
+    GPTNeoXConfig,
     GptOssConfig,
     LlamaConfig,
     MixtralConfig,
@@ -22,7 +24,9 @@ from transformers import (
     OPTConfig,
     Phi3Config,
     PhiConfig,
+    Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3Config,
     Qwen3MoeConfig,
 )
 
@@ -77,10 +81,14 @@ MODELS = {
     "bloom": (BloomConfig(vocab_size=97, hidden_size=16, n_layer=2, n_head=4), "eager", ["query_key_value", "dense_4h_to_h"]),
     "gpt-oss": (GptOssConfig(**MOE, num_local_experts=4, head_dim=8, sliding_window=8), "eager", ["q_proj", "o_proj"]),
     "llama": (LlamaConfig(**SHAPE, num_key_value_heads=2), "sdpa", ["up_proj", "down_proj"]),
+    "qwen2": (Qwen2Config(**SHAPE, num_key_value_heads=2), "sdpa", ["up_proj", "down_proj"]),
+    "qwen3": (Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=8), "sdpa", ["up_proj", "down_proj"]),
+    "gemma": (GemmaConfig(**SHAPE, num_key_value_heads=1, head_dim=8), "sdpa", ["up_proj", "down_proj"]),
+    "gpt-neox": (GPTNeoXConfig(**SHAPE), "sdpa", ["query_key_value", "dense_4h_to_h"]),
     "llama, tied": (LlamaConfig(**SHAPE, tie_word_embeddings=True, pad_token_id=3), "sdpa", ["up_proj", "down_proj"]),
 }  # fmt: skip
 # These compute a norm, a gate or a softmax in float32 whatever the type of the model, and so depend on the padding by that much.
-FLOAT32 = ("bloom", "gemma2", "gemma3", "gpt-j", "mpt", "deepseek-v3")
+FLOAT32 = ("bloom", "gemma", "gemma2", "gemma3", "gpt-j", "mpt", "deepseek-v3")
 LENGTHS = [(6, 3), (4, 8), (3, 2), (9, 11), (12, 5)]
 NO_SINKS = r"^(?!.*sinks)"  # the one kind of weight of gpt-oss that the engine does not cover
 
@@ -195,7 +203,7 @@ def test_adapters_on_embeddings_experts_and_routers(kind: str, targets: list[str
     assert_as_plain(adapted_model(kind, targets), kind, "lora", tokens)
 
 
-@pytest.mark.parametrize("kind", [k for k in MODELS if not k.startswith("llama")])
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("scope", ["lora", "full"])
 def test_the_certificate_passes_and_names_attention_and_reference(kind: str, scope: str) -> None:
     model = adapted_model(kind, dtype=torch.float32) if scope == "lora" else whole_model(kind, torch.float32)

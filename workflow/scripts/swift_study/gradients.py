@@ -144,7 +144,7 @@ class _Store:
     def begin(self, rows: Sequence[int]) -> None:
         """What comes next is of these examples."""
         self.rows = rows
-        self.moved: dict[int, torch.Tensor] = {}
+        self.moved: dict[tuple[int, torch.Size], tuple[torch.Tensor, torch.Tensor]] = {}
         self.received: set[Use] = set()
 
     def end(self, uses: Sequence[tuple[Weight, Use]]) -> None:
@@ -171,7 +171,7 @@ class _Store:
         self.received.add(use)
         if left is not None and weight.name in self.factors:
             factors = self.factors[weight.name].setdefault(use, Factors())
-            factors.batches.append((self._move(left), self._move(right)))
+            factors.batches.append((self._move(left, use.kind == "transposed"), self._move(right, use.kind == "linear")))
             return
         kind = wide(right.dtype)
         if weight.name not in self.vectors:
@@ -193,14 +193,16 @@ class _Store:
         for row, one in zip(self.rows, gradient.to(vectors.device), strict=True):
             vectors[row] += one
 
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _move(self, tensor: torch.Tensor, is_input: bool) -> torch.Tensor:
         """To where it is kept; an input that layers share is moved, and kept, once."""
         if tensor.device == self.place:
             return tensor
-        key = tensor.data_ptr()
-        if key not in self.moved or self.moved[key].shape != tensor.shape:
-            self.moved[key] = tensor.to(self.place)
-        return self.moved[key]
+        if not is_input:
+            return tensor.to(self.place)
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in self.moved:  # with the input itself, so that its address is not used again
+            self.moved[key] = (tensor, tensor.to(self.place))
+        return self.moved[key][1]
 
     def products(self, weight: Weight, scale: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The weight's inner products, (N, N) float64; and with ``scale``, of the weight's shape, between the two sides."""

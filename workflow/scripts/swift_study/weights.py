@@ -258,7 +258,7 @@ def _is_split(together: torch.Tensor, alone: Sequence[torch.Tensor | None]) -> b
     parts = together.float().chunk(n)
     off = max(float((part - one).norm()) for part, one in zip(parts, own, strict=True))
     apart = min(float((a - b).norm()) for i, a in enumerate(own) for b in own[:i])
-    return off <= apart / 10
+    return off <= apart / 4
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
