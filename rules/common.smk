@@ -273,6 +273,23 @@ def swift_runs():
     return list(dict.fromkeys(study.run for study in CONFIG.studies.values()))
 
 
+def gradients_of(run):
+    """Which weights' gradients are computed at a run's checkpoints; nothing where no study looks at it."""
+    if run not in swift_runs():
+        return None
+    return CONFIG.gradients.model_dump(include={"scope", "modules"})
+
+
+def runs_to_check(model):
+    """For each run that the swift studies have trained on this model its method, adapter and gradients, as JSON."""
+    trained = [r for run in swift_runs() for r in CONFIG.ancestry(run)]
+    found = [
+        [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
+        for run in (dict.fromkeys(trained) if model == MAIN else [])
+    ]
+    return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
+
+
 def figure(name, kind):
     return f"{RESULTS}/figures/{name}.{kind}"
 

@@ -14,6 +14,9 @@ rule find_model:
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
+    # What is to be trained on the model does not change the model: no parameter.
+    resources:
+        runs=lambda w: runs_to_check(w.model),
     params:
         settings=lambda w: (
             CONFIG.model if w.model == MAIN else CONFIG.models[w.model]
@@ -21,7 +24,7 @@ rule find_model:
         cache=CONFIG.cache,
     shell:
         "python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
-        " --output {output:q} 2> {log:q}"
+        " --runs {resources.runs:q} --output {output:q} 2> {log:q}"
 
 
 rule load_panel:

@@ -59,6 +59,8 @@ for own, steps in {None: ["last"], **STEPS}.items():
             gres=lambda w, of=of: on_several_nodes(of(w), f"gpu:{gpus_of_node(of(w))}"),
             gpus_of_node=lambda w, of=of: gpus_of_node(of(w)),
             launch=lambda w, of=of: f"--nodes {CONFIG.run(of(w)).nodes}",
+            # Which gradients are computed later changes no training; it is refused where they cannot be.
+            gradients=lambda w, of=of: json.dumps(gradients_of(of(w))),
         params:
             run=lambda w, of=of: of(w),
             settings=lambda w, of=of: CONFIG.run(of(w)).model_dump_json(
@@ -77,4 +79,4 @@ for own, steps in {None: ["last"], **STEPS}.items():
             " --name {params.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
             " --model {input.model:q} --model-settings {params.model:q} {params.start} --datasets {input.datasets:q}"
             " --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q} --history {output.history:q}"
-            " --consumed {output.consumed:q} 2> {log:q}"
+            " --consumed {output.consumed:q} --gradients {resources.gradients:q} 2> {log:q}"

@@ -1,13 +1,18 @@
-"""Find the configured model, fetch or convert it if need be, and write down where it is and what it is."""
+"""Find the configured model, fetch or convert it if need be, and write down where it is and what it is.
+
+Runs whose adapter does not fit the model, or whose gradients the engine cannot compute, are refused here where the names and kinds of the
+model's modules tell it, before anything is made.
+"""
 
 import json
 from argparse import Namespace
 from pathlib import Path
 
 from swift_study import cli
-from swift_study.config import Model
-from swift_study.models import find_model
+from swift_study.config import Gradients, Model, Run
+from swift_study.models import find_model, outline
 from swift_study.rendering import load_renderer
+from swift_study.weights import train_weights
 from swift_study.work import hash_files, publish
 
 
@@ -15,6 +20,10 @@ def main(a: Namespace) -> None:
     settings = Model.model_validate_json(a.settings)
     folder = find_model(settings, Path(a.cache))
     renderer = load_renderer(folder, settings)
+    outline(folder, settings)
+    for run, gradients in json.loads(a.runs):
+        chosen = None if gradients is None else Gradients.model_validate(gradients)
+        train_weights(outline(folder, settings), Run.model_validate(run), chosen, pass_through=False)
     weights = sorted(folder.glob("*.safetensors"))
     date = str(settings.template_date) if renderer.depends_on_date() else None
     about = {"name": settings.name, "folder": str(folder), "weights": hash_files(*weights), "template_date": date}
@@ -24,4 +33,6 @@ def main(a: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser(__doc__, settings="the section `model` as JSON", cache="folder of the cache", output="JSON file"))
+    p = cli.parser(__doc__, settings="the section `model` as JSON", cache="folder of the cache", output="JSON file")
+    p.add_argument("--runs", default="[]", help="for each run that is to be trained on it [settings, gradients or null], as JSON")
+    cli.run(main, p)

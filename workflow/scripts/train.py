@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 from swift_study import cli
-from swift_study.config import Model, Run
+from swift_study.config import Gradients, Model, Run
 from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.models import quiet_libraries
@@ -27,6 +27,7 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(max(1, a.threads // int(os.environ.get("WORLD_SIZE", "1"))))
     run, model = Run.model_validate_json(a.settings), Model.model_validate_json(a.model_settings)
+    gradients = None if a.gradients == "null" else Gradients.model_validate_json(a.gradients)
     base = json.loads(Path(a.model).read_text())
     schedule = read_table(Path(a.schedule), SCHEDULE)
     examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path))}
@@ -45,7 +46,7 @@ def main(a: Namespace) -> None:
     }
     stage = json.loads(Path(a.deepspeed).read_text())
     tell = progress if first else lambda text: None
-    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop))
+    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop), gradients)
     if first:
         history = pl.read_ndjson(work / "history.jsonl")
         consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
@@ -72,6 +73,7 @@ if __name__ == "__main__":
         history="Parquet file, one row a step",
         consumed="Parquet file, one row an example that a process worked on",
     )
+    p.add_argument("--gradients", default="null", help="scope and modules of the gradients that are computed at its checkpoints, as JSON")
     p.add_argument("--start-from", help="folder of the checkpoint that it starts from, where that is not the model")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
     p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP or checkpoint-last")

@@ -64,7 +64,8 @@ def main(a: Namespace) -> None:
     write_formats(tables, "certificates", certificates, CERTIFICATES)
     note = (
         "Errors are those of inner products, relative to the product of the two norms: sampled examples were computed again one at a "
-        "time through autograd, in the run's own type and in float64."
+        "time through autograd, in the run's own type and in float64. `reference` is float32 where the model has an operation that is not "
+        "available in float64."
     )
     write_page(pages / "certificate.html", page("Numerics certificate", paragraph(note), html_table(certificates)))
 
@@ -104,7 +105,7 @@ def certificate_row(c: dict[str, object]) -> dict[str, object]:
     duplicates, checked = c["duplicates"], c["examples_checked"]
     assert isinstance(duplicates, list)
     assert isinstance(checked, list)
-    return c | {"duplicates": len(duplicates), "examples_checked": len(checked)}
+    return {"reference": "float64"} | c | {"duplicates": len(duplicates), "examples_checked": len(checked)}
 
 
 if __name__ == "__main__":

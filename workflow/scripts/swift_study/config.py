@@ -43,6 +43,9 @@ class Model(Section):
     """Commit or tag of a hub model; null takes the newest."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the frozen weights and of the activations. Losses and inner products are float32 or better in either case."""
+    attention: Literal["math", "eager"] = "math"
+    """How attention is computed: `math`, PyTorch's exact kernel, or `eager`, the model's own code, for architectures that have no other
+    (Gemma-2, MPT, GPT-J, BLOOM, gpt-oss)."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Leave it off unless you have read that code."""
     chat_template: str | None = None

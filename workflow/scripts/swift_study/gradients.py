@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from swift_study.capture import embedding_gradient, small_gradient, watching, wide
+from swift_study.capture import watching, wide
 from swift_study.config import Gradients
 from swift_study.examples import Example
 from swift_study.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
@@ -27,7 +27,7 @@ from swift_study.models import exact_numerics
 from swift_study.sketch import sketch_gradients
 from swift_study.stages import Passes, make_stages
 from swift_study.tokens import Tokens, batches, collate
-from swift_study.weights import Use, Weight, calls, trainable_weights
+from swift_study.weights import Use, Weight, calls, idle_modules, trainable_weights
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,13 @@ def panel_gradients(
     weights = trainable_weights(model)
     n = len(tokens)
     device = next(model.parameters()).device
-    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size, PASS_TOKENS[device.type])
     exact = settings.representation == "exact"
-    with exact_numerics():
-        called = calls(model, weights, tokens[rows_of[-1][-1]], pad_id)
+    with exact_numerics(model):
+        called = calls(model, weights, min(tokens, key=lambda t: len(t.ids)), pad_id)
+        idle = idle_modules(weights, called)
         weights = [w for w in weights if any(use.module in called for use in w.uses)]  # others have no gradient
+        size = settings.batch_size if all(call.split for call in called.values()) else 1
+        rows_of = batches([len(t.ids) for t in tokens], size, PASS_TOKENS[device.type])
         need = needs(model, weights, called, tokens, rows_of, settings.representation)
         stages = make_stages(model, weights, called, need, tokens, rows_of, settings)
         place = torch.device("cpu") if settings.host_memory_gb else device
@@ -87,11 +89,13 @@ def panel_gradients(
         adam = torch.zeros((n, n), dtype=torch.float64) if preconditioner is not None else None
         for group, stage in enumerate(stages):
             passes.forget(stage)
-            with watching(model, stage.uses, store.receive):
+            with watching(model, stage.uses, store.receive, idle) as watch:
                 done = group * n
                 for number, rows in enumerate(rows_of):
                     store.begin(rows)
+                    watch.examples = len(rows)
                     found = passes.backward(stage, number, collate([tokens[i] for i in rows], pad_id, device))
+                    store.end(stage.uses)
                     if found is not None:
                         losses[rows] = found.double().cpu()
                     done += len(rows)
@@ -140,7 +144,17 @@ class _Store:
     def begin(self, rows: Sequence[int]) -> None:
         """What comes next is of these examples."""
         self.rows = rows
-        self.moved: dict[int, torch.Tensor] = {}
+        self.moved: dict[tuple[int, torch.Size], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.received: set[Use] = set()
+
+    def end(self, uses: Sequence[tuple[Weight, Use]]) -> None:
+        """A layer that these examples did not go through has no gradient for them."""
+        item = next(self.model.parameters()).dtype
+        for weight, use in uses:
+            if weight.name in self.factors and use not in self.received:
+                left, right = (torch.zeros((len(self.rows), 1, width), dtype=item, device=self.place) for width in weight.matrix)
+                ids = use.kind in ("embedding", "lora_embedding_A")
+                self.factors[weight.name].setdefault(use, Factors()).batches.append((left[..., 0].long() if ids else left, right))
 
     def make_room(self, weights: Sequence[Weight]) -> torch.Tensor:
         """For all gradients side by side, (N, all weights), in the machine's memory; what is received goes there at once."""
@@ -153,49 +167,49 @@ class _Store:
             first += weight.size
         return whole
 
-    def receive(self, weight: Weight, use: Use, a: torch.Tensor, b: torch.Tensor) -> None:
-        module = self.model.get_submodule(use.module)
-        if use.kind == "embedding":
-            b = embedding_gradient(module, a, b)
-        if weight.name in self.factors:
-            left, right = (b, a) if use.kind == "linear" else (a, b)
+    def receive(self, weight: Weight, use: Use, left: torch.Tensor | None, right: torch.Tensor) -> None:
+        self.received.add(use)
+        if left is not None and weight.name in self.factors:
             factors = self.factors[weight.name].setdefault(use, Factors())
-            factors.batches.append((self._move(left), self._move(right)))
+            factors.batches.append((self._move(left, use.kind == "transposed"), self._move(right, use.kind == "linear")))
             return
-        kind = wide(b.dtype)
+        kind = wide(right.dtype)
         if weight.name not in self.vectors:
             self.vectors[weight.name] = torch.zeros((self.n, weight.size), dtype=kind, device=self.place)
         vectors = self.vectors[weight.name]
-        if use.kind == "linear" and vectors.device == b.device:
+        if left is None:
+            gradient = right
+        elif left.dim() == 2:
+            gradient = right.new_zeros((len(left), *weight.matrix), dtype=kind)
+            gradient.scatter_add_(1, left[..., None].expand(right.shape), right.to(kind))
+            gradient = (gradient.transpose(1, 2) if weight.turned else gradient).flatten(1)
+        elif vectors.device == right.device:
             # Straight to where it is kept: memory that is used for the first time is dear.
-            for row, left, right in zip(self.rows, b.to(kind), a.to(kind), strict=True):
-                vectors[row].view(weight.shape).addmm_(left.T, right)
+            for row, one_left, one_right in zip(self.rows, left.to(kind), right.to(kind), strict=True):
+                vectors[row].view(weight.shape).addmm_(one_left.T, one_right)
             return
-        if use.kind == "linear":
-            gradient = torch.bmm(b.to(kind).transpose(1, 2), a.to(kind)).flatten(1)
-        elif use.kind == "embedding":
-            gradient = b.new_zeros((len(a), *weight.shape), dtype=kind)
-            gradient.scatter_add_(1, a[..., None].expand(b.shape), b.to(kind))
-            gradient = gradient.flatten(1)
         else:
-            gradient = small_gradient(module, use, a, b)
+            gradient = torch.bmm(left.to(kind).transpose(1, 2), right.to(kind)).flatten(1)
         for row, one in zip(self.rows, gradient.to(vectors.device), strict=True):
             vectors[row] += one
 
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _move(self, tensor: torch.Tensor, is_input: bool) -> torch.Tensor:
         """To where it is kept; an input that layers share is moved, and kept, once."""
         if tensor.device == self.place:
             return tensor
-        key = tensor.data_ptr()
-        if key not in self.moved or self.moved[key].shape != tensor.shape:
-            self.moved[key] = tensor.to(self.place)
-        return self.moved[key]
+        if not is_input:
+            return tensor.to(self.place)
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in self.moved:  # with the input itself, so that its address is not used again
+            self.moved[key] = (tensor, tensor.to(self.place))
+        return self.moved[key][1]
 
     def products(self, weight: Weight, scale: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The weight's inner products, (N, N) float64; and with ``scale``, of the weight's shape, between the two sides."""
         side = None if scale is None else scale.sqrt()
         if weight.name in self.factors:
-            both = products_of_factors(list(self.factors[weight.name].values()), weight.shape, side, self.device)
+            turned = side.T if side is not None and weight.turned else side
+            both = products_of_factors(list(self.factors[weight.name].values()), weight.matrix, turned, self.device)
             plain, scaled = (None if m is None else m.cpu()[self.position][:, self.position] for m in both)
             assert plain is not None
             return plain, scaled
@@ -207,8 +221,9 @@ class _Store:
         vectors = self.vectors.pop(weight.name, None)
         uses = list(self.factors.pop(weight.name, {}).values())
         if uses and vectors is not None:
-            for rows, block in dense_blocks(uses, weight.shape, self.n, self.device):
-                vectors.view(self.n, *weight.shape)[:, rows] = block.cpu()[self.position]
+            whole = vectors.view(self.n, *weight.shape)
+            for rows, block in dense_blocks(uses, weight.matrix, self.n, self.device):
+                (whole.transpose(1, 2) if weight.turned else whole)[:, rows] = block.cpu()[self.position]
 
 
 def _spoil(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from swift_study.config import Gradients
 from swift_study.errors import UserError
 from swift_study.gram import BLOCK
 from swift_study.tokens import Tokens
-from swift_study.weights import Call, Use, Weight
+from swift_study.weights import FACTORED, Call, Use, Weight
 
 GB = 1e9
 PASS_TOKENS = {"cpu": 1024, "cuda": None}  # on a CPU a pass over more is no faster a token, only larger (benchmarks/RESULTS.md)
@@ -48,10 +48,13 @@ def needs(
     for weight in weights:
         gradients = float(len(tokens) * weight.size * max(item, 4))
         uses = [use for use in weight.uses if use.module in called]
-        if all(use.kind in ("linear", "embedding") for use in uses):
-            rows, columns = weight.shape
-            own = sum(seen(use) * (rows if use.kind == "linear" else columns + 2) * item for use in uses)
-            inputs = {called[use.module].same_input: float(seen(use) * columns * item) for use in uses if use.kind == "linear"}
+        if all(use.kind in FACTORED for use in uses):
+            rows, columns = weight.matrix
+            # An embedding's ids have 8 bytes, twice as many as the smallest number that is kept.
+            own_width = {"linear": rows, "transposed": columns, "lora_embedding_B": rows + columns}
+            own = sum(seen(use) * own_width.get(use.kind, columns + 2) * item for use in uses)
+            shared = {"linear": columns, "transposed": rows}
+            inputs = {called[use.module].same_input: float(seen(use) * shared[use.kind] * item) for use in uses if use.kind in shared}
             if own + sum(inputs.values()) < gradients:
                 found[weight.name] = Need(own, inputs, True)
                 continue

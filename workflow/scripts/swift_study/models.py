@@ -1,6 +1,7 @@
 """The model under study: found once, loaded once per job, with the numerics that the engine promises."""
 
 import contextlib
+import difflib
 import importlib.util
 import json
 import logging
@@ -18,6 +19,7 @@ from swift_study.errors import UserError
 from swift_study.work import hash_files, publish
 
 PACKAGED = "SmolLM2-135M-Instruct"
+ATTENTION = {"math": "sdpa", "eager": "eager"}  # as transformers names them
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -70,10 +72,7 @@ def find_model(settings: Model, cache: Path) -> Path:
                 f"model.name is {settings.name!r}: there is no such folder. Give 'packaged', a hub id, a folder or a GGUF file."
             )
         folder = _from_hub(settings)
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: there is no config.json; this is not a model folder.")
+    check_files(folder)
     return folder.resolve()
 
 
@@ -91,20 +90,88 @@ def _from_hub(settings: Model) -> Path:
 
 
 def load_model(folder: Path, settings: Model) -> Any:
-    """The causal language model in eval mode, every weight frozen, on the GPU where there is one."""
+    """The causal language model in eval mode, every weight frozen, on the GPU where there is one.
+
+    UserError if the folder's files are not whole or do not have all weights, or if there is no such attention for the architecture.
+    """
     from transformers import AutoModelForCausalLM
 
+    check_files(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=DTYPES[settings.dtype],
-            attn_implementation="sdpa",
+            attn_implementation=ATTENTION[settings.attention],
             use_safetensors=True,
             trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below
         )
-    except Exception as error:  # the library raises many kinds, safetensors' own for a file that is cut short
-        raise UserError(f"{folder}: the model could not be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the library raises many kinds
+        raise UserError(_not_loaded(folder, settings, error)) from error
+    missing = sorted(found["missing_keys"])  # without what is tied to another weight
+    if missing:
+        raise UserError(
+            f"{folder}: the model is not whole. Its *.safetensors files lack {len(missing)} of the weights of a {type(model).__name__}, "
+            f"among them {missing[0]}. Fetch or make the folder again."
+        )
+    for name, there, expected in sorted(found["mismatched_keys"]):
+        raise UserError(
+            f"{folder}: the weight {name} has the shape {tuple(there)}, but by config.json {tuple(expected)}. They are not of one model. "
+            "Fetch or make the folder again."
+        )
     return model.to(device()).eval().requires_grad_(False)
+
+
+def outline(folder: Path, settings: Model) -> Any:
+    """The model without its weights' values, frozen: what its modules and shapes are, for no memory and in a second. UserError as above."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, attn_implementation=ATTENTION[settings.attention], trust_remote_code=settings.trust_remote_code
+            )
+    except Exception as error:  # the library raises many kinds
+        raise UserError(_not_loaded(folder, settings, error)) from error
+    return model.eval().requires_grad_(False)
+
+
+def _not_loaded(folder: Path, settings: Model, error: Exception) -> str:
+    """A sentence for what transformers raises."""
+    said = str(error)
+    if "scaled_dot_product_attention" in said and settings.attention == "math":
+        architecture = said.split(maxsplit=1)[0]
+        return f"{folder}: there is no exact math attention for this architecture ({architecture}). Set model.attention: eager."
+    return f"{folder}: the model could not be loaded: {next((line for line in said.splitlines() if line.strip()), type(error).__name__)}"
+
+
+def check_files(folder: Path) -> None:
+    """UserError if a model folder lacks its config.json, its index or one of its *.safetensors files, or if one of these was cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    again = "Fetch or make the folder again."
+    for path in (folder / "config.json", *folder.glob("*.safetensors.index.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(content, dict)
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: the file is missing; this is not a whole model folder. {again}") from error
+        except (OSError, ValueError, AssertionError) as error:
+            raise UserError(f"{path}: the file is not whole JSON. {again}") from error
+        for name in sorted(set(content.get("weight_map", {}).values())):
+            if not (folder / name).is_file():
+                raise UserError(f"{folder / name}: the file is missing, but {path.name} names it. {again}")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
+    for path in weights:
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: the file is not whole ({str(error).splitlines()[0]}). {again}") from error
 
 
 def load_checkpoint(model_folder: Path, settings: Model, checkpoint: Path, lora: Lora) -> Any:
@@ -143,17 +210,59 @@ def device() -> torch.device:
 
 
 def add_lora(model: Any, settings: Lora, seed: int) -> Any:
-    """The model with a fresh adapter (B = 0, A drawn from ``seed``), the only trainable weights, in float32."""
+    """The model with a fresh adapter (B = 0, A drawn from ``seed``), the only trainable weights, in float32.
+
+    UserError if one of the targets is the name of no module, with the names that there are.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(settings.targets), task_type="CAUSAL_LM"
     )
     torch.manual_seed(seed)
+    names = [name for name, _ in model.named_modules()]
+    layers = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _takes_adapter(module)})
     try:
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     except ValueError as error:
-        raise UserError(f"runs.*.lora.targets {settings.targets} do not fit this model: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if _unmatched(settings.targets, names) == settings.targets and "not found" in reason:
+            raise UserError(_says_unmatched(settings.targets, layers)) from error
+        raise UserError(
+            f"runs.*.lora.targets {settings.targets} do not fit this model: {reason} Its layers that can have an adapter are named "
+            f"{', '.join(layers)}."
+        ) from error
+    # Where a model keeps its experts in one weight, peft has put other names in the targets' place.
+    unmatched = _unmatched(sorted(adapted.peft_config["default"].target_modules), names)
+    if unmatched:
+        raise UserError(_says_unmatched(unmatched, layers))
+    return adapted
+
+
+def _unmatched(targets: list[str], names: list[str]) -> list[str]:
+    """The targets that no module's name is or ends in, after a dot."""
+    return [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
+
+
+def _says_unmatched(targets: list[str], layers: list[str]) -> str:
+    near = list(dict.fromkeys(layer for target in targets for layer in _near(target, layers)))
+    return (
+        f"runs.*.lora.targets: no module of this model is named {' or '.join(repr(target) for target in targets)}. "
+        + (f"Did you mean {' or '.join(near)}? " if near else "")
+        + f"Its layers that can have an adapter are named {', '.join(layers)}."
+    )
+
+
+def _near(target: str, layers: list[str]) -> list[str]:
+    """Names like the target: those that it is a part of, as up_proj of gate_up_proj, else those that are written alike."""
+    last = target.rpartition(".")[2]
+    return [layer for layer in layers if last in layer] or difflib.get_close_matches(last, layers, n=2, cutoff=0.8)
+
+
+def _takes_adapter(module: torch.nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, torch.nn.Linear | torch.nn.Embedding | Conv1D)
 
 
 def load_adapter(model: Any, checkpoint: Path) -> Any:
@@ -176,6 +285,12 @@ def load_adapter(model: Any, checkpoint: Path) -> Any:
         raise UserError(f"{path}: the adapter does not fit the model: {str(error).splitlines()[1].strip()}") from error
     if result.unexpected_keys:
         raise UserError(f"{path}: the adapter does not fit the model; it has a weight {result.unexpected_keys[0]} that the model has not.")
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    if missing:
+        raise UserError(
+            f"{path}: the adapter is not whole: it lacks {len(missing)} of the weights of this model's adapter, among them "
+            f"{missing[0]}. It is of another model or of other runs.*.lora.targets; delete {checkpoint} and run snakemake again."
+        )
     return model
 
 
@@ -192,11 +307,23 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextlib.contextmanager
-def exact_numerics() -> Iterator[None]:
-    """Math attention and no TF32: an example's numbers must not depend on its batch companions (DESIGN, Numerics 2)."""
+def exact_numerics(model: Any = None) -> Iterator[None]:
+    """Math attention and no TF32: an example's numbers must not depend on its batch companions (DESIGN, Numerics 2).
+
+    A float64 ``model`` of experts takes these one after the other meanwhile: there is no grouped product in float64.
+    """
     torch.set_float32_matmul_precision("highest")
-    with sdpa_kernel([SDPBackend.MATH]):
-        yield
+    config = None if model is None else model.config.get_text_config()
+    grouped = getattr(config, "_experts_implementation", None) not in (None, "eager") and next(model.parameters()).dtype == torch.float64
+    before = config._experts_implementation if config is not None and grouped else None
+    if before is not None:
+        model.set_experts_implementation("eager")
+    try:
+        with sdpa_kernel([SDPBackend.MATH]):
+            yield
+    finally:
+        if before is not None:
+            model.set_experts_implementation(before)
 
 
 def quiet_libraries() -> None:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from scipy import stats
 
-from swift_study.capture import embedding_gradient, small_gradient, watching, wide
+from swift_study.capture import watching, wide
 from swift_study.config import Gradients
 from swift_study.memory import PASS_TOKENS
 from swift_study.models import exact_numerics
 from swift_study.stages import Passes, all_at_once
 from swift_study.tokens import Tokens, batches, collate
-from swift_study.weights import Use, Weight, calls, trainable_weights
+from swift_study.weights import Use, Weight, calls, idle_modules, trainable_weights
 
 REPLICATES = 16
 
@@ -53,9 +53,10 @@ class Projection:
         self.pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         seed = settings.sketch_seed
         for weight in weights:
-            if len(weight.shape) == 2:
-                p = signs(seed, f"{weight.name} left", weight.shape[0], REPLICATES * self.left, device)
-                q = signs(seed, f"{weight.name} right", weight.shape[1], REPLICATES * self.right, device)
+            if len(weight.shape) >= 2:
+                columns = weight.matrix[-1]
+                p = signs(seed, f"{weight.name} left", weight.size // columns, REPLICATES * self.left, device)
+                q = signs(seed, f"{weight.name} right", columns, REPLICATES * self.right, device)
             else:
                 p = signs(seed, weight.name, weight.size, self.size, device)
                 q = torch.empty(0)
@@ -73,8 +74,13 @@ class Projection:
         return (x @ y).reshape(n, self.size) * self.factor
 
     def of_gradients(self, weight: Weight, gradients: torch.Tensor) -> torch.Tensor:
-        """Of whole gradients (examples, weights): of biases and norms; (examples, size)."""
-        return gradients @ self.pairs[weight.name][0].to(gradients.dtype) * self.factor
+        """Of whole gradients (examples, weights): of biases, norms and other modules; (examples, size)."""
+        p, q = (side.to(gradients.dtype) for side in self.pairs[weight.name])
+        if len(weight.shape) < 2:
+            return gradients @ p * self.factor
+        n = len(gradients)
+        x = (gradients.view(n, len(p), len(q)).transpose(1, 2) @ p).view(n, len(q), REPLICATES, self.left).permute(0, 2, 3, 1)
+        return (x @ q.view(len(q), REPLICATES, self.right).transpose(0, 1)).reshape(n, self.size) * self.factor
 
     @property
     def factor(self) -> float:
@@ -95,38 +101,41 @@ def sketch_gradients(
     weights = trainable_weights(model)
     device = next(model.parameters()).device
     n = len(tokens)
-    rows_of = batches([len(t.ids) for t in tokens], settings.batch_size, PASS_TOKENS[device.type])
     losses, norms_sq = np.empty(n), np.zeros(n)
     vectors: np.ndarray | None = None
-    with exact_numerics():
-        called = calls(model, weights, tokens[rows_of[-1][-1]], pad_id)
+    with exact_numerics(model):
+        called = calls(model, weights, min(tokens, key=lambda t: len(t.ids)), pad_id)
+        size = settings.batch_size if all(call.split for call in called.values()) else 1
+        rows_of = batches([len(t.ids) for t in tokens], size, PASS_TOKENS[device.type])
+        idle = idle_modules(weights, called)
         weights = [w for w in weights if any(use.module in called for use in w.uses)]
         projection = Projection(weights, settings, device)
         batch_sketch: list[torch.Tensor] = []
         batch_norms: list[torch.Tensor] = []
         seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
-        def receive(weight: Weight, use: Use, a: torch.Tensor, b: torch.Tensor) -> None:
-            module = model.get_submodule(use.module)
-            if use.kind in ("linear", "embedding"):
-                left, right = (b, a) if use.kind == "linear" else (a, embedding_gradient(module, a, b))
+        def receive(weight: Weight, use: Use, left: torch.Tensor | None, right: torch.Tensor) -> None:
+            if left is not None:
                 batch_sketch.append(projection.of_factors(weight, left, right))
                 used = seen.setdefault(weight.name, [])
                 used.append((left, right))
                 if len(used) == sum(u.module in called for u in weight.uses):
                     batch_norms.append(_norms_sq(seen.pop(weight.name), weight))
             else:
-                gradients = small_gradient(module, use, a, b)
-                batch_sketch.append(projection.of_gradients(weight, gradients))
-                batch_norms.append(gradients.double().square().sum(dim=1))
+                batch_sketch.append(projection.of_gradients(weight, right))
+                batch_norms.append(right.double().square().sum(dim=1))
 
         stage = all_at_once(model, weights, called)
         passes = Passes(model, called, [stage], device)
-        with watching(model, stage.uses, receive):
+        by_name = {weight.name: weight for weight in weights}
+        with watching(model, stage.uses, receive, idle) as watch:
             done = 0
             for number, rows in enumerate(rows_of):
+                watch.examples = len(rows)
                 batch_losses = passes.backward(stage, number, collate([tokens[i] for i in rows], pad_id, device))
                 assert batch_losses is not None
+                for name in list(seen):  # some of their uses are in layers that these examples did not go through
+                    batch_norms.append(_norms_sq(seen.pop(name), by_name[name]))
                 losses[rows] = batch_losses.double().cpu().numpy()
                 norms_sq[rows] = torch.stack(batch_norms).sum(dim=0).cpu().numpy()
                 found = torch.stack(batch_sketch).sum(dim=0).cpu().numpy()
@@ -147,7 +156,7 @@ def _norms_sq(uses: Sequence[tuple[torch.Tensor, torch.Tensor]], weight: Weight)
     """‖Σ over uses and tokens of left rightᵀ‖² of each example, (examples,) float64: by whole gradients or by tokens, as is cheaper."""
     kind = wide(uses[0][1].dtype)
     tokens = sum(right.shape[1] for _, right in uses)
-    rows, columns = weight.shape
+    rows, columns = weight.matrix
     if all(left.dim() == 3 for left, _ in uses) and rows * columns < tokens * (rows + columns):
         total = sum(torch.bmm(left.to(kind).transpose(1, 2), right.to(kind)) for left, right in uses)
         assert isinstance(total, torch.Tensor)

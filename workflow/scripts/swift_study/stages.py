@@ -250,13 +250,9 @@ class Passes:
             handle = self.layers[-1].register_forward_hook(after)
         elif first >= 0 and self.layers:
             handle = self.layers[first].register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            name = min((use.module for _, use in self.stages[-1].uses), key=lambda name: self.called[name].order)
-            lowest = self.model.get_submodule(block_of(self.model, name) or name)
-            if isinstance(lowest, torch.nn.Embedding):
-                handle = lowest.register_forward_hook(lambda module, args, output: output.requires_grad_(True), prepend=True)
-            else:
-                handle = lowest.register_forward_pre_hook(before, with_kwargs=True)
+        else:  # the lowest layers that are watched ask for gradients themselves (capture.py)
+            yield
+            return
         try:
             yield
         finally:

@@ -75,6 +75,7 @@ CERTIFICATES = pa.schema(
         ("examples_checked", pa.int64()),
         ("alone_vs_batched", pa.float64()),
         ("against_float64", pa.float64()),
+        ("reference", pa.string()),
         ("tolerance", pa.float64()),
         ("not_finite", pa.int64()),
         ("duplicates", pa.int64()),

@@ -20,13 +20,14 @@ import polars as pl
 import torch
 
 from swift_study import __version__
-from swift_study.config import Model, Run
+from swift_study.config import Gradients, Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import add_lora, check_fits, load_adapter, load_model
+from swift_study.models import check_fits, load_adapter, load_model
 from swift_study.rendering import Renderer, load_renderer
 from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.weights import train_weights
 from swift_study.work import publish, remove, writing_to
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,13 @@ def train(
     about: Mapping[str, Any],
     progress: Callable[[str], None],
     stop: Path | None = None,
+    gradients: Gradients | None = None,
 ) -> None:
     """Train to the end of the schedule, from the last state in ``work`` where there is one.
 
     Where the file ``stop`` appears, the state is saved after the step at hand, and Stopped is raised in every process.
 
+    ``gradients`` says which gradients are going to be computed at its checkpoints, None: none; UserError where that cannot be done.
     ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a checkpoint (all weights as safetensors, or a
     PEFT adapter; tokenizer, ``run.json``) for every step that has one, or ``checkpoint-last``; ``history.jsonl``, one line a step; and
     ``consumed-{process}.jsonl``, one line an example. ``about`` goes into every ``run.json``. Call it in every process of a torchrun.
@@ -116,7 +119,7 @@ def train(
         raise UserError(f"The run's warmup_steps {run.warmup_steps} is not below its {steps} steps; lower it.")
     settings = model_settings.model_copy(update={"dtype": run.dtype or model_settings.dtype})
     with _telling_of_memory(run):
-        model = _start(run, model_folder, settings, start)
+        model = _start(run, model_folder, settings, start, gradients)
         _check_vocabulary(model, batches, model_folder)
         engine, _, _, _ = deepspeed.initialize(
             model=model,
@@ -175,16 +178,16 @@ def _tokens(run: Run, examples: Mapping[str, Example], renderer: Renderer) -> di
     return tokens
 
 
-def _start(run: Run, model_folder: Path, settings: Model, start: Path | None) -> Any:
+def _start(run: Run, model_folder: Path, settings: Model, start: Path | None, gradients: Gradients | None = None) -> Any:
     """The model as the run finds it, in training mode; what is trained asks for gradients."""
     if run.method == "lora":
-        model = add_lora(load_model(model_folder, settings), run.lora, run.seed)
+        model = train_weights(load_model(model_folder, settings), run, gradients)
         if start is not None:
             load_adapter(model, start)
     else:
         if start is not None:
             check_fits(start, model_folder)
-        model = load_model(start or model_folder, settings).requires_grad_(True)
+        model = train_weights(load_model(start or model_folder, settings), run, gradients)
     if run.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
