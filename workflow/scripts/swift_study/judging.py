@@ -23,6 +23,7 @@ from swift_study.config import Audit, FileSource
 from swift_study.endpoint import Account, Answer, JudgeSettings, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, judge_by_key_points
+from swift_study.replies import whole_text, without_fence, without_reasoning
 from swift_study.sources import file_rows
 from swift_study.work import fingerprint
 
@@ -102,12 +103,10 @@ def prompt_hash(instructions: str) -> str:
 def read_judgement(reply: str) -> tuple[int, str]:
     """Label and reason from a judge's reply. Rejected unless it is the JSON object and nothing else.
 
-    A code fence around the object, and a reasoning model's <think> block before it, are taken off.
+    A code fence around the object, and a reasoning model's block before it, are taken off.
     """
-    text = re.sub(r"\A\s*<think>.*?</think>", "", reply, flags=re.DOTALL).strip()
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
     try:
-        value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_without_twins)
+        value = json.loads(without_fence(without_reasoning(reply)), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, or nested too deeply
         raise Rejected(f"the judge's reply is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != {"reason", "label"}:
@@ -117,7 +116,7 @@ def read_judgement(reply: str) -> tuple[int, str]:
         raise Rejected("the judge's label is not 0 or 1")
     if not isinstance(reason, str) or not reason.strip():
         raise Rejected("the judge gives no reason")
-    return label, reason.strip()
+    return label, whole_text(reason.strip())
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
