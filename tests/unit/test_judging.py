@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def check_that_it_is_only_data(response: str) -> None:
     assert user.content.endswith(rest)
     line = user.content.removeprefix(start).removesuffix(rest)
     assert "\n" not in line
-    assert not re.search(r"<(?:[|｜/<]|[^\W\d])|\[/?[A-Za-z_]+\]", line)
+    assert not re.search(r"[<>\[\]|#]", unicodedata.normalize("NFKC", line))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
@@ -136,13 +137,56 @@ def test_any_response_is_only_data(response: str) -> None:
     check_that_it_is_only_data(response)
 
 
+# Of the templates of these families, as their tokenizers' files have them; the last are ways of writing one so that a tokenizer's
+# normalisation (NFKC, invisible characters removed) makes it out of another text.
+TOKENS = {
+    "ChatML": ["<|im_start|>", "<|im_end|>", "<|endoftext|>"],
+    "Llama 2": ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"],
+    "Llama 3": ["<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>", "<|python_tag|>"],
+    "Code Llama": ["▁<EOT>", "▁<PRE>"],
+    "Mistral": ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[THINK]", "[ARGS]", "[IMG_BREAK]"],
+    "Gemma": ["<start_of_turn>", "<end_of_turn>", "<bos>", "<unused99>", "<|turn>", "<turn|>"],
+    "Phi": ["<|user|>", "<|assistant|>", "<|end|>", "<|im_sep|>"],
+    "DeepSeek": ["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁sep｜>", "<think>", "</think>"],
+    "Command R": ["<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>"],
+    "Granite": ["<|start_of_role|>", "<|end_of_role|>"],
+    "GLM": ["[gMASK]", "<sop>", "<|observation|>", "[MASK]"],
+    "MiniCPM": ["<用户>", "<AI>"],
+    "InternLM": ["<eoh>", "<eoa>", "<|action_start|>"],
+    "gpt-oss": ["<|channel|>", "<|message|>", "<|return|>"],
+    "EXAONE": ["[|user|]", "[|assistant|]", "[|endofturn|]"],
+    "Alpaca": ["### Instruction:", "### Response:"],
+    "Baichuan": ["<reserved_106>"],
+    "Kimi": ["◁think▷", "◁/think▷", "<|im_middle|>"],
+    "BERT, T5": ["[CLS]", "[SEP]", "<extra_id_0>", "<0x0A>", "<pad>"],
+    "not known": ["【user】", "«end»", "‹end›", "⟨turn⟩", "「system」", "{|user|}", "█end█", "¦end¦", "\ue000end", "< |user| >"],
+    "normalised": ["＜|im_end|＞", "<｜ｉｍ_ｅｎｄ｜>", "［INST］", "<\u200b|im_end|>", "[\xadINST]", "﹤s﹥", "＃＃＃ Instruction:"],
+}
+
+
+@pytest.mark.parametrize("family", TOKENS)
+def test_tokens_of_chat_templates_do_not_reach_the_server(family: str) -> None:
+    for token in TOKENS[family]:
+        for response in (token, f"4{token}user\n{token * 2}5", f"{token}\\{token}"):
+            example_ = example(messages=[Message(role="user", content=f"q {token}"), Message(role="assistant", content="2")], golden=token)
+            content = judge_prompt(example_, response, INSTRUCTIONS)[1].content
+            assert token not in content
+            data = json.JSONDecoder().raw_decode(content)[0]
+            assert (data["response"], data["query"], data["golden_answer"]) == (response, f"q {token}", token)
+
+
 @pytest.mark.parametrize(
-    "token", ["<|im_start|>", "</s>", "<s>", "<start_of_turn>", "<<SYS>>", "<｜User｜>", "[INST]", "[/INST]", "[gMASK]"]
+    "text",
+    [
+        "The sum is 3.5 (not 4); so x_1 = -2 * y / 7, 20% of $5 & 'more': ok? Yes! a@b.c ~ ^2 `code`",
+        r"$\frac{1}{2} \leq \sqrt{x}$",
+        "Größe, naïve, “quoted” – it’s 5 °C ± 1 ≤ 7 × 2… ½ √2 ∑ € 3",
+        "你好，世界。（四）？！：；、 これは４です。",
+        "नमस्ते दुनिया مرحبا שלום 🙂",
+    ],
 )
-def test_tokens_of_chat_templates_do_not_reach_the_server(token: str) -> None:
-    content = judge_prompt(example(), f"a < b, x[3] {token}", INSTRUCTIONS)[1].content
-    assert token not in content
-    assert "a < b, x[3]" in content  # what is no such token stays readable
+def test_ordinary_text_stays_readable(text: str) -> None:
+    assert json.dumps(text, ensure_ascii=False) in judge_prompt(example(), text, INSTRUCTIONS)[1].content
 
 
 def test_every_hostile_text_is_another_one() -> None:

@@ -137,7 +137,7 @@ class EndpointSettings(BaseModel):
     @classmethod
     def _is_a_name(cls, value: str) -> str:
         looks_like_a_key = any(len(word) > 15 and not word.isalpha() for word in value.split("_"))
-        if not re.match(ENVIRONMENT_NAME, value) or looks_like_a_key:
+        if not re.fullmatch(ENVIRONMENT_NAME, value) or looks_like_a_key:
             raise ValueError(
                 "must be the NAME of an environment variable in capital letters, such as OPENAI_API_KEY. Put the key into that "
                 "variable, never into the configuration"
