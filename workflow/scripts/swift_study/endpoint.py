@@ -150,7 +150,7 @@ class EndpointSettings(BaseModel):
         if own := sorted(OWN_FIELDS & set(value)):
             raise ValueError(f"must not hold {', '.join(own)}: this client sets these fields itself")
         try:
-            json.dumps(value, allow_nan=False).encode()
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError("must be JSON: text, numbers that are not NaN or infinite, lists and objects") from error
         return value
@@ -250,7 +250,7 @@ class _Unanswered(Exception):
 
 
 class _Refused(Exception):
-    """The server refuses a request: this prompt, or every one. The message holds the status."""
+    """The server refuses a request: this prompt, or every one. The message is the status and what the server says."""
 
 
 class _FormatRefused(Exception):
@@ -428,7 +428,7 @@ class _Call(Generic[T]):
         self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by request, so that none is sent twice at once
         self.answering = False  # the server has given a reply, now or when the cache was filled
         self.answers_now = False
-        self.refused: set[str] = set()  # prompts that the server did not take, before its first answer
+        self.refused: dict[str, str] = {}  # prompts that the server did not take, before its first answer, and what it said
         self.unanswered_in_a_row = 0
         self.takes_format: bool | None = None  # not known before the first reply
 
@@ -454,7 +454,7 @@ class _Call(Generic[T]):
                 await self.client.close()
             self.ledger.close()
         if self.refused and not self.answering and self.error is None:
-            self.error = self._refuses_all(next(o.reason for o in self.outcomes if isinstance(o, Failure)))
+            self.error = self._refuses_all(next(iter(self.refused.values())))
         outcomes = [o for o in self.outcomes if o is not None]
         if isinstance(self.error, _Stop):
             answered = sum(isinstance(o, Answer) for o in outcomes)
@@ -615,11 +615,11 @@ class _Call(Generic[T]):
             reply: _Reply = await tries(self._send_once, request)
         except _Refused as error:
             if not self.answers_now:
-                self.refused.add(json.dumps([[m.role, m.content] for m in request.messages]))
+                self.refused[json.dumps([[m.role, m.content] for m in request.messages])] = str(error)
                 # A reply of an earlier call speaks for the settings. Where more prompts are refused than were answered, it does not.
                 if len(self.refused) >= REFUSED_BEFORE_ANY_ANSWER and len(self.refused) > self._answered_earlier:
                     raise self._refuses_all(str(error)) from None
-            raise _Unanswered(str(error)) from None
+            raise _Unanswered(f"the server does not take this prompt: {error}") from None
         except _TryAgain as error:
             self.unanswered_in_a_row += 1
             reason = f"{error}, {self.settings.attempts} times"
@@ -828,7 +828,7 @@ class _Call(Generic[T]):
         if status == 429 or status > 500:
             return _TryAgain(said, wait=_retry_after(headers.get("retry-after")), hits_all=True)
         if status in REFUSES_PROMPT:
-            return _Refused(f"the server does not take this prompt: {said}")
+            return _Refused(said)
         if status in (401, 403):  # what the server says is left out: some repeat a part of the key
             return _Stop(f"{self.server} refuses the key: status {status}. Check the environment variable {self.settings.key_env}.")
         if status == 404:
@@ -838,7 +838,7 @@ class _Call(Generic[T]):
     def _without_key(self, reply: _Reply) -> _Reply:
         """Some servers repeat the request's headers; the key must not reach the cache or a dataset that way."""
         texts = {name: text for name in ("content", "refusal", "finish_reason", "reasoning") if (text := getattr(reply, name)) is not None}
-        return reply.model_copy(update={name: whole_text(self.without_key(text)) for name, text in texts.items()})
+        return reply.model_copy(update={name: self.without_key(whole_text(text)) for name, text in texts.items()})
 
 
 def _short_int(digits: str) -> float:

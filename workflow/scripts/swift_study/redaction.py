@@ -11,10 +11,13 @@ from collections.abc import Callable
 
 SHORTEST = 8  # characters; a shorter key is a local server's dummy, which may be an ordinary word
 REDACTED = "[key]"
-# Between two characters of a key: white space, control and invisible characters (Default_Ignorable_Code_Point), backslashes.
+# Between two characters of a key: white space, control and invisible characters (Default_Ignorable_Code_Point), backslashes; and the
+# usual ones of these as they are escaped.
 BETWEEN = (
-    r"[\s\\\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*"
+    r"(?:[\s\\\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffd\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    r"|(?<=\\)u(?:00[01][0-9a-f]|0020|00a[0d]|034f|061c|180[b-f]|20[0-6][0-9a-f]|3164|fe0[0-9a-f]|feff)|%(?:e2%80%8[b-f]|ef%bb%bf|c2%ad)"
+    r"|&#(?:173|820[3-7]|65279);|&#x(?:ad|200[b-f]|feff);|&(?:zwn?j|shy|zerowidthspace);)*"
 )
 
 
