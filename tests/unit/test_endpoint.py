@@ -36,6 +36,7 @@ from servers import (
 )
 
 from swift_study import endpoint
+from swift_study.config import load
 from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
@@ -1059,6 +1060,11 @@ def test_a_key_that_cannot_be_sent_is_not_repeated(server: Server, tmp_path: Pat
         {"api_key": CANARY},
         {"budget_usd": 1.0},
         {"temperature": -1},
+        {"temperature": float("nan")},
+        {"timeout_s": float("inf")},
+        {"budget_usd": float("nan"), "usd_per_million_prompt_tokens": 1.0},
+        {"budget_usd": float("inf"), "usd_per_million_prompt_tokens": 1.0},
+        {"usd_per_million_prompt_tokens": float("inf")},
         {"concurrency": 0},
     ],
 )
@@ -1071,3 +1077,38 @@ def test_settings_that_cannot_be_right_are_refused(change: dict[str, Any]) -> No
 
 def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in EndpointSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("section", ["teacher", "judge", "server"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key_env": CANARY},
+        {"key_env": "gsk_canary0123456789"},
+        {"key_env": [CANARY]},
+        {"base_url": f"https://user:{CANARY}@example.org/v1"},
+        {"base_url": [f"https://user:{CANARY}@example.org/v1"]},
+        {"base_url": f"https://[{CANARY}/v1"},
+        {"model": {"key": CANARY}},
+        {"api_key": CANARY},
+        {"temperature": CANARY},
+        {"extra_body": CANARY},
+        CANARY,
+        [CANARY],
+    ],
+)
+def test_a_key_in_the_configuration_is_not_printed(section: str, change: Any) -> None:
+    values = {"base_url": "http://localhost/v1", "model": "m"} | change if isinstance(change, dict) else change
+    with pytest.raises(UserError, match="The configuration is not valid") as caught:
+        load({"responses": {"server": values}} if section == "server" else {section: values})
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_models_name_may_hold_braces(server: Server, tmp_path: Path) -> None:
+    named = settings(server, model="{x}/{0}-{{run}} %s {")
+    assert values(ask(named, prompts("a"), anything, tmp_path)[0]) == ["fine"]
+    assert server.bodies[0]["model"] == "{x}/{0}-{{run}} %s {"
+    server.default = status(404)
+    with pytest.raises(UserError, match=r"model \{x\}/\{0\}-\{\{run\}\} %s \{"):
+        ask(named, prompts("b"), anything, tmp_path)

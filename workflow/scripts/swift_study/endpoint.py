@@ -68,7 +68,7 @@ REFUSES_FORMAT = (400, 404, 422, 501)  # statuses by which a server may say that
 
 
 class EndpointSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     base_url: str = Field(description="Address of the server's API, such as https://api.openai.com/v1.")
     model: str = Field(min_length=1, description="Name under which the server knows the model.")
@@ -579,10 +579,12 @@ class _Call(Generic[T]):
         return sum(paid.values())
 
     def _cost_of_lost_replies(self) -> float:
-        attempts = range(1, self.settings.reply_attempts + 1)
+        folder, attempts = self.ledger.path.parent, range(1, self.settings.reply_attempts + 1)
+        if not any(folder.glob("*")):
+            return 0.0
         requests = (self._request(index, attempt) for index in range(len(self.prompts)) for attempt in attempts)
         keys = {form.key for request in requests for form in request.forms()}
-        return sum(self.settings.price(*tokens) for tokens in lost(self.ledger.path.parent, keys))
+        return sum(self.settings.price(*tokens) for tokens in lost(folder, keys))
 
     # ---- server ----
 
