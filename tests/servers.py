@@ -2,6 +2,7 @@
 
 import json
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.in_flight -= 1
 
     def send(self, status: int, text: str, headers: dict[str, str] | None = None, length: int | None = None) -> None:
-        data = text.encode()
+        self.send_bytes(status, text.encode(), headers, length)
+
+    def send_bytes(self, status: int, data: bytes, headers: dict[str, str] | None = None, length: int | None = None) -> None:
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
             self.send_header(name, value)
@@ -72,14 +75,20 @@ class Handler(BaseHTTPRequestHandler):
 Action = Callable[[Handler], None]
 
 
-def completion(content: str | None, finish: str = "stop", tokens: tuple[int, int] | None = (10, 5), refusal: str | None = None) -> str:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
+def completion(
+    content: str | list[Any] | None,
+    finish: str = "stop",
+    tokens: tuple[int, int] | None = (10, 5),
+    refusal: str | None = None,
+    **fields: str,
+) -> str:
+    message = {"role": "assistant", "content": content, "refusal": refusal} | fields
     usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)} if tokens else None
     choice = {"index": 0, "finish_reason": finish, "message": message}
     return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "choices": [choice], "usage": usage})
 
 
-def reply(content: str | None, seconds: float = 0.0, **parts: Any) -> Action:
+def reply(content: str | list[Any] | None, seconds: float = 0.0, **parts: Any) -> Action:
     def act(handler: Handler) -> None:
         handler.server.closing.wait(seconds)
         text = completion(content, **parts)
@@ -112,6 +121,23 @@ def drip(handler: Handler) -> None:
     while not handler.server.closing.wait(0.05):
         handler.wfile.write(b" ")
         handler.wfile.flush()
+
+
+def compressed(text: str, code: int = 200, times: int = 1) -> Action:
+    """The text as gzip; ``times`` that much of it, which costs the server next to nothing."""
+
+    def act(handler: Handler) -> None:
+        packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+        data = b"".join([*(packer.compress(text.encode()) for _ in range(times)), packer.flush()])
+        handler.send_bytes(code, data, {"Content-Encoding": "gzip"})
+
+    return act
+
+
+def endless(handler: Handler) -> None:
+    handler.send(200, "", length=10**12)
+    while not handler.server.closing.is_set():
+        handler.wfile.write(b" " * 2**16)
 
 
 def echo_key(handler: Handler) -> None:

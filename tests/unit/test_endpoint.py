@@ -1,5 +1,7 @@
 """The client for chat servers, against a local server that fails in every way that matters."""
 
+import base64
+import contextlib
 import json
 import logging
 import os
@@ -8,15 +10,33 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from servers import Action, Handler, Server, body, break_off, completion, drip, echo_key, hang, reply, serving, status
+from servers import (
+    Action,
+    Handler,
+    Server,
+    body,
+    break_off,
+    completion,
+    compressed,
+    drip,
+    echo_key,
+    endless,
+    hang,
+    reply,
+    serving,
+    status,
+)
 
 from swift_study import endpoint
+from swift_study.config import load
 from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
@@ -231,7 +251,8 @@ def test_the_cache_key_holds_what_affects_the_reply_and_nothing_else(server: Ser
     ask(settings(server, **same), prompts("a"), anything, tmp_path)
     ask(settings(server, base_url=server.url + "/"), prompts("a"), anything, tmp_path)
     assert len(server.bodies) == 1
-    others = {"model": "n", "temperature": 0.5, "max_tokens": 9, "seed": 1}
+    others: dict[str, Any] = {"model": "n", "temperature": 0.5, "max_tokens": 9, "seed": 1}
+    others |= {"max_tokens_field": "max_completion_tokens", "extra_body": {"top_k": 1}}
     others["base_url"] = server.url.replace("127.0.0.1", "localhost")
     for number, (name, value) in enumerate(others.items(), start=2):
         ask(settings(server, **{name: value}), prompts("a"), anything, tmp_path)
@@ -291,7 +312,7 @@ def test_a_refused_request_stops_the_run_in_a_sentence_without_the_key(server: S
         assert part in text
     assert CANARY not in text
     assert "\n" not in text
-    assert len(server.bodies) == 1
+    assert len(server.bodies) == (2 if code == 400 else 1)  # a 400 may concern one prompt only: another one is asked
 
 
 def test_requests_in_flight_finish_before_the_run_stops(server: Server, tmp_path: Path) -> None:
@@ -376,6 +397,228 @@ def test_no_more_requests_are_in_flight_than_allowed(server: Server, tmp_path: P
     assert server.most_in_flight == 3
 
 
+# ---- a prompt that is refused ----
+
+
+def refuses(*texts: str, code: int = 400) -> Action:
+    def act(handler: Handler) -> None:
+        refused = handler.body["messages"][-1]["content"] in texts
+        (status(code, "filtered") if refused else reply("fine"))(handler)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "concurrency"),
+    [
+        *(("a", 400, 1), ("b", 400, 1), ("f", 400, 1), ("ab", 400, 1), ("abf", 413, 1), ("cdef", 422, 1), ("bcdef", 400, 1)),
+        *(("a", 400, 4), ("ab", 413, 4), ("bcdef", 422, 4)),
+    ],
+)
+def test_a_refused_prompt_is_its_own_null_wherever_it_stands(
+    server: Server, tmp_path: Path, where: str, code: int, concurrency: int
+) -> None:
+    server.default = refuses(*where, code=code)
+    outcomes, account = ask(settings(server, concurrency=concurrency), prompts(*"abcdef"), anything, tmp_path)
+    assert "".join("abcdef"[o.index] for o in outcomes if isinstance(o, Failure)) == where
+    assert account.failures == len(where)
+    assert all(f"status {code} (filtered)" in o.reason for o in outcomes if isinstance(o, Failure))
+    assert account.requests_sent == 6  # none is tried twice
+
+
+def test_many_prompts_in_a_row_may_be_refused_once_another_was_answered(server: Server, tmp_path: Path) -> None:
+    texts = [str(i) for i in range(12)]
+    server.default = refuses(*texts[1:11])
+    outcomes, _ = ask(settings(server, concurrency=1), prompts(*texts), anything, tmp_path)
+    assert [i for i, o in enumerate(outcomes) if isinstance(o, Answer)] == [0, 11]
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("n", [1, 2, 3, 300])
+def test_a_server_that_refuses_every_prompt_stops_the_run_after_a_few(server: Server, tmp_path: Path, n: int, concurrency: int) -> None:
+    server.default = status(400, "unknown parameter")
+    with pytest.raises(UserError, match=r"refuses the request: status 400 \(unknown parameter\).*`teacher.model`.*0 of \d+ prompts"):
+        ask(settings(server, concurrency=concurrency), prompts(*map(str, range(n))), anything, tmp_path)
+    assert len(server.bodies) <= min(n, endpoint.REFUSED_BEFORE_ANY_ANSWER - 1 + concurrency)
+
+
+def test_the_same_prompt_again_is_no_further_sign_that_every_prompt_is_refused(server: Server, tmp_path: Path) -> None:
+    server.default = refuses("a")
+    outcomes, _ = ask(settings(server, concurrency=1), prompts("a", "a", "a", "a", "b"), anything, tmp_path)
+    assert [type(o) for o in outcomes] == [Failure] * 4 + [Answer]
+
+
+def test_replies_of_an_earlier_run_speak_for_the_settings_as_far_as_they_go(server: Server, tmp_path: Path) -> None:
+    ask(settings(server), prompts("v", "w", "x", "y", "z"), anything, tmp_path)
+    server.default = status(400)
+    outcomes, _ = ask(settings(server, concurrency=1), prompts(*"abcdvwxyz"), anything, tmp_path)
+    assert [type(o) for o in outcomes] == [Failure] * 4 + [Answer] * 5
+    before = len(server.bodies)
+    with pytest.raises(UserError, match=r"refuses the request: status 400"):
+        ask(settings(server, concurrency=1), prompts("z", *map(str, range(100))), anything, tmp_path)
+    assert len(server.bodies) == before + endpoint.REFUSED_BEFORE_ANY_ANSWER
+
+
+# ---- servers that take other requests ----
+
+
+def test_a_server_may_take_another_limit_no_temperature_and_further_fields(server: Server, tmp_path: Path) -> None:
+    further = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
+    other = settings(server, max_tokens_field="max_completion_tokens", temperature=None, extra_body=further)
+    for _ in range(2):
+        outcomes, account = ask(other, prompts("a"), nothing, tmp_path)
+    assert isinstance(outcomes[0], Failure)
+    assert (account.requests_sent, account.replies_from_cache) == (0, 3)
+    assert len(server.bodies) == 3
+    for sent in server.bodies:
+        assert sent == {"model": "m", "messages": sent["messages"], "max_completion_tokens": 512} | further
+
+
+@pytest.mark.parametrize(
+    "further",
+    [{"n": 2}, {"model": "x"}, {"stream": True}, {"max_tokens": 10**6}, {"x": float("nan")}, {"x": {1, 2}}, {"x": "\ud800"}, "x", None],
+)
+def test_further_fields_that_cannot_be_sent_are_refused(further: Any) -> None:
+    with pytest.raises(ValidationError):
+        EndpointSettings(base_url="http://localhost/v1", model="m", extra_body=further)
+
+
+def test_content_may_come_as_parts_and_reasoning_in_a_field_of_its_own(server: Server, tmp_path: Path) -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "4"}, {"type": "image"}]
+    server.actions.extend([reply(parts), reply("4", reasoning_content="Hm."), reply("4", reasoning="Hm."), reply("4", reasoning="")])
+    for _ in range(2):
+        outcomes, _ = ask(settings(server, concurrency=1), prompts(*"abcd"), anything, tmp_path)
+        assert values(outcomes) == ["4"] * 4
+        assert [o.reply for o in outcomes] == ["<think>\nHm.\n</think>\n\n4"] * 3 + ["4"]
+    assert len(server.bodies) == 4
+
+
+# ---- replies that no table can hold ----
+
+
+@pytest.mark.parametrize(
+    ("usage", "known"),
+    [
+        ('{"prompt_tokens": 10, "completion_tokens": 5}', True),
+        ('{"prompt_tokens": 10.0, "completion_tokens": 5e0}', True),
+        ('{"prompt_tokens": -1, "completion_tokens": -5}', False),
+        ('{"prompt_tokens": 1' + "0" * 30 + ', "completion_tokens": 1' + "0" * 30 + "}", False),
+        ('{"prompt_tokens": 1' + "0" * 5000 + ', "completion_tokens": 5}', False),
+        ('{"prompt_tokens": 1e400, "completion_tokens": NaN}', False),
+        ('{"prompt_tokens": 1.5, "completion_tokens": -Infinity}', False),
+        ('{"prompt_tokens": "10", "completion_tokens": [5]}', False),
+        ('{"prompt_tokens": true, "completion_tokens": false}', False),
+        ('{"prompt_tokens": null}', False),
+        ("[1, 2]", False),
+        ('"many"', False),
+        ("null", False),
+    ],
+)
+def test_counts_that_cannot_be_are_estimated(server: Server, tmp_path: Path, usage: str, known: bool) -> None:
+    server.default = body('{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}], "usage": ' + usage + "}")
+    priced = settings(server, usd_per_million_prompt_tokens=1.0, usd_per_million_completion_tokens=1.0)
+    for _ in range(2):
+        outcomes, account = ask(priced, prompts("a"), anything, tmp_path)
+        assert values(outcomes) == ["fine"]
+        assert outcomes[0].tokens == 15 if known else 0 < outcomes[0].tokens < 300
+    assert (account.requests_sent, account.cached_completion_tokens) == (0, 5 if known else account.cached_completion_tokens)
+    assert account.cached_completion_tokens in (4, 5)
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\udc00", "\\ud83d", "\\udfff\\ud800"])
+def test_half_of_a_surrogate_pair_in_a_reply_is_replaced(server: Server, tmp_path: Path, half: str) -> None:
+    server.default = body('{"choices": [{"message": {"content": "fine HALF \\ud83d\\ude00", "reasoning": "HALF"}}]}'.replace("HALF", half))
+    for _ in range(2):
+        outcomes, _ = ask(settings(server), prompts("a"), anything, tmp_path)
+        assert values(outcomes)[0].replace("\ufffd", "") == "fine  😀"
+        assert outcomes[0].reply is not None
+        outcomes[0].reply.encode()
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"choices": [{"message": {"content": "fine"}}], "created": ' + "9" * 10_000 + "}",
+        '\ufeff{"choices": [{"message": {"content": "fine"}}]}',
+        '{"choices": [{"message": {"content": "fine", "tool_calls": {"a": [1]}}, "logprobs": 1e999}], "usage": {}, "model": 3}',
+    ],
+    ids=["a number of many digits", "byte order mark", "fields of any kind"],
+)
+def test_what_stands_beside_the_reply_does_not_matter(server: Server, tmp_path: Path, text: str) -> None:
+    server.default = body(text)
+    outcomes, account = ask(settings(server), prompts("a"), anything, tmp_path)
+    assert (values(outcomes), account.rejected) == (["fine"], 0)
+
+
+def test_a_response_that_is_nested_too_deeply_is_no_reply(server: Server, tmp_path: Path) -> None:
+    server.default = body('{"choices": ' + "[" * 200_000)
+    outcomes, _ = ask(settings(server, reply_attempts=2), prompts("a"), anything, tmp_path)
+    assert isinstance(outcomes[0], Failure)
+    assert "not a chat completion" in outcomes[0].reason
+
+
+# ---- a server that does harm ----
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        compressed(" " * 2**20, 200, times=80),
+        compressed(" " * 2**20, 500, times=80),
+        status(200, "x" * 2**22),
+        status(401, "x" * 2**22),
+        endless,
+    ],
+    ids=["compressed", "compressed error", "plain", "plain error", "endless"],
+)
+def test_a_response_is_not_read_beyond_its_limit(server: Server, tmp_path: Path, long: Action) -> None:
+    server.default = lambda h: (reply("fine") if h.body["messages"][-1]["content"] == "a" else long)(h)
+    tracemalloc.start()
+    try:
+        outcomes, _ = ask(settings(server, concurrency=1, reply_attempts=1), prompts("a", "b"), anything, tmp_path)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert values(outcomes)[0] == "fine"
+    assert "the response is longer than" in values(outcomes)[1]
+    assert most < 30 * 2**20
+
+
+def test_a_compressed_reply_is_read(server: Server, tmp_path: Path) -> None:
+    server.default = compressed(completion("fine " * 1000))
+    assert values(ask(settings(server), prompts("a"), anything, tmp_path)[0]) == ["fine " * 1000]
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        *(("other port", code) for code in (301, 302, 303, 307, 308)),
+        *((form, 307) for form in ("other host", "same server", "nowhere", "not an address")),
+    ],
+)
+def test_prompts_and_key_are_not_sent_on_to_another_address(server: Server, tmp_path: Path, code: int, form: str) -> None:
+    with serving() as other:
+        port = other.server_address[1]
+        to = {
+            "other port": f"http://127.0.0.1:{port}/v1/chat/completions?key={CANARY}",
+            "other host": f"http://user:{CANARY}@localhost:{port}/v1/chat/completions",
+            "same server": "/v1/other",
+            "nowhere": "",
+            "not an address": "http://[::1",
+        }[form]
+        server.default = status(code, Location=to)
+        with pytest.raises(
+            UserError, match=rf"sends requests on to .*\(status {code}\): prompts are not sent there.*`teacher.base_url`"
+        ) as caught:
+            ask(settings(server), prompts("a"), anything, tmp_path)
+        assert other.bodies == []
+        assert CANARY not in str(caught.value)
+        if form.startswith("other"):
+            assert f":{port} " in str(caught.value)
+    assert len(server.bodies) == 1
+
+
 # ---- what an answer took ----
 
 
@@ -443,7 +686,9 @@ def test_without_format_and_repeat_the_keys_of_older_caches_hold(server: Server,
     assert request.key == "9ca1ed4f4dcb84777bc06532452e0efbbec256ef"  # as it was before requests had these two
     ask(settings(server), prompts("a"), anything, tmp_path)
     (path,) = tmp_path.rglob("*.json")
-    assert set(json.loads(path.read_text())["request"]) == set(endpoint._Request.model_fields) - {"response_format", "repeat"}
+    assert set(json.loads(path.read_text())["request"]) == set(endpoint._Request.model_fields) - {
+        *("response_format", "repeat", "max_tokens_field", "extra_body")
+    }
 
 
 def test_a_format_is_sent_and_is_part_of_the_key(server: Server, tmp_path: Path) -> None:
@@ -557,6 +802,107 @@ def test_a_lost_reply_counts_with_the_most_it_can_have_cost(server: Server, tmp_
     assert account.prompt_tokens + account.completion_tokens == 15
 
 
+LOSES = {
+    "silent": hang,
+    "broken connection": break_off,
+    "not a completion": body("{}"),
+    "gateway": status(504),
+    "bomb": status(200, " " * 2**21),
+}
+
+
+@pytest.mark.parametrize("kind", LOSES)
+def test_what_was_lost_counts_in_every_further_run(server: Server, tmp_path: Path, kind: str) -> None:
+    """One USD a token and at most 190 a request: a budget of 500 is enough for two requests without a reply, however often it is run."""
+    server.default = LOSES[kind]
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20, "budget_usd": 500}
+    strict = settings(server, attempts=1, reply_attempts=1, concurrency=1, timeout_s=0.3, **paid)
+    ask_ = partial(ask, strict, prompts("a"), anything, tmp_path)
+    for _ in range(4):
+        with contextlib.suppress(UserError):
+            ask_()
+    assert len(server.bodies) == 2
+    with pytest.raises(UserError, match=r"380\.000000 of 500 USD are spent \(380\.000000 of it by earlier runs\)"):
+        ask_()
+    # Other prompts have a budget of their own, and a larger budget is enough for these.
+    server.default = reply("fine")
+    assert values(ask(strict, prompts("b"), anything, tmp_path)[0]) == ["fine"]
+    outcomes, account = ask(strict.model_copy(update={"budget_usd": 600.0}), prompts("a"), anything, tmp_path)
+    assert values(outcomes) == ["fine"]
+    assert (account.cost_usd, account.lost_usd) == (15, 380)
+
+
+def test_what_was_answered_or_refused_is_not_lost(server: Server, tmp_path: Path) -> None:
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20, "budget_usd": 250}
+    server.actions.extend([status(500), status(429), reply("fine")])
+    for _ in range(3):
+        outcomes, account = ask(settings(server, **paid), prompts("a"), anything, tmp_path)
+        assert values(outcomes) == ["fine"]
+        assert account.lost_usd == 0
+    assert not list(tmp_path.rglob("*.jsonl"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    for _ in range(3):
+        with pytest.raises(UserError, match="cannot be reached"):
+            ask(settings(server, base_url=url, **paid), prompts("a"), anything, tmp_path)
+
+
+def test_a_request_of_a_killed_job_counts_with_the_most_it_can_have_cost(server: Server, tmp_path: Path) -> None:
+    server.default = hang
+    paid = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "max_tokens": 20, "budget_usd": 500}
+    given = settings(server, concurrency=1, timeout_s=60.0, **paid)
+    code = f"""
+from pathlib import Path
+from swift_study.endpoint import EndpointSettings, ask
+from swift_study.examples import Message
+prompts = [[Message(role="system", content="Be brief."), Message(role="user", content="a")]]
+ask(EndpointSettings.model_validate_json({given.model_dump_json()!r}), prompts, lambda i, reply: reply, Path({str(tmp_path)!r}))
+"""
+    for n in (1, 2):
+        job = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(SCRIPTS)})
+        until = time.monotonic() + 30
+        while len(server.bodies) < n and time.monotonic() < until:
+            time.sleep(0.01)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+    for path in tmp_path.rglob("*.jsonl"):
+        path.write_bytes(path.read_bytes() + b'{"number": 2, "req')  # a line that was cut short: its request was never sent
+    with pytest.raises(UserError, match=r"380\.000000 of 500 USD are spent \(380\.000000 of it by earlier runs\)"):
+        ask(given, prompts("a"), anything, tmp_path)
+    assert len(server.bodies) == 2
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_run_before_anything_is_sent(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "ledger").write_text("")
+    with pytest.raises(UserError, match=r"could not be noted.*0 of 1 prompts are answered"):
+        ask(settings(server, usd_per_million_prompt_tokens=1.0), prompts("a"), anything, tmp_path)
+    assert server.bodies == []
+
+
+@pytest.mark.parametrize("price", [0.0, 1e6])
+def test_a_server_that_counts_more_than_the_limit_stops_the_run(server: Server, tmp_path: Path, price: float) -> None:
+    server.default = reply("fine", tokens=(10, 21))
+    over = settings(server, concurrency=1, max_tokens=20, usd_per_million_completion_tokens=price)
+    with pytest.raises(UserError, match=r"counts 21 tokens in a reply that may have 20 \(max_tokens\).*`teacher.max_tokens_field`"):
+        ask(over, prompts(*"abcdef"), anything, tmp_path)
+    assert len(server.bodies) == 1
+    if price:  # what it took counts in the next run
+        with pytest.raises(UserError, match=r"21\.000000 of 40 USD are spent"):
+            ask(over.model_copy(update={"budget_usd": 40.0}), prompts(*"abcdef"), anything, tmp_path)
+        assert len(server.bodies) == 1
+    server.default = reply("fine", tokens=(10, 20))
+    assert values(ask(over, prompts("g"), anything, tmp_path)[0]) == ["fine"]
+
+
+def test_a_prompt_that_the_server_lengthens_counts_for_what_the_next_may_cost(server: Server, tmp_path: Path) -> None:
+    server.default = reply("fine", tokens=(400, 5))  # its own system prompt, say
+    paid = {"usd_per_million_prompt_tokens": 1e6, "max_tokens": 20, "budget_usd": 1000, "concurrency": 1}
+    with pytest.raises(UserError, match="2 of 5 prompts are answered"):
+        ask(settings(server, **paid), prompts(*"abcde"), anything, tmp_path)
+    assert len(server.bodies) == 2
+
+
 # ---- a killed job ----
 
 
@@ -625,6 +971,53 @@ def test_the_key_goes_nowhere_but_into_the_request(
     assert not [text for text in ours if "canary" in text]
 
 
+SLASHED = "sk-canary/0123456789/abcdef"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        SLASHED,
+        "".join(f"\\u{ord(c):04x}" for c in SLASHED),
+        "\u200b".join(SLASHED),
+        SLASHED.replace("/", "\\/"),
+        SLASHED.upper(),
+        SLASHED.replace("/", "%2F"),
+        base64.b64encode(f"Bearer {SLASHED}".encode()).decode(),
+    ],
+    ids=["plain", "escaped", "zero width", "slashes", "capitals", "URL", "Base64"],
+)
+def test_a_key_that_the_server_repeats_in_other_spelling_is_taken_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spelled: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "swift_study")
+    monkeypatch.setenv("OPENAI_API_KEY", SLASHED)
+    message = {"content": spelled, "refusal": spelled, "reasoning_content": f"so {spelled} is it"}
+    text = json.dumps({"choices": [{"message": message, "finish_reason": spelled}]})
+    with_escapes = "".join(f"\\u{ord(c):04x}" if c.isalnum() else c for c in json.dumps(spelled).replace("\\", "\\\\"))
+    escaped = '{"choices": [{"message": {"content": KEY, "reasoning_content": KEY}, "finish_reason": KEY}]}'.replace("KEY", with_escapes)
+    server.actions.extend([status(500, text), *(body(t) for t in (text, text.replace("/", "\\/"), escaped)), status(400, text)])
+    outcomes, _ = ask(settings(server, concurrency=1, reply_attempts=1), prompts(*"abcd"), anything, tmp_path)
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) == 3
+    assert all(found.count("[key]") >= 3 for found in written)
+    logged = [r.getMessage() for r in caplog.records if r.name.startswith("swift")]
+    assert any("try 2" in text for text in logged)
+    in_base64 = base64.b64encode(f"Bearer {SLASHED}".encode()).decode()[12:24]
+    for found in [*written, repr(outcomes), *logged]:
+        plain = found.lower().replace("\u200b", "").replace("\\u200b", "")
+        for trace in ("canary", "0123", "abcdef", "u0063\\u0061", "u0063\\\\u0061"):
+            assert trace not in plain
+        assert in_base64 not in found
+
+
+def test_a_key_in_an_older_cache_does_not_leave_it(server: Server, tmp_path: Path) -> None:
+    ask(settings(server), prompts("a"), anything, tmp_path)
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text(path.read_text().replace('"fine"', json.dumps("\u200b".join(CANARY))))
+    assert values(ask(settings(server), prompts("a"), anything, tmp_path)[0]) == ["[key]"]
+
+
 def test_a_missing_key_is_a_sentence_unless_the_server_is_on_this_machine(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -658,16 +1051,64 @@ def test_a_key_that_cannot_be_sent_is_not_repeated(server: Server, tmp_path: Pat
         {"base_url": "https://user:secret@example.org/v1"},
         {"base_url": "https://example.org/v1?key=secret"},
         {"key_env": CANARY},
+        {"key_env": "gsk_a1b2c3d4e5f6g7h8"},
+        {"key_env": "hf_AbCdEfGhIjKlMnOpQrStUvWxYz"},
+        {"key_env": "AKIAIOSFODNN7EXAMPLE"},
+        {"key_env": "KEY\n"},
+        {"base_url": f"https://{CANARY}@example.org/v1"},
+        {"base_url": f"https://user:{CANARY}/v1"},
         {"api_key": CANARY},
         {"budget_usd": 1.0},
         {"temperature": -1},
+        {"temperature": float("nan")},
+        {"timeout_s": float("inf")},
+        {"budget_usd": float("nan"), "usd_per_million_prompt_tokens": 1.0},
+        {"budget_usd": float("inf"), "usd_per_million_prompt_tokens": 1.0},
+        {"usd_per_million_prompt_tokens": float("inf")},
         {"concurrency": 0},
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError) as caught:
         EndpointSettings(**({"base_url": "http://localhost/v1", "model": "m"} | change))
+    secrets = [value for value in change.values() if isinstance(value, str)]
+    assert not any(secret in str(caught.value) for secret in secrets)
 
 
 def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in EndpointSettings.model_fields.values())
+
+
+@pytest.mark.parametrize("section", ["teacher", "judge", "server"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key_env": CANARY},
+        {"key_env": "gsk_canary0123456789"},
+        {"key_env": [CANARY]},
+        {"base_url": f"https://user:{CANARY}@example.org/v1"},
+        {"base_url": [f"https://user:{CANARY}@example.org/v1"]},
+        {"base_url": f"https://[{CANARY}/v1"},
+        {"model": {"key": CANARY}},
+        {"api_key": CANARY},
+        {"temperature": CANARY},
+        {"extra_body": CANARY},
+        CANARY,
+        [CANARY],
+    ],
+)
+def test_a_key_in_the_configuration_is_not_printed(section: str, change: Any) -> None:
+    values = {"base_url": "http://localhost/v1", "model": "m"} | change if isinstance(change, dict) else change
+    with pytest.raises(UserError, match="The configuration is not valid") as caught:
+        load({"responses": {"server": values}} if section == "server" else {section: values})
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_models_name_may_hold_braces(server: Server, tmp_path: Path) -> None:
+    named = settings(server, model="{x}/{0}-{{run}} %s {")
+    assert values(ask(named, prompts("a"), anything, tmp_path)[0]) == ["fine"]
+    assert server.bodies[0]["model"] == "{x}/{0}-{{run}} %s {"
+    server.default = status(404)
+    with pytest.raises(UserError, match=r"model \{x\}/\{0\}-\{\{run\}\} %s \{"):
+        ask(named, prompts("b"), anything, tmp_path)

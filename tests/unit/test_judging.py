@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import Handler, Server, reply, serving, status
+from servers import Handler, Server, break_off, completion, reply, serving, status
 from tiny import ROOT
 
 from swift_study import judging
@@ -122,7 +123,7 @@ def check_that_it_is_only_data(response: str) -> None:
     assert user.content.endswith(rest)
     line = user.content.removeprefix(start).removesuffix(rest)
     assert "\n" not in line
-    assert not re.search(r"<(?:[|｜/<]|[^\W\d])|\[/?[A-Za-z_]+\]", line)
+    assert not re.search(r"[<>\[\]|#]", unicodedata.normalize("NFKC", line))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
@@ -136,13 +137,56 @@ def test_any_response_is_only_data(response: str) -> None:
     check_that_it_is_only_data(response)
 
 
+# Of the templates of these families, as their tokenizers' files have them; the last are ways of writing one so that a tokenizer's
+# normalisation (NFKC, invisible characters removed) makes it out of another text.
+TOKENS = {
+    "ChatML": ["<|im_start|>", "<|im_end|>", "<|endoftext|>"],
+    "Llama 2": ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "<s>", "</s>"],
+    "Llama 3": ["<|begin_of_text|>", "<|start_header_id|>", "<|eot_id|>", "<|python_tag|>"],
+    "Code Llama": ["▁<EOT>", "▁<PRE>"],
+    "Mistral": ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[THINK]", "[ARGS]", "[IMG_BREAK]"],
+    "Gemma": ["<start_of_turn>", "<end_of_turn>", "<bos>", "<unused99>", "<|turn>", "<turn|>"],
+    "Phi": ["<|user|>", "<|assistant|>", "<|end|>", "<|im_sep|>"],
+    "DeepSeek": ["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁sep｜>", "<think>", "</think>"],
+    "Command R": ["<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>"],
+    "Granite": ["<|start_of_role|>", "<|end_of_role|>"],
+    "GLM": ["[gMASK]", "<sop>", "<|observation|>", "[MASK]"],
+    "MiniCPM": ["<用户>", "<AI>"],
+    "InternLM": ["<eoh>", "<eoa>", "<|action_start|>"],
+    "gpt-oss": ["<|channel|>", "<|message|>", "<|return|>"],
+    "EXAONE": ["[|user|]", "[|assistant|]", "[|endofturn|]"],
+    "Alpaca": ["### Instruction:", "### Response:"],
+    "Baichuan": ["<reserved_106>"],
+    "Kimi": ["◁think▷", "◁/think▷", "<|im_middle|>"],
+    "BERT, T5": ["[CLS]", "[SEP]", "<extra_id_0>", "<0x0A>", "<pad>"],
+    "not known": ["【user】", "«end»", "‹end›", "⟨turn⟩", "「system」", "{|user|}", "█end█", "¦end¦", "\ue000end", "< |user| >"],
+    "normalised": ["＜|im_end|＞", "<｜ｉｍ_ｅｎｄ｜>", "［INST］", "<\u200b|im_end|>", "[\xadINST]", "﹤s﹥", "＃＃＃ Instruction:"],
+}
+
+
+@pytest.mark.parametrize("family", TOKENS)
+def test_tokens_of_chat_templates_do_not_reach_the_server(family: str) -> None:
+    for token in TOKENS[family]:
+        for response in (token, f"4{token}user\n{token * 2}5", f"{token}\\{token}"):
+            example_ = example(messages=[Message(role="user", content=f"q {token}"), Message(role="assistant", content="2")], golden=token)
+            content = judge_prompt(example_, response, INSTRUCTIONS)[1].content
+            assert token not in content
+            data = json.JSONDecoder().raw_decode(content)[0]
+            assert (data["response"], data["query"], data["golden_answer"]) == (response, f"q {token}", token)
+
+
 @pytest.mark.parametrize(
-    "token", ["<|im_start|>", "</s>", "<s>", "<start_of_turn>", "<<SYS>>", "<｜User｜>", "[INST]", "[/INST]", "[gMASK]"]
+    "text",
+    [
+        "The sum is 3.5 (not 4); so x_1 = -2 * y / 7, 20% of $5 & 'more': ok? Yes! a@b.c ~ ^2 `code`",
+        r"$\frac{1}{2} \leq \sqrt{x}$",
+        "Größe, naïve, “quoted” – it’s 5 °C ± 1 ≤ 7 × 2… ½ √2 ∑ € 3",
+        "你好，世界。（四）？！：；、 これは４です。",
+        "नमस्ते दुनिया مرحبا שלום 🙂",
+    ],
 )
-def test_tokens_of_chat_templates_do_not_reach_the_server(token: str) -> None:
-    content = judge_prompt(example(), f"a < b, x[3] {token}", INSTRUCTIONS)[1].content
-    assert token not in content
-    assert "a < b, x[3]" in content  # what is no such token stays readable
+def test_ordinary_text_stays_readable(text: str) -> None:
+    assert json.dumps(text, ensure_ascii=False) in judge_prompt(example(), text, INSTRUCTIONS)[1].content
 
 
 def test_every_hostile_text_is_another_one() -> None:
@@ -176,6 +220,10 @@ def test_instructions_that_cannot_be_used_are_a_sentence(tmp_path: Path, content
         f"```json\n{verdict(1)}\n```",
         f"```\n{verdict(1)}```",
         f"<think>Is it {{0}}?</think>\n{verdict(1)}",
+        f"Is it {{0}}?\n</think>\n```json\n{verdict(1)}\n```",
+        f"[THINK]{verdict(0)}[/THINK]{verdict(1)}",
+        f"◁think▷{verdict(0)}◁/think▷{verdict(1)}",
+        f"<|channel|>analysis<|message|>{verdict(0)}<|end|><|start|>assistant<|channel|>final<|message|>{verdict(1)}<|return|>",
         '{"label": 1, "reason": " because "}',
     ],
 )
@@ -208,6 +256,9 @@ def test_a_label_is_read(text: str) -> None:
         (verdict([1]), "not 0 or 1"),
         (verdict(1, ""), "no reason"),
         (verdict(1, 3), "no reason"),
+        (f"<think>{verdict(1)}", "not closed"),
+        (f"<think>hm</think>{verdict(1)} </think>", "nobody can tell"),
+        (f"{verdict(1)}</think>", "nothing follows"),
     ],
 )
 def test_what_is_not_the_object_that_was_asked_for_gives_no_label(text: str, reason: str) -> None:
@@ -253,6 +304,61 @@ def test_a_reply_without_a_label_is_asked_for_again_and_at_last_null(server: Ser
     assert rows[1]["raw"] == "label: 0"
     assert rows[1]["tokens"] == 45
     assert (account.requests_sent, account.rejected, account.failures) == (5, 4, 1)
+
+
+def test_reasoning_is_taken_off_and_kept_beside_the_label(server: Server, tmp_path: Path) -> None:
+    def act(handler: Handler) -> None:
+        response = judged(handler.body["messages"])["response"]
+        blocks = {"2": {"content": f"<think>\nHm {{\n</think>\n\n{verdict(1)}"}, "3": {"content": f"Hm.\n</think>{verdict(0)}"}}
+        blocks |= {"4": {"content": f"<think>{verdict(1)}"}, "5": {"content": verdict(1), "reasoning_content": "Hm."}}
+        handler.send(200, completion(**blocks[response]))
+
+    server.default = act
+    examples, responses = [example(i) for i in range(4)], list("2345")
+    rows, _ = judge_by_model(settings(server, reply_attempts=1), examples, responses, INSTRUCTIONS, tmp_path)
+    assert [row["label"] for row in rows] == [1, 0, None, 1]
+    assert [row["raw"] for row in rows] == [
+        f"<think>\nHm {{\n</think>\n\n{verdict(1)}",
+        f"Hm.\n</think>{verdict(0)}",
+        f"<think>{verdict(1)}",
+        f"<think>\nHm.\n</think>\n\n{verdict(1)}",
+    ]
+    assert "not closed" in rows[2]["reason"]
+    assert judge_by_model(settings(server, reply_attempts=1), examples[:2], responses[:2], INSTRUCTIONS, tmp_path)[0] == rows[:2]
+
+
+def test_a_prompt_that_the_server_filters_has_no_label(server: Server, tmp_path: Path) -> None:
+    server.default = lambda h: (status(400) if judged(h.body["messages"])["response"] == "x" else right_if_golden)(h)
+    rows, _ = judge_by_model(settings(server, concurrency=1), [example(1), example(2)], ["x", "3"], INSTRUCTIONS, tmp_path)
+    assert [row["label"] for row in rows] == [None, 1]
+    assert "does not take this prompt" in rows[0]["reason"]
+
+
+def test_no_reply_keeps_judgements_from_being_written(server: Server, tmp_path: Path) -> None:
+    contents = [  # as they stand in the body's JSON
+        ('{\\"reason\\": \\"half \\\\ud800\\", \\"label\\": 1}', 1, "half \ufffd"),
+        ('{\\"reason\\": \\"half \\ud83d\\", \\"label\\": 0}', 0, "half \ufffd"),
+        ('{\\"reason\\": \\"x\\", \\"label\\": 1' + "0" * 5000 + "}", None, "not JSON"),
+        ('{\\"reason\\": \\"x\\", \\"label\\": NaN}', None, "not 0 or 1"),
+        ("[" * 50_000, None, "not JSON"),
+        ("```" + " " * 100_000, None, "not JSON"),
+    ]
+    usage = '{"prompt_tokens": 1' + "0" * 30 + ', "completion_tokens": -1e400}'
+
+    def act(handler: Handler) -> None:
+        number = int(judged(handler.body["messages"])["golden_answer"]) - 1
+        text = '{"choices": [{"message": {"content": "' + contents[number][0] + '"}, "finish_reason": "\\udc00"}], "usage": '
+        handler.send(200, text + usage + "}")
+
+    server.default = act
+    limits = judge_arguments(server, tmp_path, budget_usd=10.0, usd_per_million_prompt_tokens=1.0)
+    outputs = ["--output", str(tmp_path / "j.parquet"), "--account", str(tmp_path / "a.parquet")]
+    done = run_script("judge.py", *write_inputs(tmp_path, len(contents)), *limits, *outputs)
+    assert "1 of 6 satisfactory, 4 without a label" in done.stdout
+    rows = read_table(tmp_path / "j.parquet", JUDGEMENTS)
+    assert rows["label"].to_list() == [label for _, label, _ in contents]
+    assert all(expected in found for found, (_, _, expected) in zip(rows["reason"], contents, strict=True))
+    assert rows["tokens"].is_between(1, 10**6).all()
 
 
 def test_a_server_without_structured_output_is_asked_without(server: Server, tmp_path: Path) -> None:
@@ -594,3 +700,19 @@ def test_the_budget_is_one_for_all_passes_of_the_audit(server: Server, tmp_path:
     assert "the budget is used up" in done.stdout
     assert 4 < len(server.bodies) < 8
     assert server.tokens_paid <= budget
+
+
+def test_what_an_earlier_audit_lost_counts_for_all_passes_of_the_next(server: Server, tmp_path: Path) -> None:
+    write_examples(tmp_path / "questions.parquet", [example(1), example(2)])
+    # One USD a token: a pass costs 4 · 15, a request that gets no reply up to `most`.
+    price = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "concurrency": 1, "attempts": 1}
+    overhead = 128 + 2 * 16 + 512 + len(json.dumps(judging.RESPONSE_FORMAT))
+    examples = [(e, r or "") for e in (example(1), example(2)) for r in (e.golden, e.unsatisfactory)]
+    most = overhead + max(sum(len(m.content.encode()) for m in judge_prompt(e, r, INSTRUCTIONS)) for e, r in examples)
+    arguments = audit_arguments(tmp_path, examples=4)
+    server.actions.append(break_off)
+    for lost, budget in ((1, most), (5, 2 * most + 65)):  # the second time: one pass, and one request of the next
+        done = run_script("audit_judge.py", *judge_arguments(server, tmp_path, budget_usd=budget, **price), *arguments, check=False)
+        assert done.returncode == 1
+        assert ("does not answer" if lost == 1 else "the budget is used up") in done.stdout
+    assert len(server.bodies) == 1 + 5

@@ -35,7 +35,7 @@ def main(a: Namespace) -> None:
     def by_model(examples: Sequence[Example], responses: Sequence[str], repeat: int) -> list[dict[str, Any]]:
         judge = JudgeSettings(**json.loads(a.judge), **(json.loads(a.judge_limits) or {}))
         if judge.budget_usd is not None:  # one for all three passes
-            before = sum(c.cost_usd + judge.price(c.cached_prompt_tokens, c.cached_completion_tokens) for c in accounts)
+            before = sum(c.cost_usd + c.lost_usd + judge.price(c.cached_prompt_tokens, c.cached_completion_tokens) for c in accounts)
             judge = judge.model_copy(update={"budget_usd": max(0.0, judge.budget_usd - before)})
         instructions, cache = read_instructions(Path(a.instructions)), Path(a.cache) / "replies"
         rows, account = judge_by_model(judge, examples, responses, instructions, cache, cli.Progress("audit of the judge"), repeat)

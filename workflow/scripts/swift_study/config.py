@@ -1040,7 +1040,13 @@ def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -
         return f"unknown key `{where}`{nearest(path[-1], _keys_beside(loc))}"
     if kind == "missing":
         return f"`{where}` is missing"
-    return f"`{where}`: {message.removeprefix('Value error, ')}" + ("" if kind == "value_error" else f" (it is {value!r})")
+    shown = "" if kind == "value_error" or _may_hold_a_key(loc) else f" (it is {value!r})"
+    return f"`{where}`: {message.removeprefix('Value error, ')}{shown}"
+
+
+def _may_hold_a_key(loc: tuple[int | str, ...]) -> bool:
+    """Whether the value is a part of an endpoint's settings or holds them: somebody may have put a key there, which nobody may print."""
+    return any(loc[: len(path)] == path[: len(loc)] for path in (("teacher",), ("judge",), ("responses", "server")))
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

@@ -1,15 +1,19 @@
 """The binary judge: golden answer and key points in, label 0 or 1 with a reason out; and the audit of a judge.
 
 A response is data. It reaches the judge as a string within one JSON object, which it cannot close: its quotes and line breaks
-are escaped, and so is what a chat template could take for the beginning or end of a turn. Reading the object gives it back
-exactly. A label comes only from a reply that is nothing but the object that was asked for; a reply that quotes one is not.
+are escaped, and so is every bracket and sign of which the control tokens of chat templates are made (``_escape``), whatever model
+the judge is. Reading the object gives the response back exactly. Turns that a template writes in plain words ("USER:") cannot be
+told from a text that says so. A label comes only from a reply that is nothing but the object that was asked for; a reply that
+quotes one is not.
 
 Where there is no label, because no reply could be read, it is null: counted, and never taken for 0.
 """
 
+import functools
 import json
 import random
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,14 +27,16 @@ from swift_study.config import Audit, FileSource
 from swift_study.endpoint import Account, Answer, JudgeSettings, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, judge_by_key_points
+from swift_study.replies import whole_text, without_fence, without_reasoning
 from swift_study.rows import file_rows
 from swift_study.work import fingerprint
 
 Label = int | None
 KEY_POINTS = "key_points"  # the name of the programmatic judge
 RESAMPLES = 2000
-# What a tokenizer may read as a control token: <|im_end|>, </s>, <start_of_turn>, <<SYS>>, <｜User｜>, [INST], [/INST], ...
-CONTROL = re.compile(r"<(?=[|｜/<\[]|[^\W\d])|\[(?=/?[A-Za-z_]+\])")
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')  # of JSON
+# Neither a letter, a digit, a space, nor one of the signs of which no family makes a control token.
+SIGN = re.compile(r"""[^\w !"$%&'()*+,\-./:;=?@\\^`{}~]""")
 REMINDER = 'Label the response in the JSON object above, as the system message says. Reply with {"reason": ..., "label": 0 or 1} only.'
 RESPONSE_FORMAT = {
     "type": "json_schema",
@@ -88,8 +94,29 @@ def judge_prompt(example: Example, response: str, instructions: str) -> list[Mes
     data["key_points"] = {str(i): point.text for i, point in enumerate(example.key_points, 1)}
     data["response"] = response
     text = json.dumps(data, ensure_ascii=False, indent=1)
-    text = CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    text = STRING.sub(lambda string: SIGN.sub(lambda sign: _escape(sign.group()), string.group()), text)
     return [Message(role="system", content=instructions), Message(role="user", content=f"{text}\n\n{REMINDER}")]
+
+
+@functools.cache
+def _escape(sign: str) -> str:
+    """The sign as JSON's ``\\u003c`` where a control token may begin or end with it, else as it is.
+
+    Such tokens are <|im_end|>, </s>, <start_of_turn>, <<SYS>>, [INST], <｜User｜>, ◁think▷, [|user|], ### Instruction and many more,
+    so that no list is whole. Each has a bracket, a bar, a number sign, or a sign that looks like one; a tokenizer may also take a
+    full-width sign for the usual one, or pass over an invisible character.
+    """
+    if all(_is_harmless(character) for character in unicodedata.normalize("NFKC", sign)):
+        return sign
+    return "".join(f"\\u{unit:04x}" for unit in memoryview(sign.encode("utf-16", "surrogatepass")).cast("H")[1:])
+
+
+def _is_harmless(character: str) -> bool:
+    if character in " (){}“”‘’":
+        return True
+    category = unicodedata.category(character)
+    is_bracket, is_bar_or_triangle = category in ("Ps", "Pe", "Pi", "Pf"), 0x2500 <= ord(character) <= 0x25FF
+    return not (is_bracket or is_bar_or_triangle or character in "<>|¦‖#" or category[0] in "CZ")
 
 
 def prompt_hash(instructions: str) -> str:
@@ -102,12 +129,10 @@ def prompt_hash(instructions: str) -> str:
 def read_judgement(reply: str) -> tuple[int, str]:
     """Label and reason from a judge's reply. Rejected unless it is the JSON object and nothing else.
 
-    A code fence around the object, and a reasoning model's <think> block before it, are taken off.
+    A code fence around the object, and a reasoning model's block before it, are taken off.
     """
-    text = re.sub(r"\A\s*<think>.*?</think>", "", reply, flags=re.DOTALL).strip()
-    fenced = re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL)
     try:
-        value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_without_twins)
+        value = json.loads(without_fence(without_reasoning(reply)), object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, or nested too deeply
         raise Rejected(f"the judge's reply is not JSON: {error}") from error
     if not isinstance(value, dict) or set(value) != {"reason", "label"}:
@@ -117,7 +142,7 @@ def read_judgement(reply: str) -> tuple[int, str]:
         raise Rejected("the judge's label is not 0 or 1")
     if not isinstance(reason, str) or not reason.strip():
         raise Rejected("the judge gives no reason")
-    return label, reason.strip()
+    return label, whole_text(reason.strip())
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

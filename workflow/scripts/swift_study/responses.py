@@ -220,8 +220,8 @@ def respond_by_server(
     seed = settings.seed if settings.temperature > 0 else None
     responses = []
     for example, answer in zip(examples, [o for o in outcomes if isinstance(o, Answer)], strict=True):
-        text = cut_at(answer.reply, settings.stop)
-        reason = "length" if answer.finish_reason == "length" and text == answer.reply else "stop"
+        text = cut_at(answer.value, settings.stop)
+        reason = "length" if answer.finish_reason == "length" and text == answer.value else "stop"
         responses.append(Response(example.example_id, text.strip(), reason, answer.completion_tokens, seed))
     return responses, account
 
@@ -229,14 +229,15 @@ def respond_by_server(
 def server_of(settings: Responses, run: str) -> EndpointSettings:
     """The server's settings for a run: its name in `{run}` of the model's, and the response's own length, temperature and seed.
 
-    A query is asked once: a second reply, at another temperature, would be another model's.
+    A server whose own temperature is null is sent none. A query is asked once: a second reply, at another temperature, would be
+    another model's. A reasoning block in a response is a part of it and stays.
     """
     if settings.server is None:
         raise UserError("responses.server is not set.")
     return settings.server.model_copy(
         update={
             "model": settings.server.model.replace("{run}", run),
-            "temperature": settings.temperature,
+            "temperature": None if settings.server.temperature is None else settings.temperature,
             "max_tokens": settings.max_new_tokens,
             "seed": settings.seed if settings.temperature > 0 else None,
             "reply_attempts": 1,

@@ -3,7 +3,8 @@
 - ``from_fields(example, analogue)``: the new example from the example's own fields, without any model. ``analogue`` is another
   example of the same task where there is one, else None.
 - ``prompt(example)``: the messages for a teacher.
-- ``from_reply(example, reply)``: the new example from the teacher's reply. The reply is data: text to check and to put in place.
+- ``from_reply(example, reply)``: the new example from the teacher's reply, without its reasoning block. The reply is data: text to
+  check and to put in place.
 
 ``from_fields`` and ``from_reply`` raise ``Rejected`` with the reason where the result would not be acceptable.
 """
@@ -23,6 +24,7 @@ from swift_study.config import FileSource, Strategy
 from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, occurs
+from swift_study.replies import whole_text, without_reasoning
 from swift_study.rows import file_rows
 
 
@@ -123,7 +125,7 @@ def _by_teacher(
 ) -> tuple[list[Example], list[Reject], Account]:
     def accept(index: int, reply: str) -> Example:
         try:
-            return strategy.from_reply(examples[index], reply)
+            return strategy.from_reply(examples[index], without_reasoning(reply))
         except ValidationError as error:
             raise Rejected(_reason(error)) from error
 
@@ -131,7 +133,8 @@ def _by_teacher(
     made, rejects = [], []
     for example, answer in zip(examples, answers, strict=True):
         if isinstance(answer, Failure):
-            rejects.append(Reject(dataset, example.task, example.example_id, answer.reason, answer.attempts, answer.reply))
+            reason = whole_text(answer.reason)
+            rejects.append(Reject(dataset, example.task, example.example_id, reason, answer.attempts, answer.reply))
         else:
             made.append(answer.value)
     return made, rejects, account
@@ -156,7 +159,7 @@ def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, 
         try:
             if reply is None:
                 raise Rejected(f"{path} has no reply to the query")
-            made.append(strategy.from_reply(example, reply))
+            made.append(strategy.from_reply(example, without_reasoning(reply)))
         except (Rejected, ValidationError) as error:
             rejects.append(Reject(dataset, example.task, example.example_id, _reason(error), 1, reply))
     return made, rejects
