@@ -285,6 +285,17 @@ def test_a_server_is_asked_for_the_run_s_own_responses(server: Server, tmp_path:
     assert server.bodies[-1]["model"] == "study-other"
 
 
+def test_a_server_is_told_the_values_for_its_chat_template(server: Server, tmp_path: Path) -> None:
+    respond_by_server(by_server(server), "base", QUERIES[:1], tmp_path)
+    assert "chat_template_kwargs" not in server.bodies[-1]
+    system = Message(role="system", content="Be brief.")
+    asked = example("What is blue?").model_copy(update={"messages": [system, *example("What is blue?").messages]})
+    settings = Model(chat_template_kwargs={"enable_thinking": False}, fold_system_message=True)
+    respond_by_server(by_server(server), "base", [asked], tmp_path, model=settings)
+    assert server.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+    assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Be brief.\n\nWhat is blue?"}]
+
+
 def test_a_server_samples_with_the_seed_and_cannot_be_told_top_p(server: Server, tmp_path: Path) -> None:
     found, _ = respond_by_server(by_server(server, temperature=0.5, seed=4), "base", QUERIES[:1], tmp_path)
     assert found[0].seed == 4

@@ -40,7 +40,8 @@ def main(a: Namespace) -> None:
     if settings.server is None:
         respond_here(a, settings, examples, label)
         return
-    responses, account = respond_by_server(settings, a.run, examples, Path(a.cache) / "replies", cli.Progress(label))
+    model = Model.model_validate_json(a.model_settings)
+    responses, account = respond_by_server(settings, a.run, examples, Path(a.cache) / "replies", cli.Progress(label), model)
     write(Path(a.output), responses, settings, label, f"{account.replies_from_cache} from the cache, {account.cost_usd:.4f} USD")
 
 

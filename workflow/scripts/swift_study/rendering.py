@@ -99,7 +99,7 @@ class Renderer:
 
     def _split(self, example: Example) -> tuple[list[int], list[int]]:
         """Tokens of the prompt and of the completion."""
-        messages = [{"role": m.role, "content": m.content} for m in self._messages(example)]
+        messages = [{"role": m.role, "content": m.content} for m in turns(example, self.settings)]
         marked = self._mark_control_tokens(messages, example)
         try:
             text, start = self._render(marked or messages)
@@ -118,12 +118,6 @@ class Renderer:
                 "model.chat_template to one that ends a completion in {{ eos_token }}."
             )
         return prompt, completion[: end + 1]
-
-    def _messages(self, example: Example) -> list[Message]:
-        first, *rest = example.messages
-        if not (self.settings.fold_system_message and first.role == "system" and rest[0].role == "user"):
-            return example.messages
-        return [Message(role="user", content=f"{first.content}\n\n{rest[0].content}"), *rest[1:]]
 
     def _render(self, messages: Sequence[dict[str, str]]) -> tuple[str, int]:
         """The whole conversation as text, and the position at which the completion begins."""
@@ -238,6 +232,14 @@ class Renderer:
         known = self.tokenizer.added_tokens_decoder.items()
         added = {t.content: i for i, t in known if t.content in text and not t.content.isspace()}
         return added[min(added, key=lambda content: (text.index(content), -len(content)))] if added else None
+
+
+def turns(example: Example, settings: Model) -> list[Message]:
+    """The example's messages, a system message in front of the user's first turn where the settings say so."""
+    first, *rest = example.messages
+    if not (settings.fold_system_message and first.role == "system" and rest[0].role == "user"):
+        return example.messages
+    return [Message(role="user", content=f"{first.content}\n\n{rest[0].content}"), *rest[1:]]
 
 
 class Overlong(UserError):

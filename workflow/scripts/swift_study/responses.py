@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from swift_study.config import Responses
+from swift_study.config import Model, Responses
 from swift_study.endpoint import Account, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
 from swift_study.models import exact_numerics
-from swift_study.rendering import Renderer
+from swift_study.rendering import Renderer, turns
 from swift_study.tokens import batches
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # keeps the logarithm of an exponential draw finite
@@ -201,15 +201,24 @@ def within_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def respond_by_server(
-    settings: Responses, run: str, examples: Sequence[Example], cache: Path, progress: Callable[[str], None] = lambda text: None
+    settings: Responses,
+    run: str,
+    examples: Sequence[Example],
+    cache: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    model: Model | None = None,
 ) -> tuple[list[Response], Account]:
     """A server's responses to the examples' queries, in their order, and what they took. Replies are kept in ``cache``.
 
-    UserError that counts them if there are queries without any reply.
+    The server renders with its own chat template, to which it is told the values that ``model`` gives it. UserError that counts them if
+    there are queries without any reply.
     """
-    server = server_of(settings, run)
+    server, model = server_of(settings, run), model or Model()
+    if model.chat_template_kwargs:
+        values = {"chat_template_kwargs": model.chat_template_kwargs, **server.extra_body}
+        server = server.model_copy(update={"extra_body": values})
     outcomes, account = ask(
-        server, [e.messages[:-1] for e in examples], lambda i, reply: reply, cache, progress, "responses.server", allow_cut_off=True
+        server, [turns(e, model)[:-1] for e in examples], lambda i, reply: reply, cache, progress, "responses.server", allow_cut_off=True
     )
     failures = [o for o in outcomes if isinstance(o, Failure)]
     if failures:
