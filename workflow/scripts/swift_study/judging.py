@@ -1,10 +1,10 @@
 """The binary judge: golden answer and key points in, label 0 or 1 with a reason out; and the audit of a judge.
 
 A response is data. It reaches the judge as a string within one JSON object, which it cannot close: its quotes and line breaks
-are escaped, and so is every bracket and sign of which the control tokens of chat templates are made (``_escape``), whatever model
-the judge is. Reading the object gives the response back exactly. Turns that a template writes in plain words ("USER:") cannot be
-told from a text that says so. A label comes only from a reply that is nothing but the object that was asked for; a reply that
-quotes one is not.
+are escaped, and so is every sign of which the control tokens of chat templates are made (``_escape``), whatever model the judge
+is. Reading the object gives the response back exactly. Turns that a template writes in plain words ("USER:") cannot be told from
+a text that says so. A label comes only from a reply that is nothing but the object that was asked for; a reply that quotes one
+is not.
 
 Where there is no label, because no reply could be read, it is null: counted, and never taken for 0.
 """
