@@ -380,6 +380,7 @@ def ask(
     allow_cut_off: bool = False,
     response_format: dict[str, Any] | None = None,
     repeat: int = 0,
+    proven: bool = False,
 ) -> tuple[list[Answer[T] | Failure], Account]:
     """Get an accepted reply to every prompt: the outcomes in the order of ``prompts``, and what it took.
 
@@ -388,11 +389,12 @@ def ask(
 
     ``allow_cut_off`` takes a reply as it comes, also cut off or empty. ``response_format`` is the API's parameter of that
     name; a server that refuses it is asked without, and ``accept`` must check the reply in any case. With another
-    ``repeat`` the same prompts are asked anew, not looked up in the cache.
+    ``repeat`` the same prompts are asked anew, not looked up in the cache. ``proven``: the server has answered other prompts under
+    these settings just now, so that any number of these may be refused.
     """
     call = _Call(
         settings, prompts, accept, cache_dir, progress or (lambda _: None), name,
-        allow_cut_off=allow_cut_off, response_format=response_format, repeat=repeat,
+        allow_cut_off=allow_cut_off, response_format=response_format, repeat=repeat, proven=proven,
     )  # fmt: skip
     return asyncio.run(call.run())
 
@@ -412,6 +414,7 @@ class _Call(Generic[T]):
         allow_cut_off: bool,
         response_format: dict[str, Any] | None,
         repeat: int,
+        proven: bool,
     ) -> None:
         self.settings, self.prompts, self.accept, self.progress, self.name = settings, prompts, accept, progress, name
         self.cache_dir = cache_dir
@@ -427,7 +430,7 @@ class _Call(Generic[T]):
         self.error: Exception | None = None
         self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by request, so that none is sent twice at once
         self.answering = False  # the server has given a reply, now or when the cache was filled
-        self.answers_now = False
+        self.answers_now = proven
         self.refused: dict[str, str] = {}  # prompts that the server did not take, before its first answer, and what it said
         self.pending = 0  # requests whose prompts are neither answered nor given up
         self.unanswered_in_a_row = 0

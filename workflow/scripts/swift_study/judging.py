@@ -162,10 +162,12 @@ def judge_by_model(
     cache: Path,
     progress: Callable[[str], None] | None = None,
     repeat: int = 0,
+    proven: bool = False,
 ) -> tuple[list[dict[str, Any]], Account]:
     """A row of the judgements table for each example's response, and what it took.
 
-    With another ``repeat`` the judge is asked anew. The label is null where no reply could be read; the reason says why.
+    With another ``repeat`` the judge is asked anew; ``proven`` says that it has just answered others. The label is null where no
+    reply could be read; the reason says why.
     """
     prompts = [judge_prompt(example, response, instructions) for example, response in zip(examples, responses, strict=True)]
     outcomes, account = ask(
@@ -177,6 +179,7 @@ def judge_by_model(
         "judge",
         response_format=RESPONSE_FORMAT,
         repeat=repeat,
+        proven=proven,
     )
     rows = []
     for example, outcome in zip(examples, outcomes, strict=True):
