@@ -426,6 +426,15 @@ def test_a_refused_prompt_is_its_own_null_wherever_it_stands(
     assert account.requests_sent == 6  # none is tried twice
 
 
+def test_a_refusal_that_comes_before_slower_replies_is_no_sign_against_them(server: Server, tmp_path: Path) -> None:
+    texts = [str(i) for i in range(12)]
+    slow = reply("fine", seconds=0.4)
+    server.default = lambda h: (status(400) if int(h.body["messages"][-1]["content"]) < 6 else slow)(h)
+    outcomes, account = ask(settings(server, concurrency=8), prompts(*texts), anything, tmp_path)
+    assert [type(o) for o in outcomes] == [Failure] * 6 + [Answer] * 6
+    assert account.requests_sent == 12
+
+
 def test_many_prompts_in_a_row_may_be_refused_once_another_was_answered(server: Server, tmp_path: Path) -> None:
     texts = [str(i) for i in range(12)]
     server.default = refuses(*texts[1:11])

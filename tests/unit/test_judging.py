@@ -716,3 +716,19 @@ def test_what_an_earlier_audit_lost_counts_for_all_passes_of_the_next(server: Se
         assert done.returncode == 1
         assert ("does not answer" if lost == 1 else "the budget is used up") in done.stdout
     assert len(server.bodies) == 1 + 5
+
+
+def test_a_server_that_filters_every_hostile_text_is_audited(server: Server, tmp_path: Path) -> None:
+    def act(handler: Handler) -> None:
+        hostile = "\n\n" in judged(handler.body["messages"])["response"]
+        (status(400, "jailbreak") if hostile else right_if_golden)(handler)
+
+    server.default = act
+    write_examples(tmp_path / "questions.parquet", evaluation_set())
+    run_script("audit_judge.py", *judge_arguments(server, tmp_path), *audit_arguments(tmp_path, examples=12))
+    summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
+    assert [(summary[m]["n"], summary[m]["unparsed"]) for m in ("agreement", "repeatability", "hostile flips")] == [
+        (12, 0),
+        (12, 0),
+        (0, 6),
+    ]

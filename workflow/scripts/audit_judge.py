@@ -28,18 +28,22 @@ def main(a: Namespace) -> None:
     settings = Audit.model_validate_json(a.settings)
     labelled = labelled_responses(settings, read_examples(Path(a.dataset)), a.seed)
     accounts: list[Account] = []
+    has_answered = False  # a server may refuse every hostile text, which says nothing about the settings
 
     def by_checks(examples: Sequence[Example], responses: Sequence[str], repeat: int) -> list[dict[str, Any]]:
         return judge_by_checks(examples, responses)
 
     def by_model(examples: Sequence[Example], responses: Sequence[str], repeat: int) -> list[dict[str, Any]]:
+        nonlocal has_answered
         judge = JudgeSettings(**json.loads(a.judge), **(json.loads(a.judge_limits) or {}))
         if judge.budget_usd is not None:  # one for all three passes
             before = sum(c.cost_usd + c.lost_usd + judge.price(c.cached_prompt_tokens, c.cached_completion_tokens) for c in accounts)
             judge = judge.model_copy(update={"budget_usd": max(0.0, judge.budget_usd - before)})
         instructions, cache = read_instructions(Path(a.instructions)), Path(a.cache) / "replies"
-        rows, account = judge_by_model(judge, examples, responses, instructions, cache, cli.Progress("audit of the judge"), repeat)
+        progress = cli.Progress("audit of the judge")
+        rows, account = judge_by_model(judge, examples, responses, instructions, cache, progress, repeat, has_answered)
         accounts.append(account)
+        has_answered |= any(row["raw"] is not None for row in rows)
         return rows
 
     rows = audit(by_checks if a.scorer == KEY_POINTS else by_model, labelled)

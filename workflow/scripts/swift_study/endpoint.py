@@ -26,7 +26,7 @@ import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
@@ -380,6 +380,7 @@ def ask(
     allow_cut_off: bool = False,
     response_format: dict[str, Any] | None = None,
     repeat: int = 0,
+    proven: bool = False,
 ) -> tuple[list[Answer[T] | Failure], Account]:
     """Get an accepted reply to every prompt: the outcomes in the order of ``prompts``, and what it took.
 
@@ -388,11 +389,12 @@ def ask(
 
     ``allow_cut_off`` takes a reply as it comes, also cut off or empty. ``response_format`` is the API's parameter of that
     name; a server that refuses it is asked without, and ``accept`` must check the reply in any case. With another
-    ``repeat`` the same prompts are asked anew, not looked up in the cache.
+    ``repeat`` the same prompts are asked anew, not looked up in the cache. ``proven``: the server has answered other prompts under
+    these settings just now, so that any number of these may be refused.
     """
     call = _Call(
         settings, prompts, accept, cache_dir, progress or (lambda _: None), name,
-        allow_cut_off=allow_cut_off, response_format=response_format, repeat=repeat,
+        allow_cut_off=allow_cut_off, response_format=response_format, repeat=repeat, proven=proven,
     )  # fmt: skip
     return asyncio.run(call.run())
 
@@ -412,6 +414,7 @@ class _Call(Generic[T]):
         allow_cut_off: bool,
         response_format: dict[str, Any] | None,
         repeat: int,
+        proven: bool,
     ) -> None:
         self.settings, self.prompts, self.accept, self.progress, self.name = settings, prompts, accept, progress, name
         self.cache_dir = cache_dir
@@ -427,8 +430,9 @@ class _Call(Generic[T]):
         self.error: Exception | None = None
         self.asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # by request, so that none is sent twice at once
         self.answering = False  # the server has given a reply, now or when the cache was filled
-        self.answers_now = False
+        self.answers_now = proven
         self.refused: dict[str, str] = {}  # prompts that the server did not take, before its first answer, and what it said
+        self.pending = 0  # requests whose prompts are neither answered nor given up
         self.unanswered_in_a_row = 0
         self.takes_format: bool | None = None  # not known before the first reply
 
@@ -614,12 +618,11 @@ class _Call(Generic[T]):
             reraise=True,
         )
         try:
-            reply: _Reply = await tries(self._send_once, request)
+            reply = await self._until_it_ends(tries(self._send_once, request))
         except _Refused as error:
             if not self.answers_now:
                 self.refused[json.dumps([[m.role, m.content] for m in request.messages])] = str(error)
-                # A reply of an earlier call speaks for the settings. Where more prompts are refused than were answered, it does not.
-                if len(self.refused) >= REFUSED_BEFORE_ANY_ANSWER and len(self.refused) > self._answered_earlier:
+                if await self._refuses_every_prompt():
                     raise self._refuses_all(str(error)) from None
             raise _Unanswered(f"the server does not take this prompt: {error}") from None
         except _TryAgain as error:
@@ -631,8 +634,31 @@ class _Call(Generic[T]):
                     f"whether `{self.name}.concurrency` is too high or `{self.name}.timeout_s` too short for it."
                 ) from None
             raise _Unanswered(reason) from None
-        self.answering, self.answers_now, self.unanswered_in_a_row = True, True, 0
+        self.answering, self.unanswered_in_a_row = True, 0
         return reply
+
+    async def _until_it_ends(self, sending: Awaitable[_Reply]) -> _Reply:
+        self.pending += 1
+        try:
+            reply = await sending
+            self.answers_now = True
+            return reply
+        finally:
+            self.pending -= 1
+            self.settled.set()
+
+    async def _refuses_every_prompt(self) -> bool:
+        """Whether so many prompts are refused, and none answered, that it must be the server or the settings.
+
+        A refusal comes faster than a reply, so that what is pending is waited for. A reply of an earlier call speaks for the settings;
+        where more prompts are refused than were answered, it does not.
+        """
+        if len(self.refused) < REFUSED_BEFORE_ANY_ANSWER or len(self.refused) <= self._answered_earlier:
+            return False
+        while self.pending and not self.answers_now:
+            self.settled.clear()
+            await self.settled.wait()
+        return not self.answers_now
 
     @functools.cached_property
     def _answered_earlier(self) -> int:

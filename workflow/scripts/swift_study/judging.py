@@ -1,10 +1,10 @@
 """The binary judge: golden answer and key points in, label 0 or 1 with a reason out; and the audit of a judge.
 
 A response is data. It reaches the judge as a string within one JSON object, which it cannot close: its quotes and line breaks
-are escaped, and so is every bracket and sign of which the control tokens of chat templates are made (``_escape``), whatever model
-the judge is. Reading the object gives the response back exactly. Turns that a template writes in plain words ("USER:") cannot be
-told from a text that says so. A label comes only from a reply that is nothing but the object that was asked for; a reply that
-quotes one is not.
+are escaped, and so is every sign of which the control tokens of chat templates are made (``_escape``), whatever model the judge
+is. Reading the object gives the response back exactly. Turns that a template writes in plain words ("USER:") cannot be told from
+a text that says so. A label comes only from a reply that is nothing but the object that was asked for; a reply that quotes one
+is not.
 
 Where there is no label, because no reply could be read, it is null: counted, and never taken for 0.
 """
@@ -162,10 +162,12 @@ def judge_by_model(
     cache: Path,
     progress: Callable[[str], None] | None = None,
     repeat: int = 0,
+    proven: bool = False,
 ) -> tuple[list[dict[str, Any]], Account]:
     """A row of the judgements table for each example's response, and what it took.
 
-    With another ``repeat`` the judge is asked anew. The label is null where no reply could be read; the reason says why.
+    With another ``repeat`` the judge is asked anew; ``proven`` says that it has just answered others. The label is null where no
+    reply could be read; the reason says why.
     """
     prompts = [judge_prompt(example, response, instructions) for example, response in zip(examples, responses, strict=True)]
     outcomes, account = ask(
@@ -177,6 +179,7 @@ def judge_by_model(
         "judge",
         response_format=RESPONSE_FORMAT,
         repeat=repeat,
+        proven=proven,
     )
     rows = []
     for example, outcome in zip(examples, outcomes, strict=True):

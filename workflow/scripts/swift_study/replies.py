@@ -11,7 +11,8 @@ from swift_study.errors import Rejected
 
 # The tags of a block. The named group tells a tag that opens a block from one that closes it.
 TAG = re.compile(
-    r"<(?P<think>/?)(?:seed:|ant)?(?:think|thinking|thoughts?|reasoning)\s{0,8}>"  # DeepSeek, Qwen, GLM, EXAONE, Seed-OSS, ...
+    r"<[|｜]?\s{0,2}(?P<think>/?)\s{0,2}(?:[a-z]{1,9}:|ant)?"  # DeepSeek, Qwen, GLM, EXAONE, Seed-OSS, ...
+    r"(?:think|thinking|thoughts?|thought_process|reasoning)(?:\s[^<>]{0,64})?[|｜]?>"
     r"|\[(?P<magistral>/?)THINK\]"
     r"|[◁◀](?P<kimi>/?)think[▷▶]"
     r"|<\|(?P<command>START|END)_(?:THINKING|REASONING)\|>"
