@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import random
-import re
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorS
 from swift_study.duplicates import nearest
 from swift_study.errors import UserError
 from swift_study.examples import Example, KeyPoint, Message
+from swift_study.patterns import DOTALL, remove, search
 
 
 def read_source(source: Source) -> list[Example]:
@@ -213,12 +213,12 @@ def _text(row: dict[str, Any], column: str | Column | None, where: str) -> str:
     text = "" if value is None else str(value)
     if isinstance(column, Column):
         if column.pattern:
-            match = re.search(column.pattern, text, re.DOTALL)
+            match = search(column.pattern, text, DOTALL, f"{where}, column {column.column}")
             if match is None or match.group(1) is None:
                 raise UserError(f"{where}, column {column.column}: the pattern {column.pattern!r} does not match {text[:80]!r}.")
             text = match.group(1)
         if column.remove:
-            text = re.sub(column.remove, "", text, flags=re.DOTALL)
+            text = remove(column.remove, text, DOTALL, f"{where}, column {column.column}")
     return text.strip()
 
 

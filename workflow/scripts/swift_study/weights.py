@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from swift_study.errors import UserError
+from swift_study.patterns import search
 from swift_study.tokens import Tokens, collate, sum_losses
 
 
@@ -57,7 +58,7 @@ def select_weights(model: Any, scope: str, pattern: str | None) -> None:
     for name, parameter in model.named_parameters():
         within = (scope == "full" or "lora_" in name) and parameter.is_floating_point()
         known += [name] if within else []
-        parameter.requires_grad_(within and (pattern is None or re.search(pattern, name) is not None))
+        parameter.requires_grad_(within and (pattern is None or search(pattern, name, where="gradients.modules") is not None))
     if not any(p.requires_grad for p in model.parameters()):
         some = ", ".join(known[:3]) or "none"
         raise UserError(f"gradients.modules {pattern!r} is found in no weight of the scope '{scope}'; its weights are named {some}, …")
