@@ -177,3 +177,36 @@ def test_any_text_is_read_and_in_order(text: str) -> None:
     assert all("\n" not in same_key(token) for token in read)
     letters = [t for t in (t.text if isinstance(t, Number) else t for t in read) if t != " "]
     assert letters or not text.replace("\\!", "").strip()
+
+
+PIECES = [
+    "1",
+    "1,",
+    "1.",
+    "1 ",
+    "1,100,",
+    "1/",
+    "²",
+    "½",
+    "1,5",
+    "1^",
+    "^",
+    "-",
+    "1e",
+    "1a",
+    "a",
+    "[1,5]",
+    "(1,",
+    "√",
+    "1.100.",
+    "x_",
+    "$-",
+]
+PIECES += ["1 1/2 ", "=- ", "5 x 10^", "1'100'", "\\", " ", r"\frac{1}{"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_hostile_text_is_read_in_proportion_to_its_length(piece: str) -> None:
+    start = time.process_time()
+    assert list(tokens(piece * (15_000 // len(piece)) + "x"))
+    assert time.process_time() - start < 2
