@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from swift_study.errors import Rejected
 from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
+from swift_study.generator import generate
 
 WITHIN = ["0.5", "-5", "−5", "–5", "5.7", "0,5 kg", "5,7 kg", "1,500", "5,000", "1 005", "5’000", "5e3", "1e5", "5×10^3", "-$5", "15", "55"]
 WITHIN += ["5/8", "1/5", "5 / 8", "5½", "½5", r"\frac{5}{8}", r"5{,}000", "2^5", "5²", "x^5", "x₅", "x5", "1.2.5", "0x5", "5a1", "٥٥"]
@@ -132,6 +133,18 @@ def test_contains_words_and_excludes_is_its_negation(value: str, answer: str, me
 )
 def test_equals_is_the_same_text_or_the_same_number(value: str, answer: str, met: bool) -> None:
     assert point("equals", value).is_met(answer) is met
+
+
+def test_a_minus_is_a_minus_in_the_patterns_of_the_generator_too() -> None:
+    for example in generate("complex_arithmetic", 30, 4):
+        golden = example.golden or ""
+        assert judge_by_key_points(golden.replace("-", "−"), example.key_points)[0] == 1, golden
+        if golden[0] not in "-0":
+            assert [judge_by_key_points(f"{minus}{golden}", example.key_points)[0] for minus in "-−–"] == [0, 0, 0], golden
+    for example in generate("fraction_simplification", 10, 4):
+        golden = example.golden or ""
+        assert judge_by_key_points(golden.replace("/", "⁄"), example.key_points)[0] == 1
+        assert [judge_by_key_points(f"{other}{golden}", example.key_points)[0] for other in ("-", "−", "3 ", "1", "0.")] == [0] * 5
 
 
 @given(

@@ -4,7 +4,8 @@ A number is, in this order::
 
     number   = [sign] decimal [exponent | power | fraction]
     sign     = - − – ‐ ‑ ‒ +, with a currency sign behind it where there is one (-$5); not behind a letter, a digit or a closing
-               bracket, where it divides (5-3, 3–5, 2024-05-01, COVID-19); a space behind it only after = ≈ ≤ ≥ ( [ {
+               bracket, where it divides (5-3, 3–5, 2024-05-01, COVID-19); a space behind it only after = ≈ ≤ ≥ : ( [ {,
+               behind − also at the start of a line
     decimal  = 1080, 1.5, .5; 1,080.5 and 12,34,567 by commas; 1 080,5 and 1'080.5 by single spaces of any width, apostrophes
                or underscores; 1.234,5; 0,5
     exponent = e3, ×10^3, × 10³, *10**3, \times 10^{-3}, directly behind the decimal
@@ -42,7 +43,8 @@ _POWER = rf"(?:\ ?\^\ ?|\*\*)(?:\{{\ ?(?:{_SIGN}\ ?)?\d++\ ?\}}|\({_SIGN}?\d++\)
 _TOKEN = regex.compile(
     rf"""
     (?P<number>
-      (?: (?<=[=≈≤≥(\[\{{]\ ?) (?P<far>{_SIGN})\ | (?<! {_LETTER} | [\d)\]\}}%]) (?P<sign>{_SIGN}) (?:[a-z]{{0,3}}+ \\? \p{{Sc}} \ ?)? )?
+      (?: (?: (?<= [=≈≤≥:(\[\{{] \ ? ) | (?m:^) (?=−) ) (?P<far>{_SIGN}) [ ]
+        | (?<! {_LETTER} | [\d)\]\}}%]) (?P<sign>{_SIGN}) (?:[a-z]{{0,3}}+ \\? \p{{Sc}} \ ?)? )?
       (?>
         (?P<english> (?<! \d[,]) [1-9]\d{{0,2}}+ (?:,\d{{3}})++ (?!,?\d) (?:\.\d++)?+
                    | (?<! \d[,]) [1-9]\d?+ (?:,\d{{2}}(?!\d))++ ,\d{{3}} (?!,?\d) (?:\.\d++)?+ )
@@ -119,7 +121,7 @@ def _plain(text: str) -> str:
     text = regex.sub(r"(?<![\p{L}\p{M}⁰¹²³⁴-⁹⁺⁻])[⁺⁻]?[⁰¹²³⁴-⁹]+", r"^\g<0>", text)
     text = regex.sub(r"(?<=\d)[₀-₉]+", r"_\g<0>", text)
     text = unicodedata.normalize("NFKC", text).lower().translate(_ARABIC)
-    text = regex.sub(r"[^\D0-9]", lambda found: str(unicodedata.decimal(found[0])), text)
+    text = regex.sub(r"[^\D0-9]", lambda found: str(unicodedata.decimal(found[0], found[0])), text)
     if "\\" in text or "{,}" in text:
         text = regex.sub(r"\{,\}", ",", text.replace("\\!", ""))
         text = regex.sub(r"(?<=\d)\\[,;: ](?=\d)", " ", text)

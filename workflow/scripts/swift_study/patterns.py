@@ -1,7 +1,8 @@
 """Regular expressions that users, data and configurations bring: they mean what Python's ``re`` says, and are matched in bounded time.
 
 ``re`` may take years for a pattern such as ``(a|a)*$``. The ``regex`` package reads the same patterns (lookbehinds and back references
-too) and stops at a limit of time. Where the two differ on a brace or on a count of a billion, ``compile_pattern`` settles it.
+too) and stops at a limit of time. Where the two differ on a brace or on a count of a billion, ``compile_pattern`` settles it;
+only what ``\\w`` takes among marks and raised digits, and ``\\d`` among the youngest scripts, is as ``regex`` has it.
 """
 
 import re
