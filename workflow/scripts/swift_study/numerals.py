@@ -4,21 +4,21 @@ A number is, in this order::
 
     number   = [sign] decimal [exponent | power | fraction]
     sign     = - − – ‐ ‑ ‒ +, with a currency sign behind it where there is one (-$5); not behind a letter, a digit or a closing
-               bracket, where it divides (5-3, 3–5, 2024-05-01, COVID-19); a space behind it only after = ≈ ≤ ≥ : ( [ {,
+               bracket, where it divides (5-3, 3–5, COVID-19); a space behind it only after = ≈ ≤ ≥ : ( [ {,
                behind − also at the start of a line
     decimal  = 1080, 1.5, .5; 1,080.5 and 12,34,567 by commas; 1 080,5 and 1'080.5 by single spaces of any width, apostrophes
                or underscores; 1.234,5; 0,5
     exponent = e3, ×10^3, × 10³, *10**3, \times 10^{-3}, directly behind the decimal
     power    = ^3, ³, **3, ^{-3}
-    fraction = /4, behind a whole number also a proper part: 1 1/2, 1½, 1\frac{1}{2}
+    fraction = /4, ÷ 4, behind a whole number also a proper part: 1 1/2, 1½, 1\frac{1}{2}
 
 - A point alone is a decimal point: 1.080 is 1.08. A comma before exactly three digits divides thousands: 1,080 is 1080. Any other comma
   between two digits is a decimal comma (0,5; 0,500; 12,50), except within a row of them (1,080,3) or between
   two whole numbers in brackets ([0,5]): a list.
 - Digits of every script count, so do ½ and 10³. ``1{,}080``, ``\,`` and ``\frac`` are read as LaTeX means them.
 - Signs and letters behind a number are its unit, not a factor: 5%, 5 %, $5, 5kg and 3rd are 5, 5, 5, 5 and 3.
-- No numbers are: digits within a word (H2O, v1.2, 0x1F, 5a3), rows of points (1.2.3), exponents and indices (x^2, m², x_1),
-  what stands at a root, a power of something else or π (√2, 2^x, 2π), and numbers in words (five, 五).
+- No numbers are: digits within a word (H2O, v1.2, 0x1F, 5a3), month and day of 2024-05-01, rows of points (1.2.3),
+  exponents and indices (x^2, m², x_1), what stands at a root, another power or π (√2, 2^x, 2π), and words (five, 五).
 - A number of more than 1,000 digits, or that would have some thousands, and one divided by 0, is read but equals nothing.
 
 Nothing is evaluated, and reading takes time in proportion to the text.
@@ -37,12 +37,14 @@ MAX_DIGITS = 1000
 
 # Letters of scripts that put spaces between words: among these, digits belong to the word.
 _LETTER = r"[\p{L}\p{M}--[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]]"
-_OVER = "[/⁄∕]"
+_OVER = "[/⁄∕÷]"
 _SIGN = r"[\-‐‒–−˗➖+]"
 _POWER = rf"(?:\ ?\^\ ?|\*\*)(?:\{{\ ?(?:{_SIGN}\ ?)?\d++\ ?\}}|\({_SIGN}?\d++\)|{_SIGN}?\d++)"
 _TOKEN = regex.compile(
     rf"""
-    (?P<number>
+    # Month and day of an ISO date; its year is a number.
+    (?<= (?<!\d)\d{{4}}[\-/] ) \d{{2}} (?= [\-/]\d{{2}}(?!\d) ) | (?<= (?<!\d)\d{{4}}[\-/]\d{{2}}[\-/] ) \d{{2}} (?!\d)
+    | (?P<number>
       (?: (?: (?<= [=≈≤≥:(\[\{{] \ ? ) | (?m:^) (?=−) ) (?P<far>{_SIGN}) [ ]
         | (?<! {_LETTER} | [\d)\]\}}%]) (?P<sign>{_SIGN}) (?:[a-z]{{0,3}}+ \\? \p{{Sc}} \ ?)? )?
       (?>
@@ -61,7 +63,7 @@ _TOKEN = regex.compile(
           (?P<below> {_SIGN}? \d++ (?:,\d{{3}}(?!\d))*+ (?:\.\d++)?+ ) (?! \ ?{_OVER}\ ?\d )
         | (?<! [.,]\d* ) \  (?P<part> \d++ {_OVER} \d++ ) (?! {_OVER}\d )
       )?
-      (?! \.?\d | \ ?\^ | {_LETTER}++ \d | \ ?(?: √ | \\sqrt | π | \\pi(?![a-z]) ) )
+      (?! \.?\d | \ ?\^ [ ({{]*+ {_SIGN}? (?: \d | [a-z](?![a-z]) | \\frac ) | {_LETTER}++ \d | \ ?(?: √ | \\sqrt | π | \\pi(?![a-z]) ) )
     )
     # No numbers of their own: exponents and roots, indices, codes such as 1.2.3 and 0x1F, digits of words.
     | (?: \^\ ? | (?<= [\p{{L}}\p{{M}})\]] ) \*\* | (?: √ | \\sqrt )\ ? ) [\{{(]? \ ? {_SIGN}? \d [\d.,]*+
@@ -75,7 +77,7 @@ _TOKEN = regex.compile(
 )
 _FRACTION_SIGN = regex.compile(r"(\d ?)?([¼-¾⅐-⅞↉]|(?<![⁰¹²³⁴-⁹])[⁰¹²³⁴-⁹]++[⁄/][₀-₉]+)")
 _LATEX_FRACTION = regex.compile(
-    rf"(\d ?)?\\[dtc]?frac(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|\s*(\d))(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|(\d))(?=(\d)?)"
+    rf"(\d ?)?\\[dtc]?frac(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|\s*(\d))(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|\s*(\d))(?=(\d)?)"
 )
 _ARABIC = str.maketrans("٫٬٪", ".,%")
 
@@ -119,6 +121,7 @@ def _plain(text: str) -> str:
     # NFKC alone would make 10³ into 103, 1½ into 11⁄2 and 101₂ into 1012.
     text = _FRACTION_SIGN.sub(lambda found: (f"{found[1].strip()} " if found[1] else "") + unicodedata.normalize("NFKC", found[2]), text)
     text = regex.sub(r"(?<![\p{L}\p{M}⁰¹²³⁴-⁹⁺⁻])[⁺⁻]?[⁰¹²³⁴-⁹]+", r"^\g<0>", text)
+    text = regex.sub(r"<sup>([-+−]?[0-9]+)</sup>", r"^\1", text)
     text = regex.sub(r"(?<=\d)[₀-₉]+", r"_\g<0>", text)
     text = unicodedata.normalize("NFKC", text).lower().translate(_ARABIC)
     text = regex.sub(r"[^\D0-9]", lambda found: str(unicodedata.decimal(found[0], found[0])), text)
