@@ -67,7 +67,7 @@ _TOKEN = regex.compile(
     )
     # No numbers of their own: exponents and roots, indices, codes such as 1.2.3 and 0x1F, digits of words.
     | (?: \^\ ? | (?<= [\p{{L}}\p{{M}})\]] ) \*\* | (?: √ | \\sqrt )\ ? ) [\{{(]? \ ? {_SIGN}? \d [\d.,]*+
-    | _ \{{? \d++
+    | (?<= [\p{{L}}\p{{M}}\d)\]}}] ) _ \{{? \d++
     | \d (?: \d | {_LETTER} )*+ (?: \.\d (?: \d | {_LETTER} )*+ )*+
     | {_LETTER} (?: {_LETTER} | \d )*+ (?: (?<=\d)\.\d++ )*+
     | \s++
@@ -79,7 +79,9 @@ _FRACTION_SIGN = regex.compile(r"(\d ?)?([¼-¾⅐-⅞↉]|(?<![⁰¹²³⁴-⁹
 _LATEX_FRACTION = regex.compile(
     rf"(\d ?)?\\[dtc]?frac(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|\s*(\d))(?:\s*\{{\s*({_SIGN}?[\d.,]+)\s*\}}|\s*(\d))(?=(\d)?)"
 )
-_ARABIC = str.maketrans("٫٬٪", ".,%")
+# Signs that NFKC leaves or makes part of a word, and marks without a width, which may stand between a minus and its number.
+_SIGNS = str.maketrans({"٫": ".", "٬": ",", "٪": "%", "№": "no ", **dict.fromkeys("\u00ad\u200e\u200f\u061c\u2060\ufeff", "")})
+_SIGNS |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "")
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _plain(text: str) -> str:
     text = regex.sub(r"(?<![\p{L}\p{M}⁰¹²³⁴-⁹⁺⁻])[⁺⁻]?[⁰¹²³⁴-⁹]+", r"^\g<0>", text)
     text = regex.sub(r"<sup>([-+−]?[0-9]+)</sup>", r"^\1", text)
     text = regex.sub(r"(?<=\d)[₀-₉]+", r"_\g<0>", text)
-    text = unicodedata.normalize("NFKC", text).lower().translate(_ARABIC)
+    text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).lower()
     text = regex.sub(r"[^\D0-9]", lambda found: str(unicodedata.decimal(found[0], found[0])), text)
     if "\\" in text or "{,}" in text:
         text = regex.sub(r"\{,\}", ",", text.replace("\\!", ""))
