@@ -2,7 +2,7 @@
 
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import needs, says, user
+from swift_study.strategy import concludes, needs, user
 
 DIRECTIVE = "Please output the final answer first and then the reason, regardless of the above description."
 OPENING = "The answer is "
@@ -31,7 +31,7 @@ def prompt(example: Example) -> list[Message]:
 def from_reply(example: Example, reply: str) -> Example:
     text = reply.strip()
     answer, separator, reason = text.partition(REASON.strip())
-    if not answer.startswith(OPENING.strip()) or not says(answer, example.completion):
+    if not answer.startswith(OPENING.strip()) or not concludes(answer, example.completion):
         raise Rejected("the reply does not begin with the reference answer")
     if not separator or not reason.strip():
         raise Rejected("the reply gives no reason after the answer")

@@ -2,7 +2,7 @@
 
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import needs, says, user
+from swift_study.strategy import concludes, needs, user
 
 DIRECTIVE = "Please output the reason first and then the final answer, regardless of the above description."
 CONCLUSION = "So the answer is "
@@ -34,7 +34,7 @@ def from_reply(example: Example, reply: str) -> Example:
         raise Rejected(f"the reply does not end in {CONCLUSION.strip()!r} and the answer")
     if not reason.strip():
         raise Rejected("the reply gives no reason before the answer")
-    if not says(answer, example.completion):
+    if not concludes(answer, example.completion):
         raise Rejected("the reply's answer is not the reference answer")
     return _make(example, reply.strip())
 

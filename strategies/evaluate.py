@@ -27,9 +27,9 @@ with "Next, we will analyze the output based on these requirements:". End with e
 
 def from_fields(example: Example, analogue: Example | None) -> Example:
     needs(example, "requirements", "key_points")
-    label, _ = judge_by_key_points(example.completion, example.key_points)
+    label, why = judge_by_key_points(example.completion, example.key_points)
     if label is None:
-        raise Rejected("no key point can be checked without a judge")
+        raise Rejected(f"no key point can be checked without a judge: {why}")
     requirements = " ".join(f"{i}. {r}" for i, r in enumerate(example.requirements, 1))
     outcomes = [(point, point.is_met(example.completion)) for point in example.key_points]
     analysis = " ".join(f"{point.text} {'Yes.' if met else 'No.'}" for point, met in outcomes if met is not None)

@@ -39,7 +39,7 @@ def from_fields(example: Example, analogue: Example | None) -> Example:
     # What stands in quotation marks, or after a colon or a line break, is what the query is about: it stays.
     asked, mark, material = re.split(r"([:\n]|$)", example.query, maxsplit=1)
     pattern = rf"\b({'|'.join(sorted(WORDS, key=len, reverse=True))})\b"
-    parts = re.split(r"(\"[^\"]*\"|“[^”]*”|(?<!\w)'[^']*'(?!\w)|`[^`]*`)", asked)
+    parts = re.split(r"(\"[^\"]*\"|“[^“”]*”|(?<!\w)'[^']*'(?!\w)|`[^`]*`)", asked)
     reworded = "".join(part if k % 2 else re.sub(pattern, _other, part, flags=re.IGNORECASE) for k, part in enumerate(parts))
     number = int(hashlib.blake2b(example.query.encode(), digest_size=4).hexdigest(), 16)
     return _make(example, FRAMES[number % len(FRAMES)] % f"{reworded}{mark}{material}")

@@ -70,8 +70,10 @@ def _from(example: Example) -> Iterator[str]:
 def _as_long_as(text: str, words: Iterator[str]) -> str:
     """Words until they have as many pieces as the text; at least one."""
     taken = [next(words)]
-    while _pieces(" ".join(taken)) < _pieces(text):
+    missing = _pieces(text) - _pieces(taken[0])
+    while missing > 0:
         taken.append(next(words))
+        missing -= _pieces(taken[-1])
     return " ".join(taken)
 
 

@@ -1,7 +1,9 @@
 """The strategies that come with the project: what they make, what they accept; a reply is never more than text."""
 
+import contextlib
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from swift_study.config import FileSource, Panel, Strategy
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
+from swift_study.generator import FAMILIES, generate
 from swift_study.sources import read_source, split_panel
 from swift_study.strategy import StrategyFile, apply_strategy, key_points_from, load_strategy, pair_analogues, says
 from swift_study.tables import read_examples, write_examples
@@ -298,10 +301,51 @@ def test_evaluate_accepts_either_conclusion_where_only_a_judge_can_tell() -> Non
         ("yesterday", "yes", False),
         ("所以答案是：叁佰元整。", "叁佰元整", True),
         ("It says “a\n b”", "a b", True),
+        ("It is 0.4", "4", False),
+        ("It is −4", "4.", False),
+        ("It is 4,000", "4", False),
+        ("It is ½.", "1/2", True),
+        ("naïveté", "naïvet", False),
     ],
 )
 def test_says_finds_whole_words_in_folded_text(text: str, answer: str, expected: bool) -> None:
     assert says(text, answer) is expected
+
+
+OTHER_NUMBERS = {
+    "5": ["0.5", "-5", "−5", "–5", "5.7", "1,500", "5,000", "5 000", "5e3", "5×10³", "5/8", "5½", "0,5", r"\frac{5}{8}", "2^5", "$-5$"],
+    "500": ["1,500", "1 500", "1’500", "1\u202f500", "0.500", "500.5", "-500", "500/3", r"1{,}500", "500,000"],
+    "-5": ["5", "−0.5", "-5.5", "−5/8", "3-5"],
+    "1/4": ["4", "1", "-1/4", "1/40", "11/4", "2 1/4", "0.025"],
+}
+SAME_NUMBERS = {
+    "5": ["5", "5.", "**5**", r"\boxed{5}", "$5$", "5.0", "5 apples", "2 + 3 = 5", "x = 5", "5, not 7", "10/2", "五，即5"],
+    "500": ["500", "$500", "500.00", "5e2", "5×10²"],
+    "-5": ["-5", "−5", "–5 degrees", "3 - 8 = -5"],
+    "1/4": ["1/4", "0.25", "¼", r"\frac{1}{4}", r"$\frac14$"],
+}
+
+
+@pytest.mark.parametrize("golden", OTHER_NUMBERS)
+def test_a_teachers_conclusion_must_be_the_number(golden: str) -> None:
+    parent = answered(SUM, golden)
+    replies = {
+        "cot": lambda text: f"I count to {golden} and on. So the answer is {text}",
+        "conclusion_first": lambda text: f"The answer is {text} The reason: I count to {golden}.",
+    }
+    for name, reply in replies.items():
+        for text in [*OTHER_NUMBERS[golden], f"7, not {golden}", "not known"]:
+            with pytest.raises(Rejected, match="the reference answer"):
+                STRATEGIES[name].from_reply(parent, reply(text))
+        for text in SAME_NUMBERS[golden]:
+            assert text in STRATEGIES[name].from_reply(parent, reply(text)).completion
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_conclusions_of_every_family_are_accepted(family: str) -> None:
+    for example in generate(family, 30, 2):
+        for name in ("cot", "conclusion_first"):
+            assert STRATEGIES[name].from_reply(example, STRATEGIES[name].from_fields(example, None).completion)
 
 
 @every_strategy
@@ -360,6 +404,19 @@ def test_hostile_query_stands_in_example_and_prompt_as_it_is(name: str, text: st
     made = STRATEGIES[name].from_fields(hostile, hostile)
     assert (text in made.query) == (name != "unrelated")  # which takes nothing of it
     assert text in STRATEGIES[name].prompt(hostile)[0].content
+
+
+LONG = [("similar", "{"), ("similar", "}{"), ("paraphrase", "“"), ("paraphrase", "'"), ("paraphrase", "“'\""), ("unrelated", "word ")]
+
+
+@pytest.mark.parametrize(("name", "piece"), LONG)
+def test_long_text_takes_time_in_proportion(name: str, piece: str) -> None:
+    hostile = with_query(SUM, "x" + piece * (150_000 // len(piece)))
+    start = time.process_time()
+    STRATEGIES[name].from_fields(hostile, hostile)
+    with contextlib.suppress(Rejected):
+        STRATEGIES[name].from_reply(hostile, hostile.query)
+    assert time.process_time() - start < 3
 
 
 def test_regular_expression_from_a_teacher_is_never_run() -> None:

@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from swift_study.endpoint import EndpointSettings, JudgeSettings
 from swift_study.errors import UserError
+from swift_study.patterns import compile_pattern
 
 Context = Literal["in-task", "cross-task"]
 # Datasets that the selection makes, beside the sources and what strategies derive.
@@ -84,8 +85,8 @@ class Column(Section):
     @classmethod
     def _compiles(cls, expression: str | None, field: ValidationInfo) -> str | None:
         try:
-            groups = re.compile(expression or "").groups
-        except re.error as error:
+            groups = compile_pattern(expression or "").groups
+        except ValueError as error:
             raise ValueError(f"{expression!r} is not a regular expression: {error}") from error
         if field.field_name == "pattern" and expression is not None and groups == 0:
             raise ValueError(f"{expression!r} has no group ( ) for what is to be taken")
@@ -365,8 +366,8 @@ class Gradients(Section):
             raise ValueError(f"gradients.sketch_dimensions = {self.sketch_dimensions} is not a power of two")
         if self.modules is not None:
             try:
-                re.compile(self.modules)
-            except re.error as error:
+                compile_pattern(self.modules)
+            except ValueError as error:
                 raise ValueError(f"gradients.modules {self.modules!r} is not a regular expression: {error}") from error
         return self
 

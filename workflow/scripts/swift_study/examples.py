@@ -6,12 +6,15 @@ was made from. ``example_id`` is a hash of what the model sees (task and message
 
 import hashlib
 import json
-import re
 import unicodedata
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from swift_study.numerals import Number, same_key, sole_number, tokens
+from swift_study.patterns import IGNORECASE, MULTILINE, TooSlow, compile_pattern, search
 
 Check = Literal["contains", "excludes", "equals", "number", "regex", "max_words", "min_words"]
 
@@ -28,11 +31,13 @@ class KeyPoint(BaseModel):
 
     ``value`` is always text; what it means depends on ``check``:
 
-    - ``contains`` / ``excludes``: the folded text occurs / does not occur (Unicode NFKC, lower case, single spaces); where it
-      begins or ends with an ASCII letter or digit, only at a word's edge ("cat" is not in "concatenate");
-    - ``equals``: the whole answer, folded, without surrounding quotes, asterisks and full stops, is the value;
-    - ``number``: the last number of the answer is the value (thousands separators are ignored);
-    - ``regex``: ``re.search`` with MULTILINE and IGNORECASE finds the value in the answer as it is;
+    - ``contains`` / ``excludes``: the value occurs / does not occur (Unicode NFKC, lower case, single spaces). It begins and ends
+      at the edges of words and numbers: "cat" is not in "concaténate", 5 is not in "0.5", "-5" or "1,500". Numbers are compared as
+      numbers (``numerals.py`` says what is one): "1080 kg" is in "1,080 kg";
+    - ``equals``: the whole answer, folded, without quotes, asterisks and full stops around it, is the value, or both are the same number;
+    - ``number``: the last number of the answer equals the value, a number;
+    - ``regex``: ``re.search`` with MULTILINE and IGNORECASE would find the value in the answer as it is; a search that takes more than
+      a second is given up;
     - ``max_words`` / ``min_words``: at most / at least so many words separated by white space.
 
     ``check`` is None where only a judge can tell.
@@ -50,18 +55,21 @@ class KeyPoint(BaseModel):
             raise ValueError(f"key point {self.text!r}: 'check' and 'value' go together")
         if self.check == "regex":
             try:
-                re.compile(self.value or "")
-            except re.error as error:
-                raise ValueError(f"key point {self.text!r}: the regex {self.value!r} does not compile: {error}") from error
-        if self.check in ("max_words", "min_words", "number"):
-            try:
-                float(self.value or "")
+                compile_pattern(self.value or "", MULTILINE | IGNORECASE)
             except ValueError as error:
-                raise ValueError(f"key point {self.text!r}: {self.check} needs a number, not {self.value!r}") from error
+                raise ValueError(f"key point {self.text!r}: the regex {self.value!r} does not compile: {error}") from error
+        if self.check in ("max_words", "min_words", "number") and as_number(self.value or "") is None:
+            raise ValueError(f"key point {self.text!r}: {self.check} needs a number, not {self.value!r}")
         return self
 
     def is_met(self, answer: str) -> bool | None:
-        """Whether the answer satisfies this point; None if only a judge can tell."""
+        """Whether the answer satisfies this point; None if only a judge can tell, or the search for a regex took too long."""
+        try:
+            return self._is_met(answer)
+        except TooSlow:
+            return None
+
+    def _is_met(self, answer: str) -> bool | None:
         if self.check is None or self.value is None:
             return None
         match self.check:
@@ -70,16 +78,16 @@ class KeyPoint(BaseModel):
             case "excludes":
                 return not occurs(self.value, answer)
             case "equals":
-                return _bare(answer) == _bare(self.value)
+                return _bare(answer) == _bare(self.value) or _is_same_number(answer, self.value)
             case "number":
-                numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3})", "", answer))
-                return bool(numbers) and abs(float(numbers[-1]) - float(self.value)) < 1e-9
+                numbers = [token.value for token in tokens(answer) if isinstance(token, Number)]
+                return bool(numbers) and numbers[-1] == as_number(self.value)
             case "regex":
-                return re.search(self.value, answer, re.MULTILINE | re.IGNORECASE) is not None
+                return search(self.value, answer, MULTILINE | IGNORECASE) is not None
             case "max_words":
-                return len(answer.split()) <= float(self.value)
+                return len(answer.split()) <= _count(self.value)
             case "min_words":
-                return len(answer.split()) >= float(self.value)
+                return len(answer.split()) >= _count(self.value)
 
 
 def fold(text: str) -> str:
@@ -88,15 +96,33 @@ def fold(text: str) -> str:
 
 
 def occurs(value: str, answer: str) -> bool:
-    """Whether the folded value occurs in the folded answer, not within a longer word of ASCII letters and digits."""
-    needle = fold(value)
-    left = r"(?<![a-z0-9])" if re.match(r"[a-z0-9]", needle) else ""
-    right = r"(?![a-z0-9])" if re.search(r"[a-z0-9]$", needle) else ""
-    return re.search(left + re.escape(needle) + right, fold(answer)) is not None
+    """Whether the words, numbers and signs of the value stand next to each other in the answer."""
+    needle, hay = ("\n".join(["", *map(same_key, tokens(text.strip())), ""]) for text in (value, answer))
+    return needle in hay or not value.strip()
+
+
+def as_number(text: str) -> Fraction | None:
+    """The number that the text is, whatever unit sign, emphasis, quotes or LaTeX is around it; None if it is none."""
+    return sole_number(text, AROUND_NUMBERS)
+
+
+QUOTES = " *\"'`“”‘’"
+AROUND_NUMBERS = frozenset([*QUOTES, *".。,;:=$€£¥₹₩₽¢%‰°\\()[]{}", "boxed"])
 
 
 def _bare(text: str) -> str:
-    return fold(text).strip(" .。*\"'`“”‘’")
+    without_quotes = fold(text).lstrip(QUOTES)
+    begins_in_a_point = without_quotes[:1] == "." and without_quotes[1:2].isdecimal()
+    return (without_quotes if begins_in_a_point else without_quotes.lstrip(QUOTES + ".。")).rstrip(QUOTES + ".。")
+
+
+def _is_same_number(one: str, other: str) -> bool:
+    first, second = (sole_number(text, frozenset(QUOTES + ".。")) for text in (one, other))
+    return first is not None and first == second
+
+
+def _count(value: str) -> Fraction:
+    return as_number(value) or Fraction(0)
 
 
 class Example(BaseModel):
@@ -160,12 +186,21 @@ class Example(BaseModel):
 def judge_by_key_points(answer: str, key_points: Sequence[KeyPoint]) -> tuple[int | None, str]:
     """The programmatic judge: 1 if every machine-checkable key point is met, else 0, with the reason.
 
-    None if no point can be checked by machine.
+    None if no point can be checked by machine, or if none is missed and the search for a regex took too long.
     """
-    outcomes = [(point, point.is_met(answer)) for point in key_points]
-    missed = [point.text for point, met in outcomes if met is False]
+    outcomes: list[bool | None] = []
+    slow: list[str] = []
+    for point in key_points:
+        try:
+            outcomes.append(point._is_met(answer))
+        except TooSlow as error:
+            outcomes.append(None)
+            slow.append(f"{point.text}: {error}")
+    missed = [point.text for point, met in zip(key_points, outcomes, strict=True) if met is False]
     if missed:
         return 0, "not met: " + "; ".join(missed)
-    if not any(met for _, met in outcomes):
+    if slow:
+        return None, "not checked: " + "; ".join(slow)
+    if not any(outcomes):
         return None, "no key point can be checked by machine"
     return 1, "all key points are met"

@@ -24,6 +24,9 @@ MAX_WORDS = 40
 UNSUITED_WORDS = frozenset({"niggard"})
 """Words of the library's text (a story of 1889) that read as a slur today."""
 
+DASHES = "‐‒–−-"
+"""What may stand for a minus, within the brackets of a pattern."""
+
 Item = Mapping[str, Any]
 
 
@@ -271,7 +274,7 @@ def _fraction_simplification(item: Item) -> Explanation:
             KeyPoint(
                 text=f"The fraction is {top}/{bottom}.",
                 check="regex",
-                value=rf"(?<![\d./]){top} ?/ ?{bottom}(?![\d/]|\.\d)",
+                value=rf"(?<![\d./{DASHES}])(?<!\d ){top} ?[/⁄∕] ?{bottom}(?![\d/]|\.\d)",
             )
         ],
         answer=f"{top}/{bottom}",
@@ -298,7 +301,8 @@ def _complex_arithmetic(item: Item) -> Explanation:
         steps = f"Real part: {a} {operation} {_operand(c)} = {real}; imaginary part: {b} {operation} {_operand(d)} = {imaginary}."
     if wrong == (real, imaginary):
         wrong = (real + 1, imaginary)
-    sign_pattern = "-" if imaginary < 0 else r"\+"
+    real_pattern = rf"[{DASHES}]{-real}" if real < 0 else str(real)
+    sign_pattern = f"[{DASHES}]" if imaginary < 0 else r"\+"
     return Explanation(
         query=f"Compute ({_complex(a, b)}) {operation} ({_complex(c, d)}), where i is the imaginary unit.",
         rationale=steps,
@@ -310,7 +314,7 @@ def _complex_arithmetic(item: Item) -> Explanation:
             KeyPoint(
                 text=f"The result is {_complex(real, imaginary)}.",
                 check="regex",
-                value=rf"(?<![\d.-]){real} ?{sign_pattern} ?{abs(imaginary)} ?i\b",
+                value=rf"(?<![\d.{DASHES}]){real_pattern} ?{sign_pattern} ?{abs(imaginary)} ?i\b",
             )
         ],
         answer=_complex(real, imaginary),

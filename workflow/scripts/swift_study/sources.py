@@ -19,6 +19,7 @@ from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorS
 from swift_study.duplicates import nearest
 from swift_study.errors import UserError
 from swift_study.examples import Example, KeyPoint
+from swift_study.patterns import DOTALL, remove, search
 from swift_study.rows import Row, Rows, file_rows, hub_rows
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
@@ -288,12 +289,12 @@ def _part(row: Row, part: str | Column, place: str) -> str:
     text = _as_text(row.get(name), place, name)
     if isinstance(part, Column) and text.strip():
         if part.pattern:
-            match = re.search(part.pattern, text, re.DOTALL)
+            match = search(part.pattern, text, DOTALL, f"{place}, column {name}")
             if match is None or match.group(1) is None:
                 raise UserError(f"{place}, column {name}: the pattern {part.pattern!r} does not match {text[:80]!r}.")
             text = match.group(1)
         if part.remove:
-            text = re.sub(part.remove, "", text, flags=re.DOTALL)
+            text = remove(part.remove, text, DOTALL, f"{place}, column {name}")
     return text.strip()
 
 

@@ -11,7 +11,6 @@
 
 import importlib.util
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from pydantic import ValidationError
 from swift_study.config import FileSource, Strategy
 from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Example, KeyPoint, Message, fold, occurs
+from swift_study.examples import Example, KeyPoint, Message, as_number, fold, occurs
+from swift_study.numerals import Number, tokens
 from swift_study.replies import whole_text, without_reasoning
 from swift_study.rows import file_rows
 
@@ -187,15 +187,27 @@ def user(text: str) -> list[Message]:
 
 
 def says(text: str, answer: str) -> bool:
-    """Whether the text contains the answer, in folded form and without its closing full stop (4 is not in 14)."""
-    return occurs(fold(answer).rstrip(".。"), text)
+    """Whether the text contains the answer without its closing full stop, at the edges of words and numbers (4 is not in 14 or 0.4)."""
+    return occurs(answer.rstrip().rstrip(".。"), text)
+
+
+def concludes(text: str, answer: str) -> bool:
+    """Whether the text, which is a conclusion, gives the answer.
+
+    Where the answer is a number, the text must name it first, or right after its last "=": "7, not 5" does not conclude 5.
+    """
+    value = as_number(answer)
+    if value is None:
+        return says(text, answer)
+    firsts = [next((t.value for t in tokens(part) if isinstance(t, Number)), None) for part in (text, text.rpartition("=")[2])]
+    return value in firsts
 
 
 def json_reply(reply: str) -> dict[str, Any]:
     """The JSON object in a reply, with or without a code fence around it. Rejected if there is none."""
-    match = re.search(r"\{.*\}", reply, re.DOTALL)
+    start, end = reply.find("{"), reply.rfind("}")
     try:
-        value = json.loads(match.group(0)) if match else None
+        value = json.loads(reply[start : end + 1]) if 0 <= start < end else None
     except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, or nested too deeply
         raise Rejected(f"the reply is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from swift_study.config import Gradients, Run
 from swift_study.errors import UserError
 from swift_study.models import add_lora, exact_numerics
+from swift_study.patterns import search
 from swift_study.tokens import Tokens, collate, sum_losses
 
 # Uses whose gradients are sums over tokens of products of two vectors.
@@ -75,7 +76,7 @@ def select_weights(model: Any, scope: str, pattern: str | None) -> None:
     for name, parameter in model.named_parameters():
         within = (scope == "full" or "lora_" in name) and parameter.is_floating_point()
         known += [name] if within else []
-        parameter.requires_grad_(within and (pattern is None or re.search(pattern, name) is not None))
+        parameter.requires_grad_(within and (pattern is None or search(pattern, name, where="gradients.modules") is not None))
     if not any(p.requires_grad for p in model.parameters()):
         some = ", ".join(known[:3]) or "none"
         raise UserError(f"gradients.modules {pattern!r} is found in no weight of the scope '{scope}'; its weights are named {some}, …")
