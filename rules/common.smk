@@ -9,7 +9,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from swift_study.config import MAIN, SELECTED, Comparison, load, training, training_of
+from swift_study.config import (
+    MAIN,
+    SELECTED,
+    TABLES,
+    Comparison,
+    load,
+    training,
+    training_of,
+)
 from swift_study.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
 
@@ -50,7 +58,7 @@ wildcard_constraints:
     run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join([*CONFIG.studies, "validation"]),
-    strategy="|".join(CONFIG.strategies),
+    strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
     step=r"\d+",
     queries="|".join([*TRIED, "questions"]),
@@ -67,12 +75,13 @@ def by_teacher():
 
 
 def settings(section, without=()):
-    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns.
+    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns."""
+    return as_it_is(section.model_dump_json(exclude=set(without)))
 
-    A function, since Snakemake looks for wildcards in the braces of a plain string.
-    """
-    text = section.model_dump_json(exclude=set(without))
-    return lambda wildcards: text
+
+def as_it_is(value):
+    """A value for a rule's parameter: Snakemake looks for wildcards in the braces of a plain string, and not in a function's."""
+    return lambda wildcards: value
 
 
 def dataset(name):
@@ -187,8 +196,7 @@ def responses_settings(affects_responses):
             *AFFECT_REPLIES
         }
     chosen = {"exclude" if affects_responses else "include": names}
-    text = CONFIG.responses.model_dump_json(**chosen)
-    return lambda wildcards: text
+    return as_it_is(CONFIG.responses.model_dump_json(**chosen))
 
 
 def judge(scorer, affects_replies):
@@ -237,9 +245,6 @@ def compared(study):
     """What is compared in a study, without its wording and its figures, as JSON."""
     names = set(Comparison.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
-
-
-TABLES = ["verdicts", "confounds", "power", "datasets", "rejects", "certificates"]
 
 
 def selecting():
@@ -383,7 +388,7 @@ def predicting():
 
 
 def validation_tables():
-    return [*V.tables, "claims", "agreement", "rank_agreement"]
+    return [*V.tables, *TABLES["validate"]]
 
 
 def ways():

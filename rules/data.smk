@@ -77,7 +77,7 @@ rule draw_base:
         settings=settings(CONFIG.data.base),
         model=settings(CONFIG.model),
         near_duplicate=CONFIG.data.near_duplicate,
-        seed=CONFIG.runs["base"].seed,
+        seed=CONFIG.run("base").seed,
     shell:
         "python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
         " --model {input.model:q} --model-settings {params.model:q}"

@@ -9,7 +9,7 @@ rule plan:
         "../envs/swift_study.yaml"
     params:
         config=lambda w: json.dumps(config, ensure_ascii=False),
-        snakefile=workflow.main_snakefile,
+        snakefile=as_it_is(workflow.main_snakefile),
     shell:
         "python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies"
         " --prompts workflow/prompts 2> {log:q}"

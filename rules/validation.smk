@@ -88,7 +88,7 @@ rule write_audit:
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
-            for t in ("audit", "audit_confusion", "audit_disagreements")
+            for t in TABLES["write_audit"]
             for kind in ("parquet", "csv", "md")
         ],
         page=report(
@@ -120,7 +120,8 @@ rule describe_validation:
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
     output:
         tables=[
-            f"{RESULTS}/tables/validation_datasets.{kind}"
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in TABLES["describe_validation"]
             for kind in ("parquet", "csv", "md")
         ],
         page=report(
@@ -153,7 +154,11 @@ rule write_costs:
             for table in ("verdicts", "confounds")
         ],
     output:
-        tables=[f"{RESULTS}/tables/costs.{kind}" for kind in ("parquet", "csv", "md")],
+        tables=[
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in TABLES["write_costs"]
+            for kind in ("parquet", "csv", "md")
+        ],
         page=report(
             f"{RESULTS}/pages/costs.html",
             caption="../workflow/report/costs.rst",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from swift_study import cli
@@ -52,8 +53,8 @@ def show(verdicts: pl.DataFrame) -> None:
         effect = f"{r['effect']:+.3f} [{r['ci_low']:+.3f}, {r['ci_high']:+.3f}]"
         verdict = f"[{colour}]{r['verdict']}[/]"
         table.add_row(
-            r["study"], r["strategy"], r["context"], r["target_set"], verdict, effect.replace("[", r"\["), f"{r['p_value']:.3f}",
-            r["verdict_mean_loss"], r["verdict_cosine"],
+            r["study"], escape(r["strategy"]), r["context"], escape(r["target_set"]), verdict, effect.replace("[", r"\["),
+            f"{r['p_value']:.3f}", r["verdict_mean_loss"], r["verdict_cosine"],
         )  # fmt: skip
     print_table(table)
 
@@ -69,7 +70,7 @@ def show_validation(name: str, rows: pl.DataFrame) -> None:
             gains.append("" if gain is None or low is None else rf"{gain:+.3f} \[{low:+.3f}, {high:+.3f}]")
         table.add_row(
             r["model"],
-            r["training_data"],
+            escape(r["training_data"]),
             f"{r['accuracy']:.3f}",
             gains[0],
             f"{r['ll_token']:.3f}",

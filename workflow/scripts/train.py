@@ -18,7 +18,7 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.models import quiet_libraries
 from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
-from swift_study.trainer import train
+from swift_study.trainer import read_stage, train
 from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_folder
 
 
@@ -43,12 +43,13 @@ def main(a: Namespace) -> None:
         "settings": run.model_dump(),
         "schedule": fingerprint(schedule.rows()),
     }
-    stage = json.loads(Path(a.deepspeed).read_text())
+    stage = read_stage(Path(a.deepspeed))
     tell = progress if first else lambda text: None
     train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop))
     if first:
-        history = pl.read_ndjson(work / "history.jsonl")
-        consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
+        # As bytes: Polars takes the brackets and stars of a path for a pattern.
+        history = pl.read_ndjson((work / "history.jsonl").read_bytes())
+        consumed = pl.concat([pl.read_ndjson(f.read_bytes()) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
         for checkpoint in map(Path, a.checkpoints):
             copy_tree(work / checkpoint.name, checkpoint)
         write_table(Path(a.history), history, HISTORY)
@@ -72,7 +73,7 @@ if __name__ == "__main__":
         history="Parquet file, one row a step",
         consumed="Parquet file, one row an example that a process worked on",
     )
-    p.add_argument("--start-from", help="folder of the checkpoint that it starts from, where that is not the model")
+    p.add_argument("--start-from", nargs="?", help="folder of the checkpoint that it starts from, where that is not the model")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
     p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP or checkpoint-last")
     p.add_argument("--threads", type=int, default=1, help="CPU threads, over all processes")

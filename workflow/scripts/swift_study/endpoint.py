@@ -53,7 +53,7 @@ SHORTEST_SECRET = 8  # characters; a shorter key is a local server's dummy, whic
 
 
 class EndpointSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     base_url: str = Field(description="Address of the server's API, such as https://api.openai.com/v1.")
     model: str = Field(min_length=1, description="Name under which the server knows the model.")
