@@ -93,7 +93,19 @@ def _from_hub(settings: Model) -> Path:
 def load_tokenizer(folder: Path, settings: Model) -> Any:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+        tokens = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except Exception as error:  # the library raises many kinds for a file that is missing, cut short or another program's
+        raise UserError(
+            f"{folder}: the tokenizer could not be loaded from tokenizer.json, tokenizer_config.json and config.json: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]} Fetch these files again."
+        ) from error
+    if isinstance(tokens, int) and tokenizer.vocab_size > tokens:
+        raise UserError(
+            f"{folder}: the model's vocabulary has {tokens} tokens by config.json, the tokenizer {tokenizer.vocab_size}: they are of "
+            "two models. Put the model's own tokenizer files there."
+        )
     if settings.chat_template is not None:
         tokenizer.chat_template = settings.chat_template
     if not tokenizer.chat_template:
