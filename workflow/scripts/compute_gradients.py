@@ -149,7 +149,7 @@ def join(shards: list[Path], path: Path, metadata: dict[str, str]) -> None:
     schema = pq.read_schema(shards[0])
     schema = schema.with_metadata({**schema.metadata, **metadata})
     with publish(path) as part:
-        pl.scan_parquet(shards, glob=False).sink_parquet(part, **vector_storage(schema))
+        pl.scan_parquet(shards).sink_parquet(part, **vector_storage(schema))
 
 
 if __name__ == "__main__":

@@ -47,9 +47,8 @@ def main(a: Namespace) -> None:
     tell = progress if first else lambda text: None
     train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop))
     if first:
-        # As bytes: Polars takes the brackets and stars of a path for a pattern.
-        history = pl.read_ndjson((work / "history.jsonl").read_bytes())
-        consumed = pl.concat([pl.read_ndjson(f.read_bytes()) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
+        history = pl.read_ndjson(work / "history.jsonl")
+        consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
         for checkpoint in map(Path, a.checkpoints):
             copy_tree(work / checkpoint.name, checkpoint)
         write_table(Path(a.history), history, HISTORY)

@@ -79,6 +79,8 @@ def _path(path: str) -> str:
 
 def _folder(path: str) -> str:
     _path(path)
+    if re.search(r"[*?\[\]]", path):
+        raise ValueError(f"the folder {_short(path)} has one of * ? [ ], which DeepSpeed and Polars take for a pattern of names")
     try:
         return str(Path(path).expanduser())
     except RuntimeError as error:

@@ -727,7 +727,7 @@ def read_benchmark(path: Path) -> tuple[float, float]:
     what = f"{path}: this is not one of Snakemake's benchmark files, which have the columns s and cpu_time and a row"
     remedy = "Remove it: its timing is then left out of the costs, and nothing is made anew."
     try:
-        frame = pl.read_csv(path, separator="\t", infer_schema=False, glob=False)
+        frame = pl.read_csv(path, separator="\t", infer_schema=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{what}; it cannot be read ({str(error).splitlines()[0]}). {remedy}") from error
     if not {"s", "cpu_time"} <= set(frame.columns) or frame.is_empty():
