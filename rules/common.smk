@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
+from swift_study.cli import pack
 from swift_study.config import (
     MAIN,
     SELECTED,
@@ -39,6 +41,8 @@ if CONFIG.network == "submit_host":
     )
 
 RESULTS = CONFIG.results
+# Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
+LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
 STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
@@ -82,6 +86,19 @@ def settings(section, without=()):
 def as_it_is(value):
     """A value for a rule's parameter: Snakemake looks for wildcards in the braces of a plain string, and not in a function's."""
     return lambda wildcards: value
+
+
+def as_json(value):
+    """A value as JSON for a command line, packed where it is long; a sentence, before anything runs, where it is too long even then."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(shlex.quote(text).encode()) > LONG:
+        text = pack(text)
+    if len(text) > LONGEST:
+        raise WorkflowError(
+            f"A rule would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names "
+            "too many runs, models and seeds, or holds too much text. Make them fewer."
+        )
+    return text
 
 
 def dataset(name):

@@ -15,7 +15,7 @@ rule write_config:
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=lambda w: json.dumps(config, ensure_ascii=False),
+        config=lambda w: as_json(config),
     shell:
         "python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
 

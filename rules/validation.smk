@@ -69,9 +69,9 @@ rule validate:
     params:
         settings=settings(V),
         statistics=settings(CONFIG.statistics),
-        runs=lambda w: json.dumps(validated_runs(), ensure_ascii=False),
-        proxies=lambda w: json.dumps(proxies()),
-        studies=lambda w: json.dumps(predicting()),
+        runs=lambda w: as_json(validated_runs()),
+        proxies=lambda w: as_json(proxies()),
+        studies=lambda w: as_json(predicting()),
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         figures=lambda w, output: str(Path(output.png[0]).parent),
     shell:
@@ -172,7 +172,7 @@ rule write_costs:
     conda:
         "../envs/swift_study.yaml"
     params:
-        ways=lambda w: json.dumps(ways()),
+        ways=lambda w: as_json(ways()),
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
         "python workflow/scripts/write_costs.py --ways {params.ways:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"

@@ -18,6 +18,7 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
+from swift_study.cli import pack, unpack
 from swift_study.config import RULES, TABLES, Config, load
 from swift_study.errors import UserError
 
@@ -240,7 +241,7 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         (at("validation/predictions/CoT/study", "ctо"), "validation.predictions.CoT.study: there is no study 'ctо'"),  # a Cyrillic letter
         ({"studies": {"mine": STUDY | {"targets": {"T": "panel" + ".similar" * 300}}}}, "has 2405 characters, more than 200"),
         (at("runs/base", {"epochs": 10**9}), "runs.base would have 20000000000 steps, more than 100000000"),
-        (at("runs/base", {"epochs": 10**4, "checkpoint_every": 1}), "runs.base.checkpoint_every 1 would publish 200000 checkpoints"),
+        (at("runs/base", {"epochs": 10**4, "checkpoint_every": 1}), "runs.base.checkpoint_every 1 would publish 200000 checkpoints; the"),
         (at("data/base/examples", 10**15), "runs.base would have"),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
@@ -351,7 +352,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, l
         "validation": {"predictions": {ODD: prediction}, "tables": {"table1": {"question": ODD, "runs": {probe: "in_cot"}}}},
     }
     (folder / "odd.yaml").write_text(yaml.safe_dump(values, allow_unicode=True))
-    command = [str(BIN / "snakemake"), "-n", "-p", "all", "validation", "--configfile", str(folder / "odd.yaml")]
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "all", "validation", "--configfile", str(folder / "odd.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found: dict[str, list[list[str]]] = {}
@@ -397,7 +398,7 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert list(json.loads(option(pairs, "settings")[0])["probes"]) == [probe, "plain {z}"]
     (validate,) = found["validate"]
     assert json.loads(option(validate, "settings")[0])["predictions"][ODD]["study"] == "odd"
-    assert {row["row"] for row in json.loads(option(validate, "runs")[0])} >= {probe, "Base"}
+    assert {row["row"] for row in unpack(option(validate, "runs")[0])} >= {probe, "Base"}
     assert option(validate, "page") == [f"{results}/pages/validation.html"]
     made = {option(words, "dataset")[0]: option(words, "analogues") for words in found["apply_strategy"]}
     assert made["panel.similar"] == [f"{results}/data/panel.analogues.parquet"]
@@ -411,7 +412,7 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     for words in found["find_model"]:
         assert json.loads(option(words, "settings")[0])["name"].endswith("/model {m} 'x'")
     written = [w for words in found["write_config"] for w in option(words, "config")]
-    assert json.loads(written[0])["studies"]["odd"]["probes"][probe] == "panel.cot"
+    assert unpack(written[0])["studies"]["odd"]["probes"][probe] == "panel.cot"
 
 
 def test_names_of_rules_and_tables_are_those_of_the_workflow(commands: tuple[str, dict[str, list[list[str]]], Path]) -> None:
@@ -423,6 +424,32 @@ def test_names_of_rules_and_tables_are_those_of_the_workflow(commands: tuple[str
     text, _, results = commands
     written = set(re.findall(rf"{re.escape(str(results))}/tables/(\w+)\.parquet", text))
     assert written == {t for tables in TABLES.values() for t in tables} | {"table1", "table2"}
+
+
+def test_a_long_list_of_runs_fits_on_a_command_line(tmp_path: Path) -> None:
+    """Linux allows 131,071 bytes for a command that a shell gets; the list of 120 trainings alone has 40,000."""
+    values: dict[str, Any] = {
+        "results": str(tmp_path / "results"),
+        "validation": {"seeds": list(range(60)), "rows": [], "predictions": {}},
+        "studies": {"cot": {"caption": "ü' " * 600}},
+    }
+    (tmp_path / "many.yaml").write_text(yaml.safe_dump(values))
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "validate", "write_costs", "--configfile", str(tmp_path / "many.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if "Shell command: " in line]
+    assert max(len(line.encode()) for line in lines) < 60_000
+    (validate,) = (shlex.split(line.partition("Shell command: ")[2]) for line in lines if "/validate.py" in line)
+    runs = unpack(option(validate, "runs")[0])
+    assert {(run["table"], run["row"]) for run in runs} == {("table1", "Base"), ("table1", "→ D_pos"), ("table2", "Base")}
+    assert sorted(run["seed"] for run in runs) == sorted([*range(60)] * 3)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": "it's ü=\n{x}"}, "=", [{"row": "→ D_pos"}] * 1000])
+def test_packed_values_come_back(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    assert unpack(text) == unpack(pack(text)) == value
+    assert not set(pack(text)) & set("'\"\\ {}$`")
 
 
 # ---- anything at all ----

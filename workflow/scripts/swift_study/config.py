@@ -49,7 +49,6 @@ CEILING, FLOOR = "paraphrase", "unrelated"  # the names of the reference probe s
 MAIN = "main"  # the name of the model under study where several are named
 LARGEST = 2**53  # the largest integer of a value: tables, JSON and floats hold it exactly
 DEEPEST = 30  # levels of nested values; the configuration itself has eight
-MOST_CHECKPOINTS = 10_000
 MOST_STEPS = 10**8
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -945,9 +944,12 @@ class Config(Section):
         steps = self._number_of_steps(run)
         if steps is not None and steps > MOST_STEPS:
             raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
-        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > MOST_CHECKPOINTS:
-            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints, "
-                             f"more than {MOST_CHECKPOINTS}; raise it")  # fmt: skip
+        # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
+        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len)}/checkpoint-1234567.modules.parquet".encode())
+        most = 110_000 // (3 * path)
+        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
+            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
+                             f"the paths of {most} fit on a command line. Raise it")  # fmt: skip
         if run.checkpoint_every is not None and steps is None:
             raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
                              "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
