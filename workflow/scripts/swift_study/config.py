@@ -200,7 +200,7 @@ class GeneratorSource(Section):
     """Where it is: a `file` of yours, a data set on the `hub`, or the built-in `generator` of tasks."""
     families: list[str] | None = Field(default=None, min_length=1)
     """Families of the built-in task generator; null takes all of them."""
-    per_family: int = Field(default=8, ge=1)
+    per_family: int = Field(default=8, ge=1, le=100_000)
     """How many examples of each family."""
     seed: Seed = 0
     """Another seed, other examples."""
@@ -261,7 +261,7 @@ class Strategy(Section):
 
 
 class Lora(Section):
-    rank: int = Field(default=64, ge=1)
+    rank: int = Field(default=64, ge=1, le=65_536)
     """r of the adapter."""
     alpha: int = Field(default=512, ge=1)
     """The update is scaled by alpha / rank."""
@@ -325,9 +325,9 @@ class Run(Section):
     """What is kept in the host's memory: nothing, the optimizer's state (stage 1 and up), or the parameters as well (stage 3)."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=65_536)
     """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
-    nodes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1, le=65_536)
     """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
     """Also publish Adam's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
@@ -336,7 +336,7 @@ class Run(Section):
 
 
 class Responses(Section):
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1, le=10**6)
     """Longest response."""
     batch_size: int = Field(default=64, ge=1)
     """Responses generated at once; the same ones for any value in float32."""
@@ -613,19 +613,19 @@ class Plan(Section):
     """Share of the peak that generation reaches, which waits for memory at every token. A cautious guess."""
     response_share: float = Field(default=0.5, gt=0, le=1)
     """Assumed length of a response, as a share of responses.max_new_tokens."""
-    characters_per_token: float = Field(default=3.5, gt=0)
+    characters_per_token: float = Field(default=3.5, gt=0, le=100)
     """Where the model's tokenizer is not on this machine, and for teacher and judge. About right for English; Chinese has 1 to 2."""
-    template_tokens: int = Field(default=12, ge=0)
+    template_tokens: int = Field(default=12, ge=0, le=10**6)
     """Tokens that the chat template adds to an example, where the tokenizer is not on this machine."""
-    teacher_reply_tokens: int = Field(default=150, ge=1)
+    teacher_reply_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of a teacher's reply."""
-    judge_reply_tokens: int = Field(default=60, ge=1)
+    judge_reply_tokens: int = Field(default=60, ge=1, le=10**6)
     """Assumed length of a judge's reply: a sentence and a label."""
-    hub_examples: int = Field(default=1000, ge=1)
+    hub_examples: int = Field(default=1000, ge=1, le=10**6)
     """Assumed examples of a hub data set that is not on this machine and has no `limit`."""
-    hub_prompt_tokens: int = Field(default=150, ge=1)
+    hub_prompt_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of the queries there."""
-    hub_completion_tokens: int = Field(default=150, ge=1)
+    hub_completion_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of the answers there."""
     parameters: float | None = Field(default=None, gt=0)
     """Weights of the model, with the next five keys for a hub model that is not on this machine; a local model is looked at instead."""
