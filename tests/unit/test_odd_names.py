@@ -1,5 +1,6 @@
 """Names and sentences of a configuration stand in figures, tables and on the screen as they were written."""
 
+import io
 import runpy
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from swift_study import cli
 from swift_study.figures import draw_curves
 from swift_study.report import markdown, page, paragraph
 from swift_study.tables import VERDICTS
@@ -47,7 +49,9 @@ def test_names_stand_in_a_figure_as_they_were_written(name: str, tmp_path: Path)
     assert svg.with_suffix(".png").stat().st_size > 1000
 
 
-def test_names_stand_on_the_screen_as_they_were_written(capfd: pytest.CaptureFixture[str]) -> None:
+def test_names_stand_on_the_screen_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "_people", screen)
     show = runpy.run_path(str(ROOT / "workflow" / "scripts" / "finish.py"))
     empty: dict[str, object] = {
         field.name: 0.5 if str(field.type) == "double" else 1 if "int" in str(field.type) else "x" for field in VERDICTS
@@ -58,7 +62,7 @@ def test_names_stand_on_the_screen_as_they_were_written(capfd: pytest.CaptureFix
     show["show"](pl.DataFrame(rows))
     table1 = {f"{measure}{part}": 0.1 for measure in ("accuracy", "ll_token") for part in ("", "_gain", "_gain_low", "_gain_high")}
     show["show_validation"]("table1", pl.DataFrame([table1 | {"model": "m", "training_data": n, "n": 1, "unparsed": 0} for n in names]))
-    printed = capfd.readouterr().out
+    printed = screen.getvalue()
     for name in names:
         assert printed.count(name) >= 3
 
