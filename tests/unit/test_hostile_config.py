@@ -221,11 +221,13 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
             for t in tables
         ),
         ({"validation": {"tables": {"cot": TABLE1}}}, "table name 'cot' is that of a study"),
+        ({"validation": {"tables": {"layers_cot": TABLE1}}}, "table name 'layers_cot' is that of a figure of the study 'cot'"),
+        ({"validation": {"tables": {"loss_base": TABLE1}}}, "table name 'loss_base' is that of a figure of the run 'base'"),
         ({"runs": {"model": {"like": "base"}}}, "run name 'model' is that of the model itself"),
         ({"models": {"main": {}}}, "model name 'main' is that of the model under study"),
         ({"models": {"s17": {}}}, "model name 's17': use"),
         *(
-            ({"strategies": {name: {}}}, f"strategy name '{name}' is that of a part of the datasets' names")
+            ({"strategies": {name: {}}}, f"strategy name '{name}' is that of a source, of a selection or of a part")
             for name in ("analogues", "revised", "exclusions", "panel", "base", "questions", "candidates", "negative", "positive")
         ),
         (
@@ -277,7 +279,25 @@ def test_negatives_without_the_strategies_that_find_them_are_refused(kept: str, 
 
 @pytest.mark.parametrize("key", ["results", "cache"])
 @pytest.mark.parametrize(
-    "path", ["", "  ", "my {x} results", "a}", "{", "-r", "--help", "a\nb", "a\tb", "~nobody-at-all/x", "x" * 1001, "a[1]", "a*", "a?"]
+    "path",
+    [
+        "",
+        "  ",
+        "my {x} results",
+        "a}",
+        "{",
+        "-r",
+        "--help",
+        "a\nb",
+        "a\tb",
+        "~nobody-at-all/x",
+        "x" * 256,
+        "a/" * 501,
+        "ü" * 128,
+        "a[1]",
+        "a*",
+        "a?",
+    ],
 )
 def test_a_folder_that_cannot_work_is_refused(key: str, path: str) -> None:
     assert problems({key: path})[0].startswith(f"  - `{key}`: ")

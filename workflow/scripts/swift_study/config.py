@@ -71,8 +71,9 @@ def _file_name(name: str) -> str:
 
 def _path(path: str) -> str:
     """A file or folder that rules name; Snakemake takes braces for wildcards, and a command a leading - for an option."""
-    if not path.strip() or re.search(r"[{}]", path) or CONTROL_CHARACTERS.search(path) or path[0] == "-" or len(path.encode()) > 1000:
-        raise ValueError(f"the path {_short(path)} is empty, begins with -, has a brace or a line break, or more than 1000 bytes")
+    too_long = len(path.encode()) > 1000 or any(len(part.encode()) > 255 for part in path.split("/"))
+    if not path.strip() or re.search(r"[{}]", path) or CONTROL_CHARACTERS.search(path) or path[0] == "-" or too_long:
+        raise ValueError(f"the path {_short(path)} is empty, begins with -, has a brace or a line break, or a name of more than 255 bytes")
     return path
 
 
@@ -881,12 +882,14 @@ class Config(Section):
         taken = {
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
-            "strategy": dict.fromkeys(PARTS, "a part of the datasets' names"),
+            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
             "study": dict.fromkeys(RULES, "a target of the workflow")
             | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
             | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
             "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
             | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
+            | {f"layers_{s}": f"a figure of the study {s!r}" for s in self.studies}
+            | {f"loss_{r}": f"a figure of the run {r!r}" for r in self.runs}
             | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
