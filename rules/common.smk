@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,7 +10,16 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from swift_study.config import MAIN, SELECTED, Comparison, load, training, training_of
+from swift_study.cli import pack
+from swift_study.config import (
+    MAIN,
+    SELECTED,
+    TABLES,
+    Comparison,
+    load,
+    training,
+    training_of,
+)
 from swift_study.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
 
@@ -31,6 +41,8 @@ if CONFIG.network == "submit_host":
     )
 
 RESULTS = CONFIG.results
+# Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
+LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
 STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
@@ -50,7 +62,7 @@ wildcard_constraints:
     run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join([*CONFIG.studies, "validation"]),
-    strategy="|".join(CONFIG.strategies),
+    strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
     step=r"\d+",
     queries="|".join([*TRIED, "questions"]),
@@ -67,12 +79,26 @@ def by_teacher():
 
 
 def settings(section, without=()):
-    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns.
+    """A section of the configuration as one line of JSON: a narrow parameter of the rules that it concerns."""
+    return as_it_is(section.model_dump_json(exclude=set(without)))
 
-    A function, since Snakemake looks for wildcards in the braces of a plain string.
-    """
-    text = section.model_dump_json(exclude=set(without))
-    return lambda wildcards: text
+
+def as_it_is(value):
+    """A value for a rule's parameter: Snakemake looks for wildcards in the braces of a plain string, and not in a function's."""
+    return lambda wildcards: value
+
+
+def as_json(value):
+    """A value as JSON for a command line, packed where it is long; a sentence, before anything runs, where it is too long even then."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(shlex.quote(text).encode()) > LONG:
+        text = pack(text)
+    if len(text) > LONGEST:
+        raise WorkflowError(
+            f"A rule would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names "
+            "too many runs, models and seeds, or holds too much text. Make them fewer."
+        )
+    return text
 
 
 def dataset(name):
@@ -187,8 +213,7 @@ def responses_settings(affects_responses):
             *AFFECT_REPLIES
         }
     chosen = {"exclude" if affects_responses else "include": names}
-    text = CONFIG.responses.model_dump_json(**chosen)
-    return lambda wildcards: text
+    return as_it_is(CONFIG.responses.model_dump_json(**chosen))
 
 
 def judge(scorer, affects_replies):
@@ -237,9 +262,6 @@ def compared(study):
     """What is compared in a study, without its wording and its figures, as JSON."""
     names = set(Comparison.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
-
-
-TABLES = ["verdicts", "confounds", "power", "datasets", "rejects", "certificates"]
 
 
 def selecting():
@@ -400,7 +422,7 @@ def predicting():
 
 
 def validation_tables():
-    return [*V.tables, "claims", "agreement", "rank_agreement"]
+    return [*V.tables, *TABLES["validate"]]
 
 
 def ways():

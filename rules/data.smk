@@ -80,7 +80,7 @@ rule draw_base:
         settings=settings(CONFIG.data.base),
         model=settings(CONFIG.model),
         near_duplicate=CONFIG.data.near_duplicate,
-        seed=CONFIG.runs["base"].seed,
+        seed=CONFIG.run("base").seed,
     shell:
         "python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
         " --model {input.model:q} --model-settings {params.model:q}"
@@ -112,16 +112,13 @@ rule apply_strategy:
     params:
         settings=lambda w: CONFIG.strategies[w.strategy].model_dump_json(),
         teacher=lambda w: teacher(w.strategy, affects_replies=True),
-        analogues=lambda w, input: (
-            f"--analogues '{input.analogues}'" if input.analogues else ""
-        ),
         model=settings(CONFIG.model),
         cache=CONFIG.cache,
     shell:
         "python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
         " --strategy {input.strategy:q} --settings {params.settings:q}"
         " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
-        " --parent {input.parent:q} {params.analogues} --model {input.model:q} --model-settings {params.model:q}"
+        " --parent {input.parent:q} --analogues {input.analogues:q} --model {input.model:q} --model-settings {params.model:q}"
         " --output {output.examples:q} --rejects {output.rejects:q} --account {output.account:q} 2> {log:q}"
 
 

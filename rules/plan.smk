@@ -8,8 +8,8 @@ rule plan:
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=lambda w: json.dumps(config, ensure_ascii=False),
-        snakefile=workflow.main_snakefile,
+        config=lambda w: as_json(config),
+        snakefile=as_it_is(workflow.main_snakefile),
     shell:
         "python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies"
         " --prompts workflow/prompts 2> {log:q}"

@@ -15,7 +15,7 @@ rule write_config:
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=lambda w: json.dumps(config, ensure_ascii=False),
+        config=lambda w: as_json(config),
     shell:
         "python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
 
@@ -50,13 +50,13 @@ for name, study in CONFIG.studies.items():
         conda:
             "../envs/swift_study.yaml"
         params:
-            figures=lambda w, figures=study.figures: json.dumps(figures),
-            title=lambda w, study=study: study.caption or study.question,
+            figures=as_it_is(json.dumps(study.figures)),
+            title=as_it_is(study.caption or study.question),
             folder=lambda w, output: str(Path(output[0]).parent),
             statistics=settings(CONFIG.statistics),
-            baseline=study.baseline,
+            baseline=as_it_is(study.baseline),
         shell:
-            "python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title {params.title:q}"
+            "python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title={params.title:q}"
             " --folder {params.folder:q} --layers {input.layers:q} --statistics {params.statistics:q} --baseline {params.baseline:q}"
             " --layers-svg {output.layers_svg:q} --layers-png {output.layers_png:q} 2> {log:q}"
 
@@ -106,7 +106,7 @@ rule write_tables:
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
-            for t in TABLES
+            for t in TABLES["write_tables"]
             for kind in ("parquet", "csv", "md")
         ],
         verdicts=report(
@@ -143,8 +143,10 @@ rule write_tables:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         pages=lambda w, output: str(Path(output.data).parent),
         statistics=settings(CONFIG.statistics),
-        questions=json.dumps(
-            {name: study.question for name, study in CONFIG.studies.items()}
+        questions=as_it_is(
+            json.dumps(
+                {name: study.question for name, study in CONFIG.studies.items()}
+            )
         ),
     shell:
         "python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"

@@ -68,15 +68,12 @@ for own, steps in {None: ["last"], **STEPS}.items():
             ),
             model=lambda w, of=of: CONFIG.model_of(of(w)).model_dump_json(),
             processes=lambda w, of=of: CONFIG.run(of(w)).processes,
-            start=lambda w, input: (
-                f"--start-from '{input.start}'" if input.start else ""
-            ),
             deepspeed=lambda w, of=of: f"deepspeed/zero-{CONFIG.run(of(w)).zero_stage}.json",
             work=lambda w, of=of: f"{RESULTS}/work/train/{of(w)}",
         shell:
             "exec workflow/scripts/launch.sh --stop {params.work:q}.stop {resources.launch} --processes {params.processes}"
             " --threads {threads} -- workflow/scripts/train.py --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
             " --name {params.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
-            " --model {input.model:q} --model-settings {params.model:q} {params.start} --datasets {input.datasets:q}"
+            " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
             " --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q} --history {output.history:q}"
             " --consumed {output.consumed:q} --gradients {resources.gradients:q} 2> {log:q}"

@@ -69,9 +69,9 @@ rule validate:
     params:
         settings=settings(V),
         statistics=settings(CONFIG.statistics),
-        runs=lambda w: json.dumps(validated_runs(), ensure_ascii=False),
-        proxies=lambda w: json.dumps(proxies()),
-        studies=lambda w: json.dumps(predicting()),
+        runs=lambda w: as_json(validated_runs()),
+        proxies=lambda w: as_json(proxies()),
+        studies=lambda w: as_json(predicting()),
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         figures=lambda w, output: str(Path(output.png[0]).parent),
     shell:
@@ -88,7 +88,7 @@ rule write_audit:
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
-            for t in ("audit", "audit_confusion", "audit_disagreements")
+            for t in TABLES["write_audit"]
             for kind in ("parquet", "csv", "md")
         ],
         page=report(
@@ -120,7 +120,8 @@ rule describe_validation:
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
     output:
         tables=[
-            f"{RESULTS}/tables/validation_datasets.{kind}"
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in TABLES["describe_validation"]
             for kind in ("parquet", "csv", "md")
         ],
         page=report(
@@ -153,7 +154,11 @@ rule write_costs:
             for table in ("verdicts", "confounds")
         ],
     output:
-        tables=[f"{RESULTS}/tables/costs.{kind}" for kind in ("parquet", "csv", "md")],
+        tables=[
+            f"{RESULTS}/tables/{t}.{kind}"
+            for t in TABLES["write_costs"]
+            for kind in ("parquet", "csv", "md")
+        ],
         page=report(
             f"{RESULTS}/pages/costs.html",
             caption="../workflow/report/costs.rst",
@@ -167,7 +172,7 @@ rule write_costs:
     conda:
         "../envs/swift_study.yaml"
     params:
-        ways=lambda w: json.dumps(ways()),
+        ways=lambda w: as_json(ways()),
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
         "python workflow/scripts/write_costs.py --ways {params.ways:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"

@@ -455,6 +455,32 @@ def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
         judging.read_labels(tmp_path / "labels.csv", examples)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("labels.jsonl", b'{"query": "What is 1 + 1?", "response": "2", "label": 1}\n{"query": "What', r"row 2: this line is not JSON"),
+        (
+            "labels.jsonl",
+            b'{"query": "What is 1 + 1?", "response": "2", "label": NaN}',
+            r"row 1, column label: expected 0 or 1, found None",
+        ),
+        ("labels.jsonl", b"[1]", r"row 1: this element of the array is not a JSON object, but int"),
+        ("labels.csv", b"", r"this is an empty CSV file"),
+        ("labels.csv", b"query,response,label\n", r"there are no rows"),
+        ("labels.csv", b"query,response\nWhat is 1 + 1?,2\n", r"row 1: there is no column 'label'"),
+        ("labels.csv", b"query,response,label\nWhat is 1 + 1?,2\n", r"row 1: this is not a table of equal rows"),
+        ("labels.csv", b"query,response,label\n\xff,2,1\n", r"row 2: byte 0xff is not UTF-8"),
+        ("labels.parquet", b"PAR1", r"this is not a whole Parquet file"),
+        ("labels.parquet", b"", r"this is not a whole Parquet file"),
+        ("labels.xlsx", b"x", r"what format is this\?"),
+    ],
+)
+def test_a_cut_or_malformed_file_of_labels_is_a_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(tmp_path / name))}.*{said}"):
+        judging.read_labels(tmp_path / name, [example(1)])
+
+
 def test_no_labels_at_all_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text("\n")
     with pytest.raises(UserError, match="there are no rows"):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,11 +15,21 @@ import polars as pl
 import pytest
 
 from swift_study.config import FileSource, Panel, Strategy
-from swift_study.errors import Rejected, UserError
+from swift_study.endpoint import EndpointSettings
+from swift_study.errors import Rejected, Stopped, UserError
 from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
 from swift_study.generator import FAMILIES, generate
 from swift_study.sources import read_source, split_panel
-from swift_study.strategy import StrategyFile, apply_strategy, key_points_from, load_strategy, pair_analogues, says
+from swift_study.strategy import (
+    Reject,
+    StrategyFile,
+    apply_strategy,
+    key_points_from,
+    load_strategy,
+    pair_analogues,
+    says,
+    teacher_prompts,
+)
 from swift_study.tables import read_examples, write_examples
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -606,3 +618,163 @@ def test_ones_own_strategy_file_is_all_it_takes(tmp_path: Path) -> None:
     strategy: StrategyFile = load_strategy(path)
     made, _, _ = apply_strategy(strategy, Strategy(), [SUM], [], "panel.shout")
     assert [e.query for e in made] == ["WHAT IS 2 + 2? ONLY THE NUMBER."]
+
+
+# ---- a strategy file that is wrong ----
+
+IMPORTS = "from swift_study.examples import Example, Message\nfrom swift_study.strategy import user\n"
+
+
+def strategy_of(folder: Path, from_fields: str = "return example", prompt: str = "return user('?')", from_reply: str = "") -> StrategyFile:
+    """A strategy file whose functions have these bodies, each in one line: 4, 6 and 8."""
+    path = folder / "mine.py"
+    bodies = (("from_fields(example, analogue)", from_fields), ("prompt(example)", prompt), ("from_reply(example, reply)", from_reply))
+    path.write_text(IMPORTS + "".join(f"def {head}:\n    {body or from_fields}\n" for head, body in bodies))
+    return load_strategy(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return {}['golden']", "raised KeyError: 'golden'"),
+        ("return example.goldn", "raised AttributeError: 'Example' object has no attribute 'goldn'"),
+        ("raise ValueError('two\\nlines')", "raised ValueError: two lines"),
+        ("assert False", "raised AssertionError for"),
+        ("import sys; sys.exit(0)", "raised SystemExit: 0"),
+        ("raise KeyboardInterrupt", "raised KeyboardInterrupt for"),
+        ("raise BaseException('odd')", "raised BaseException: odd"),
+        ("raise GeneratorExit", "raised GeneratorExit for"),
+        ("return (lambda f: f(f))(lambda f: f(f))", "raised RecursionError: maximum recursion depth exceeded"),
+        ("import no_such_module_at_all", "raised ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        ("pass", "returned nothing (None)"),
+        ("return 'text'", "returned 'text', which is of the type builtins.str"),
+        ("return ('question', 'answer')", "returned a tuple that holds 'question', which is of the type builtins.str"),
+        ("return []", "returned an empty list"),
+        ("return example.model_dump()", "which is of the type builtins.dict"),
+        ("return type('Example', (), {})()", "which is of the type mine"),
+        ("return type('Example', (Example,), {}).model_validate(example.model_dump())", "which is of the type "),
+        ("yield example", "which is of the type builtins.generator"),
+    ],
+)
+def test_whatever_a_strategy_does_is_told_with_file_line_and_example(body: str, told: str, tmp_path: Path) -> None:
+    strategy = strategy_of(tmp_path, body)
+    replies = write_replies(tmp_path / "replies.jsonl", [(SUM.query, "4")])
+    for name, settings, lines in (("from_fields", Strategy(), (3, 4)), ("from_reply", Strategy(by="file", file=str(replies)), (7, 8))):
+        with pytest.raises(UserError) as caught:
+            apply_strategy(strategy, settings, [SUM], [], "panel.mine")
+        sentence = str(caught.value)
+        assert re.match(rf"{re.escape(str(tmp_path))}/mine\.py, line ({lines[0]}|{lines[1]}): {name} r", sentence)
+        assert told.replace("type mine", "type strategy_mine") in sentence
+        assert f"for the example {SUM.example_id} (task 'sums', query 'What is 2 + 2? Only the number.'). " in sentence
+        assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return []", "returned an empty list"),
+        ("return None", "returned nothing (None)"),
+        ("return 'Say it.'", "returned 'Say it.', which is of the type builtins.str"),
+        ("return user(example.query)[0]", "which is of the type swift_study.examples.Message"),
+        ("return [{'role': 'user', 'content': 'Say it.'}]", "returned a list that holds {'role': 'user', 'content': 'Say it.'}, which"),
+        ("return [*user('a'), None]", "returned a list that holds nothing (None)"),
+        ("return user('a')[0:1] * 0", "returned an empty list"),
+        ("return example.key_pionts", "raised AttributeError"),
+        ("import sys; sys.exit('done')", "raised SystemExit: done"),
+    ],
+)
+def test_a_prompt_that_is_none_is_told_before_anything_is_paid(body: str, told: str, tmp_path: Path) -> None:
+    strategy = strategy_of(tmp_path, prompt=body)
+    nobody = EndpointSettings(base_url="http://127.0.0.1:9/v1", model="none", attempts=1)
+    with pytest.raises(UserError) as caught:
+        apply_strategy(strategy, Strategy(by="teacher"), [SUM], [], "panel.mine", nobody, tmp_path / "cache")
+    assert re.match(rf"{re.escape(str(tmp_path))}/mine\.py, line [56]: prompt r", str(caught.value))
+    assert told in str(caught.value)
+    assert SUM.example_id in str(caught.value)
+
+
+def test_an_example_of_which_no_prompt_is_made_is_a_reject(tmp_path: Path) -> None:
+    strategy = strategy_of(tmp_path, prompt="from swift_study.strategy import needs; needs(example, 'rationale'); return user('?')")
+    lacking = SUM.model_copy(update={"rationale": None})
+    asked, prompts, rejects = teacher_prompts(strategy, [lacking, SUM], "panel.mine")
+    assert (asked, prompts) == ([SUM], [[Message(role="user", content="?")]])
+    assert rejects == [Reject("panel.mine", "sums", lacking.example_id, "the example has no rationale", 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ("{'messages': []}", "List should have at least 1 item after validation, not 0"),
+        ("{'messages': example.messages[:-1]}", "the example has no completion"),
+        ("{'task': 5}", "Input should be a valid string"),
+        ("{'key_points': ['4']}", "Input should be a valid dictionary or instance of KeyPoint"),
+    ],
+)
+def test_a_copy_with_unchecked_changes_is_checked(changes: str, reason: str, tmp_path: Path) -> None:
+    strategy = strategy_of(tmp_path, f"return example.model_copy(update={changes}) if analogue is None else example")
+    made, rejects, _ = apply_strategy(strategy, Strategy(), [SUM, answered(SUM, "four")], [SUM], "panel.mine")
+    assert (made, len(rejects)) == ([SUM], 1)
+    assert reason in rejects[0].reason
+
+
+def test_messages_written_as_dictionaries_become_messages(tmp_path: Path) -> None:
+    changes = "{'messages': [{'role': 'user', 'content': 'a?'}, {'role': 'assistant', 'content': 'b'}]}"
+    made, _, _ = apply_strategy(strategy_of(tmp_path, f"return example.model_copy(update={changes})"), Strategy(), [SUM], [], "panel.mine")
+    assert (made[0].query, made[0].completion) == ("a?", "b")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("x = 1\nraise SystemExit\n", "the strategy file does not run: SystemExit (line 2)"),
+        ("import sys\n\nsys.exit(0)\n", "the strategy file does not run: SystemExit: 0 (line 3)"),
+        ("raise KeyboardInterrupt\n", "the strategy file does not run: KeyboardInterrupt (line 1)"),
+        ("x = 1\ny = x.z\n", "the strategy file does not run: AttributeError: 'int' object has no attribute 'z' (line 2)"),
+        ("x = 1\n\ndef f(:\n    pass\n", "the strategy file does not run: SyntaxError: invalid syntax (line 3)"),
+        ("def f():\n\tx = 1\n        y = 2\n", "the strategy file does not run: TabError"),
+        ("def f():\nreturn 1\n", "(line 2)"),
+        ("x = '\ud800'\n".encode("utf-8", "surrogatepass"), "the strategy file does not run: SyntaxError"),
+        (b"x = 1\0\n", "the strategy file does not run: "),
+    ],
+    ids=str,
+)
+def test_a_strategy_file_that_does_not_run_is_told_with_its_line(code: str | bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(code if isinstance(code, bytes) else code.encode())
+    with pytest.raises(UserError) as caught:
+        load_strategy(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert told in str(caught.value)
+
+
+def test_a_stop_passes_through_a_strategy(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        apply_strategy(
+            strategy_of(tmp_path, "from swift_study.errors import Stopped; raise Stopped('SIGTERM')"), Strategy(), [SUM], [], "panel.mine"
+        )
+
+
+def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(tmp_path: Path) -> None:
+    strategy_of(tmp_path, "print('mine is here'); import sys; sys.exit(0)")
+    write_examples(tmp_path / "panel.parquet", [SUM])
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.mine", "--strategy", "mine.py"]
+    command += ["--settings", "{}", "--teacher", "null", "--teacher-limits", "null", "--parent", "panel.parquet", "--model", "model.json"]
+    command += [
+        "--model-settings",
+        "{}",
+        "--cache",
+        "cache",
+        "--output",
+        "made.parquet",
+        "--rejects",
+        "r.parquet",
+        "--account",
+        "a.parquet",
+    ]
+    done = subprocess.run([*command, "--analogues"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("ERROR in apply_strategy: mine.py, line 4: from_fields raised SystemExit: 0 for the example ")
+    assert done.stdout.count("\n") == 1
+    assert "unexpected" not in done.stdout
+    assert "mine is here" in done.stderr
+    assert not (tmp_path / "made.parquet").exists()

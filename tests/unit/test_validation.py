@@ -409,6 +409,16 @@ def test_unknown_names_in_claims_are_sentences(keys: dict[str, object], sentence
         ("- {source: s, claim: c, where: t, says: higher, this: a}", r"claim 1: `says`: Input should be 'above', 'below' or 'near'"),
         ("- {source: s, claim: c, where: t, says: above, this: a, that: a}", r"claim 1: this and that are both 'a'"),
         ("- 3", r"claim 1: "),
+        ("", r"expected a list of claims"),
+        ("~", r"expected a list of claims"),
+        ("- {source: s, claim: c, where: t, says: above, this: a}\n- {source: s, cl", r"this is not YAML"),
+        ("- {source: s, claim: c, where: t, says: above, this: a}\n-", r"claim 2: "),
+        ("- {source: s, claim: c, where: t, says: above, this: a, value: .nan}", r"claim 1: `value`: Input should be a finite number"),
+        ("- {source: s, claim: c, where: t, says: above, this: a, value: .inf}", r"claim 1: `value`: Input should be a finite number"),
+        ("- {source: s, claim: no, where: t, says: above, this: a}", r"claim 1: `claim`: Input should be a valid string"),
+        ("- {source: s, claim: c, where: 2024-13-45, says: above, this: a}", r"this is not YAML: month must be in 1..12"),
+        ("- &a [*a]", r"claim 1: "),
+        ("[" * 3000, r"this is not YAML"),
     ],
 )
 def test_a_claims_file_that_is_wrong_is_a_sentence(text: str, sentence: str, tmp_path: Path) -> None:
@@ -417,6 +427,12 @@ def test_a_claims_file_that_is_wrong_is_a_sentence(text: str, sentence: str, tmp
     with pytest.raises(UserError, match=sentence) as error:
         load_claims(file)
     assert str(file) in str(error.value)
+
+
+def test_a_claims_file_of_another_encoding_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_bytes("- {source: Grün, claim: c}".encode("latin1"))
+    with pytest.raises(UserError, match=r"claims\.yaml: byte 0xfc at position 13 is not UTF-8"):
+        load_claims(tmp_path / "claims.yaml")
 
 
 def test_no_claims_file_is_a_sentence(tmp_path: Path) -> None:
@@ -617,10 +633,31 @@ def test_costs_add_up(tmp_path: Path) -> None:
     assert two == "Validation: 8 CPU seconds, 17 times the swift study, 192 tokens and $0.25 for teacher and judge."
 
 
-def test_a_file_that_is_no_benchmark_is_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "x.tsv").write_text("a\tb\n1\t2\n")
-    with pytest.raises(UserError, match=r"x\.tsv: this is not one of Snakemake's benchmark files"):
-        read_benchmark(tmp_path / "x.tsv")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a\tb\n1\t2\n", "have the columns s and cpu_time and a row. Remove it"),
+        (b"", "it cannot be read"),
+        (b"s\th:m:s\tmax_rss\tcpu_time\n", "have the columns s and cpu_time and a row. Remove it"),
+        (b"s\th:m:s\tmax_rss\tcpu_time\n4.5\t0:0", ""),  # cut, but the seconds are there
+        (b"s\th:m:s\tmax_rss\tcpu_time\nNA\t0:00:04\t10\t8.0\n", "row 1, column s: expected seconds, found 'NA'"),
+        (b"s\tcpu_time\n4.5\t1\n\t1\n", "row 2, column s: expected seconds, found None"),
+        (b"s\tcpu_time\nnan\t1\n", "row 1, column s: expected seconds, found 'nan'"),
+        (b"s\tcpu_time\ninf\t1\n", "row 1, column s: expected seconds, found 'inf'"),
+        (b"\xff\xfe\x00s\tcpu_time\n1\t1\n", ""),
+        (b"s\tcpu_time\n1\t1\t1\t1\n", ""),
+    ],
+)
+def test_a_file_that_is_no_benchmark_is_a_sentence(content: bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "it's x.tsv"
+    path.write_bytes(content)
+    if content.startswith(b"s\th:m:s\tmax_rss\tcpu_time\n4.5"):
+        assert read_benchmark(path) == (4.5, 4.5)
+        return
+    with pytest.raises(UserError) as caught:
+        read_benchmark(path)
+    assert str(caught.value).startswith(f"{path}: this is not one of Snakemake's benchmark files")
+    assert told in str(caught.value)
 
 
 # ---- the scripts ----

@@ -53,5 +53,5 @@ if __name__ == "__main__":
         rejects="Parquet file of what the strategy or the teacher did not make",
         account="Parquet file of what the teacher cost",
     )
-    p.add_argument("--analogues", help="Parquet file of further examples of the same tasks")
+    p.add_argument("--analogues", nargs="?", help="Parquet file of further examples of the same tasks, where there are any")
     cli.run(main, p)

@@ -1,18 +1,22 @@
 """After a run: write Snakemake's report if it is older than the tables, print the verdicts and where the report is."""
 
 import io
+import shutil
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from swift_study import cli
 from swift_study.confounds import disagreements, overview
 from swift_study.tables import CONFOUNDS, VALIDATION, VERDICTS, read_table
+from swift_study.work import publish
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 
@@ -26,12 +30,18 @@ def main(a: Namespace) -> None:
     if not report.is_file() or report.stat().st_mtime < newest:
         proved = (results / "pages" / "costs.html").is_file()
         targets = ["swift", *(["validation"] if proved else [])]
-        command = [sys.executable, "-m", "snakemake", *targets, "--report", str(report), "--configfile", str(results / "config.yaml")]
-        done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            # Not all of the targets are up to date: tables of the parts that are there remain readable.
-            print(done.stderr, file=sys.stderr)
-            cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
+        with tempfile.TemporaryDirectory() as folder:
+            # Beside its place, since Snakemake puts the values of environment variables into the report's path.
+            made = Path(folder) / "report.html"
+            command = [sys.executable, "-m", "snakemake", *targets, "--report", str(made), "--configfile", str(results / "config.yaml")]
+            done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
+            if done.returncode:
+                # Not all of the targets are up to date: tables of the parts that are there remain readable.
+                print(done.stderr, file=sys.stderr)
+                cli.say(f"{report} was not written: {(done.stderr.strip() or 'Snakemake gave no reason').splitlines()[-1]}")
+            else:
+                with publish(report) as part:
+                    shutil.copyfile(made, part)
     show(read_table(tables, VERDICTS))
     confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
     for sentence in (overview(confounds), *disagreements(confounds)):
@@ -52,8 +62,8 @@ def show(verdicts: pl.DataFrame) -> None:
         effect = f"{r['effect']:+.3f} [{r['ci_low']:+.3f}, {r['ci_high']:+.3f}]"
         verdict = f"[{colour}]{r['verdict']}[/]"
         table.add_row(
-            r["study"], r["strategy"], r["context"], r["target_set"], verdict, effect.replace("[", r"\["), f"{r['p_value']:.3f}",
-            r["verdict_mean_loss"], r["verdict_cosine"],
+            r["study"], escape(r["strategy"]), r["context"], escape(r["target_set"]), verdict, effect.replace("[", r"\["),
+            f"{r['p_value']:.3f}", r["verdict_mean_loss"], r["verdict_cosine"],
         )  # fmt: skip
     print_table(table)
 
@@ -69,7 +79,7 @@ def show_validation(name: str, rows: pl.DataFrame) -> None:
             gains.append("" if gain is None or low is None else rf"{gain:+.3f} \[{low:+.3f}, {high:+.3f}]")
         table.add_row(
             r["model"],
-            r["training_data"],
+            escape(r["training_data"]),
             f"{r['accuracy']:.3f}",
             gains[0],
             f"{r['ll_token']:.3f}",

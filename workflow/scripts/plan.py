@@ -24,7 +24,7 @@ from swift_study.rendering import load_renderer
 
 def main(a: Namespace) -> None:
     quiet_libraries()
-    values = json.loads(a.config)
+    values = cli.unpack(a.config)
     config = load(values)
     jobs = list_jobs(values, Path(a.snakefile))
     sizes: dict[str, Size] = {}

@@ -18,7 +18,7 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.models import quiet_libraries
 from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
-from swift_study.trainer import train
+from swift_study.trainer import read_stage, train
 from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_folder
 
 
@@ -44,7 +44,7 @@ def main(a: Namespace) -> None:
         "settings": run.model_dump(),
         "schedule": fingerprint(schedule.rows()),
     }
-    stage = json.loads(Path(a.deepspeed).read_text())
+    stage = read_stage(Path(a.deepspeed))
     tell = progress if first else lambda text: None
     train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop), gradients)
     if first:
@@ -74,7 +74,7 @@ if __name__ == "__main__":
         consumed="Parquet file, one row an example that a process worked on",
     )
     p.add_argument("--gradients", default="null", help="scope and modules of the gradients that are computed at its checkpoints, as JSON")
-    p.add_argument("--start-from", help="folder of the checkpoint that it starts from, where that is not the model")
+    p.add_argument("--start-from", nargs="?", help="folder of the checkpoint that it starts from, where that is not the model")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
     p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP or checkpoint-last")
     p.add_argument("--threads", type=int, default=1, help="CPU threads, over all processes")

@@ -1,6 +1,5 @@
 """The proof: tables of what training with and without the data did, the paper's claims, and how the swift scores agree with it."""
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,11 +49,11 @@ def main(a: Namespace) -> None:
     folder, figures = Path(a.tables), Path(a.figures)
     examples = read_examples(Path(a.evaluation))
     queries = draw_queries([e.example_id for e in examples], [e.task for e in examples], statistics)
-    by_table = read_runs(json.loads(a.runs), settings, queries)
-    studies = {name: read_study(entry) for name, entry in json.loads(a.studies).items()}
+    by_table = read_runs(cli.unpack(a.runs), settings, queries)
+    studies = {name: read_study(entry) for name, entry in cli.unpack(a.studies).items()}
     proxies = {
         context: {name: nats_per_token(read_table(Path(path), LIKELIHOODS), queries, path) for name, path in paths.items()}
-        for context, paths in json.loads(a.proxies).items()
+        for context, paths in cli.unpack(a.proxies).items()
     }
 
     tables = {name: validation_table(name, by_model, queries, settings, statistics) for name, by_model in by_table.items()}

@@ -1,6 +1,5 @@
 """Write down the configuration of these results, as it was given."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from swift_study.work import publish
 
 def main(a: Namespace) -> None:
     with publish(Path(a.output)) as part:
-        part.write_text(yaml.safe_dump(json.loads(a.config), allow_unicode=True, sort_keys=False))
+        part.write_text(yaml.safe_dump(cli.unpack(a.config), allow_unicode=True, sort_keys=False))
 
 
 if __name__ == "__main__":

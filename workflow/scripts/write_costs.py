@@ -1,6 +1,5 @@
 """What the swift study, its rivals and the validation cost. The one table that holds timings: it differs from run to run."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from swift_study.work import publish
 
 
 def main(a: Namespace) -> None:
-    ways = {way: {part: Files.model_validate(f) for part, f in parts.items()} for way, parts in json.loads(a.ways).items()}
+    ways = {way: {part: Files.model_validate(f) for part, f in parts.items()} for way, parts in cli.unpack(a.ways).items()}
     table = costs(ways)
     write_formats(Path(a.tables), "costs", table, COSTS)
     sentences = cost_sentences(table)

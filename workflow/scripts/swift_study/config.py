@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
 from swift_study.endpoint import EndpointSettings, JudgeSettings
@@ -26,15 +35,87 @@ Context = Literal["in-task", "cross-task"]
 # Datasets that the selection makes, beside the sources and what strategies derive.
 SOURCES = ("panel", "candidates", "questions", "base")
 SELECTED = ("negative", "positive", "negative.similar", "positive.similar", "negative.clarify")
-NAME = re.compile(r"[a-z][a-z0-9_]*")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 SEED = re.compile(r"s\d+")
-TARGETS = ("all", "swift", "validation", "plan")
+# What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
+RULES = frozenset(
+    {
+        "all", "apply_strategy", "audit_judge", "check_confounds", "check_leakage", "compute_rivals", "decide_verdicts",
+        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "pair_influence", "plan",
+        "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate", "validation", "write_audit",
+        "write_config", "write_costs", "write_tables",
+    }
+)  # fmt: skip
+# The tables that a rule writes for any configuration.
+TABLES = {
+    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "certificates"),
+    "validate": ("claims", "agreement", "rank_agreement"),
+    "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
+    "describe_validation": ("validation_datasets",),
+    "write_costs": ("costs",),
+}
+# What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
+PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
 CEILING, FLOOR = "paraphrase", "unrelated"  # the names of the reference probe sets in tables and figures
 MAIN = "main"  # the name of the model under study where several are named
+LARGEST = 2**53  # the largest integer of a value: tables, JSON and floats hold it exactly
+DEEPEST = 30  # levels of nested values; the configuration itself has eight
+MOST_STEPS = 10**8
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def _label(name: str) -> str:
+    """A name that tables, figures and command lines show as it is."""
+    if not name or name != name.strip() or CONTROL_CHARACTERS.search(name) or len(name) > 100 or name[0] in "-_":
+        raise ValueError("a name has 1 to 100 characters, no line break, no space at its ends, and does not begin with - or _")
+    return name
+
+
+def _file_name(name: str) -> str:
+    """The name of a file in the results, without its ending; Snakemake takes braces for wildcards."""
+    if not name or re.search(r"[/\\{}]", name) or CONTROL_CHARACTERS.search(name) or len(name.encode()) > 200 or name[0] in "-.":
+        raise ValueError("a file's name has 1 to 200 bytes, no slash, brace or line break, and does not begin with - or a dot")
+    if name != name.strip():
+        raise ValueError("a file's name has no space at its ends")
+    return name
+
+
+def _path(path: str) -> str:
+    """A file or folder that rules name; Snakemake takes braces for wildcards, and a command a leading - for an option."""
+    too_long = len(path.encode()) > 1000 or any(len(part.encode()) > 255 for part in path.split("/"))
+    if not path.strip() or re.search(r"[{}]", path) or CONTROL_CHARACTERS.search(path) or path[0] == "-" or too_long:
+        raise ValueError(f"the path {_short(path)} is empty, begins with -, has a brace or a line break, or a name of more than 255 bytes")
+    return path
+
+
+def _folder(path: str) -> str:
+    _path(path)
+    if re.search(r"[*?\[\]]", path):
+        raise ValueError(f"the folder {_short(path)} has one of * ? [ ], which DeepSpeed and Polars take for a pattern of names")
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{error}: write the folder without ~") from error
+
+
+def _sentence_of_the_user(text: str) -> str:
+    """Text for people as one line."""
+    line = " ".join(text.split())
+    if CONTROL_CHARACTERS.search(line) or len(line) > 2000:
+        raise ValueError("a text has at most 2000 characters and no control characters")
+    return line
+
+
+Label = Annotated[str, AfterValidator(_label)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Folder = Annotated[str, AfterValidator(_folder)]
+Prose = Annotated[str, AfterValidator(_sentence_of_the_user)]
+FilePath = Annotated[str, AfterValidator(_path)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -51,7 +132,7 @@ class Model(Section):
     """Run Python code that comes with a hub model. Leave it off unless you have read that code."""
     chat_template: str | None = None
     """A Jinja chat template, in place of the tokenizer's own or where it has none."""
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, Any] = {}
     """Values for the chat template, such as `enable_thinking: false`; they go to a response server as well."""
     template_date: date = date(2024, 7, 26)
     """What a chat template gets for today's date, so that tokens are the same on any day."""
@@ -66,7 +147,7 @@ class Model(Section):
 
     @field_validator("chat_template_kwargs")
     @classmethod
-    def _are_free_names(cls, values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _are_free_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in values:
             if name in ("messages", "tools", "documents", "add_generation_prompt", "chat_template", "conversations"):
                 raise ValueError(f"{name!r} is set by the workflow itself")
@@ -118,9 +199,6 @@ class Columns(Section):
     """The task's name."""
 
 
-TEXTS = tuple(name for name, field in Columns.model_fields.items() if field.annotation == Text | None)
-
-
 class Records(Section):
     """What a file and a hub data set have in common: rows that become examples."""
 
@@ -137,7 +215,7 @@ class Records(Section):
 class FileSource(Records):
     kind: Literal["file"] = "file"
     """Where it is: a `file` of yours, a data set on the `hub`, or the built-in `generator` of tasks."""
-    path: str
+    path: FilePath
     """JSONL, Parquet, CSV or TSV, `.gz` allowed; relative to the folder in which snakemake runs."""
     names: list[str] | None = None
     """Column names of a CSV or TSV file that has no header line."""
@@ -161,11 +239,11 @@ class HubSource(Records):
 class GeneratorSource(Section):
     kind: Literal["generator"] = "generator"
     """Where it is: a `file` of yours, a data set on the `hub`, or the built-in `generator` of tasks."""
-    families: list[str] | None = None
+    families: list[str] | None = Field(default=None, min_length=1)
     """Families of the built-in task generator; null takes all of them."""
-    per_family: int = Field(default=8, ge=1)
+    per_family: int = Field(default=8, ge=1, le=100_000)
     """How many examples of each family."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed, other examples."""
 
 
@@ -182,16 +260,16 @@ SPARE_TASKS = GeneratorSource(families=HELD_OUT[:3], per_family=4, seed=2)
 
 
 class Panel(Section):
-    sources: list[Source] = [HANDWRITTEN]
+    sources: list[Source] = Field(default=[HANDWRITTEN], min_length=1)
     """Where the examples come from."""
-    tasks: list[str] | None = None
+    tasks: list[str] | None = Field(default=None, min_length=1)
     """Only these tasks; null takes all."""
     per_task: int | None = Field(default=1, ge=1)
     """So many examples of each task are used, null: half of them; the ones after them are their analogues, for the strategy `similar`."""
 
 
 class BaseData(Section):
-    sources: list[Source] = [GeneratorSource(families=BASE_FAMILIES, per_family=24, seed=1)]
+    sources: list[Source] = Field(default=[GeneratorSource(families=BASE_FAMILIES, per_family=24, seed=1)], min_length=1)
     """Where the examples come from."""
     examples: int = Field(default=160, ge=1)
     """So many are drawn, without replacement, after probes and their near-duplicates are excluded."""
@@ -213,7 +291,7 @@ class Data(Section):
 class Strategy(Section):
     by: Literal["fields", "teacher", "file"] = "fields"
     """From the example's own fields (no endpoint), by the teacher, or from replies in your own file."""
-    file: str | None = None
+    file: FilePath | None = None
     """With `by: file`: JSONL or Parquet with the columns query and reply; a reply passes the same acceptance rule."""
 
     @model_validator(mode="after")
@@ -224,11 +302,11 @@ class Strategy(Section):
 
 
 class Lora(Section):
-    rank: int = Field(default=64, ge=1)
+    rank: int = Field(default=64, ge=1, le=65_536)
     """r of the adapter."""
     alpha: int = Field(default=512, ge=1)
     """The update is scaled by alpha / rank."""
-    targets: list[str] = ["up_proj", "down_proj"]
+    targets: list[Annotated[str, Field(min_length=1)]] = Field(default=["up_proj", "down_proj"], min_length=1)
     """Linear layers that get an adapter, by the end of their module name."""
 
 
@@ -237,7 +315,7 @@ class Part(Section):
 
     examples: int | None = Field(default=None, ge=1)
     """So many of its examples, drawn by the run's seed; null takes all."""
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=10_000)
     """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
 
 
@@ -274,9 +352,9 @@ class Run(Section):
     """Steps between published checkpoints; must divide the number of steps. null publishes the last state only, as `checkpoint-last`."""
     resume_every: int = Field(default=50, ge=1)
     """Steps between states from which a killed run goes on, where no checkpoint is published."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW."""
-    epsilon: float = 1e-8
+    epsilon: float = Field(default=1e-8, gt=0)
     """AdamW."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW."""
@@ -288,18 +366,18 @@ class Run(Section):
     """What is kept in the host's memory: nothing, the optimizer's state (stage 1 and up), or the parameters as well (stage 3)."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=65_536)
     """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
-    nodes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1, le=65_536)
     """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
     """Also publish Adam's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
-    seed: int = 17
+    seed: Seed = 17
     """Of the adapter's initial values and of the order of the examples."""
 
 
 class Responses(Section):
-    max_new_tokens: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=32, ge=1, le=10**6)
     """Longest response."""
     batch_size: int = Field(default=64, ge=1)
     """Responses generated at once; the same ones for any value in float32."""
@@ -307,7 +385,7 @@ class Responses(Section):
     """0 takes the likeliest token (greedy)."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """With a temperature: only the likeliest tokens that together have this probability."""
-    seed: int = 17
+    seed: Seed = 17
     """With a temperature: another seed, other responses."""
     stop: list[str] = []
     """Texts at which a response ends, beside the model's end token; they are cut off."""
@@ -338,9 +416,9 @@ class Gradients(Section):
     representation: Literal["gram", "exact", "sketch"] = "gram"
     """Stored vectors: `gram`, an isometric embedding of the panel (as many numbers as examples), `exact`, the raw gradient, or `sketch`, a
     random projection with an error bar, for pools of thousands."""
-    sketch_dimensions: int = Field(default=8192, ge=64)
+    sketch_dimensions: int = Field(default=8192, ge=64, le=2**24)
     """Numbers of a sketch, a power of two; four times as many halve the error."""
-    sketch_seed: int = 17
+    sketch_seed: Seed = 17
     """Of the random projection. Sketches of different seeds are never compared."""
     shard: int = Field(default=1000, ge=1)
     """A pool is sketched so many examples at a time; a killed job goes on with the next shard."""
@@ -348,10 +426,10 @@ class Gradients(Section):
     """Also keep each weight's own inner products, for the tables by family and layer; not for sketches."""
     batch_size: int = Field(default=8, ge=1)
     """Examples in one forward and backward pass, at most; without a GPU also at most 1,024 tokens. The numbers do not depend on it."""
-    memory_gb: float = Field(default=12, gt=0)
+    memory_gb: float = Field(default=12, gt=0, le=1e6)
     """Memory that may be used, in GB of 10^9 bytes, the model included: of the GPU, or without one of the machine. With less, layers are
     taken in groups, which together cost one forward pass more; the numbers do not depend on it."""
-    host_memory_gb: float = Field(default=0, ge=0)
+    host_memory_gb: float = Field(default=0, ge=0, le=1e6)
     """On a GPU: keep what is gathered for the inner products in the machine's memory, up to so many GB; 0 keeps it on the GPU."""
     include_step_0: bool = False
     """Also before the first step, where LoRA's B is zero and only B's gradient is left; shown apart, never in a verdict."""
@@ -377,13 +455,13 @@ class Statistics(Section):
     """Checkpoints after this step count for the verdict (the paper speaks of 'after about 150 steps' of 1,200)."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of every interval; a verdict needs p <= 1 - confidence as well."""
-    resamples: int = Field(default=2000, ge=200)
+    resamples: int = Field(default=2000, ge=200, le=10**6)
     """Bootstrap resamples of tasks and probes."""
     effective_share: float = Field(default=0.8, gt=0, le=1)
     """A curve is `effective` if its interval lies above 0 at this share of the counted checkpoints (SPEC, ambiguity 18)."""
     norm_floor: float = Field(default=1e-12, ge=0)
     """A target whose squared gradient norm is not above this has no RelInf: the pair is left out and counted."""
-    seed: int = 17
+    seed: Seed = 17
     """Of the bootstrap."""
 
 
@@ -406,9 +484,9 @@ class Comparison(Section):
 
     run: str = "base"
     """At the checkpoints of which run."""
-    probes: dict[str, str]
+    probes: dict[Label, str]
     """Probe sets: the name in curves and figures, and the dataset."""
-    targets: dict[str, str]
+    targets: dict[Label, str] = Field(min_length=1)
     """Target sets: the name in curves and figures, and the dataset."""
     references: References | None = None
     """The paraphrase ceiling and the unrelated-text floor; null: none, and effects are not told as shares of the way between."""
@@ -437,15 +515,15 @@ class Comparison(Section):
 
 
 class Study(Comparison):
-    question: str
+    question: Prose
     """What it asks, in one sentence."""
     baseline: str
     """The probe set that the others are compared with."""
     unwanted: list[str] = []
     """Target sets of responses that one does not want: there a strategy helps if it pushes towards them less than the baseline."""
-    figures: dict[str, list[Context]]
+    figures: dict[FileName, Annotated[list[Context], Field(min_length=1)]]
     """Figures: the file's name, and the contexts that it shows."""
-    caption: str = ""
+    caption: Prose = ""
     """Below the figures in the report."""
 
     @model_validator(mode="after")
@@ -463,7 +541,7 @@ class Study(Comparison):
 class ValidationTable(Section):
     """Runs whose responses to the evaluation set are compared, such as the paper's Table 1."""
 
-    question: str
+    question: Prose
     """What it asks, in one sentence."""
     context: Context
     """Whether the data are of the evaluation set's tasks (in-task) or of others (cross-task)."""
@@ -471,9 +549,9 @@ class ValidationTable(Section):
     """The row whose accuracy the others' gains are measured from."""
     control: str
     """The row that stands for plain data, as the baseline probes of the swift studies do: agreement is about gains over it."""
-    runs: dict[str, str]
+    runs: dict[Label, str]
     """Rows: the name of the training data, and the run."""
-    paper: dict[str, dict[str, float]] = {}
+    paper: dict[Label, dict[str, float]] = {}
     """The paper's accuracies in percent, by the name of its model and the row; reference columns."""
 
     @model_validator(mode="after")
@@ -500,7 +578,7 @@ class Prediction(Section):
 
 
 class Audit(Section):
-    labels: str | None = None
+    labels: FilePath | None = None
     """Your labels: JSONL, Parquet or CSV with `query`, `response` and `label` (1 right, 0 not); null: right and wrong answers of Q_eval."""
     examples: int = Field(default=60, ge=2)
     """So many responses, at most, are judged for the audit, each twice; each one rightly judged wrong once more, with a hostile text."""
@@ -520,21 +598,21 @@ class Near(Section):
 
 
 class Validation(Section):
-    models: list[str] = ["main"]
+    models: list[str] = Field(default=["main"], min_length=1)
     """On which models: `main` is the model under study, other names are those of `models`."""
-    seeds: list[int] = Field(default=[17], min_length=1)
+    seeds: list[Seed] = Field(default=[17], min_length=1)
     """Each run is made once for each; with several, tables show mean and standard deviation."""
     rows: list[str] | None = None
     """Only these rows of the tables, and what goes with them, beside baselines and controls: a smaller subset. null takes all."""
     scorer: Literal["key_points", "judge"] = "key_points"
     """Whose labels make the accuracy: the machine-checkable key points, or the language model under `judge`."""
-    tables: dict[str, ValidationTable]
+    tables: dict[str, ValidationTable] = Field(min_length=1)
     """Tables of runs, by name."""
-    predictions: dict[str, Prediction]
+    predictions: dict[Label, Prediction]
     """For each strategy what is held against what, in the table `agreement`."""
     proxy_control: dict[Context, str] = {}
     """For each context the short run on plain data that the `proxy` runs are compared with."""
-    claims: str = "data/claims.yaml"
+    claims: FilePath = "data/claims.yaml"
     """File of the paper's claims; each is held against these results by its interval."""
     near: Near = Near()
     """The rule for claims that two things are alike."""
@@ -576,19 +654,19 @@ class Plan(Section):
     """Share of the peak that generation reaches, which waits for memory at every token. A cautious guess."""
     response_share: float = Field(default=0.5, gt=0, le=1)
     """Assumed length of a response, as a share of responses.max_new_tokens."""
-    characters_per_token: float = Field(default=3.5, gt=0)
+    characters_per_token: float = Field(default=3.5, gt=0, le=100)
     """Where the model's tokenizer is not on this machine, and for teacher and judge. About right for English; Chinese has 1 to 2."""
-    template_tokens: int = Field(default=12, ge=0)
+    template_tokens: int = Field(default=12, ge=0, le=10**6)
     """Tokens that the chat template adds to an example, where the tokenizer is not on this machine."""
-    teacher_reply_tokens: int = Field(default=150, ge=1)
+    teacher_reply_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of a teacher's reply."""
-    judge_reply_tokens: int = Field(default=60, ge=1)
+    judge_reply_tokens: int = Field(default=60, ge=1, le=10**6)
     """Assumed length of a judge's reply: a sentence and a label."""
-    hub_examples: int = Field(default=1000, ge=1)
+    hub_examples: int = Field(default=1000, ge=1, le=10**6)
     """Assumed examples of a hub data set that is not on this machine and has no `limit`."""
-    hub_prompt_tokens: int = Field(default=150, ge=1)
+    hub_prompt_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of the queries there."""
-    hub_completion_tokens: int = Field(default=150, ge=1)
+    hub_completion_tokens: int = Field(default=150, ge=1, le=10**6)
     """Assumed length of the answers there."""
     parameters: float | None = Field(default=None, gt=0)
     """Weights of the model, with the next five keys for a hub model that is not on this machine; a local model is looked at instead."""
@@ -755,9 +833,9 @@ def _values_may_be_null(schema: dict[str, Any]) -> None:
 
 
 class Config(Section):
-    results: str = "results"
+    results: Folder = "results"
     """Folder of all results."""
-    cache: str = ".cache"
+    cache: Folder = ".cache"
     """Folder of what later runs reuse: the converted packaged model, teacher replies."""
     gpus: bool = True
     """Whether cluster jobs that train, generate or compute gradients ask for GPUs, one a process."""
@@ -816,19 +894,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        for kind, names in (
-            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
-            ("table", self.validation.tables),
-        ):  # fmt: skip
-            for name in names:
-                if kind in ("study", "table") and name in TARGETS:
-                    raise ValueError(f"{kind} name {name!r} is that of a target of the workflow; take another")
-                if not NAME.fullmatch(name) or (kind == "model" and (SEED.fullmatch(name) or name == MAIN)):
-                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter"
-                                     + (f"; {MAIN!r} and names like 's1' mean something else" if kind == "model" else ""))  # fmt: skip
+        self._check_names()
         for name, strategy in self.strategies.items():
             if strategy.by == "teacher" and self.teacher is None:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
+        if "base" not in self.runs:
+            raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
+        if not self.studies:
+            raise ValueError("studies: there is none left; keep one, since all tables and verdicts are those of studies")
         for name in self.runs:
             self._check_run(name)
         for name, study in self.studies.items():
@@ -843,6 +916,48 @@ class Config(Section):
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_validation()
         return self
+
+    def _check_names(self) -> None:
+        """Each name has one reading: as a rule, as a file, and in a dotted name."""
+        taken = {
+            "run": {"model": "the model itself, where a run starts from it"},
+            "model": {MAIN: "the model under study"},
+            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
+            "study": dict.fromkeys(RULES, "a target of the workflow")
+            | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
+            | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
+            "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
+            | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
+            | {f"layers_{s}": f"a figure of the study {s!r}" for s in self.studies}
+            | {f"loss_{r}": f"a figure of the run {r!r}" for r in self.runs}
+            | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
+        }
+        for kind, names in (
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
+            ("table", self.validation.tables),
+        ):  # fmt: skip
+            for name in names:
+                if not NAME.fullmatch(name) or (kind == "model" and SEED.fullmatch(name)):
+                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64"
+                                     + ("; names like 's1' mean a seed" if kind == "model" else ""))  # fmt: skip
+                if name in taken[kind]:
+                    raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
+        if "control" in self.validation.predictions:
+            raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
+        self._check_figures()
+
+    def _check_figures(self) -> None:
+        """Each figure is a file of its own in the folder of figures."""
+        files = {f"layers_{study}": f"the layers of the study {study!r}" for study in self.studies}
+        files |= {table: f"the table {table!r} of the validation" for table in self.validation.tables}
+        files["agreement"] = "the agreement of the validation"
+        for name, study in self.studies.items():
+            for figure in study.figures:
+                run = figure.removeprefix("loss_").split(".")[0] if figure.startswith("loss_") else ""
+                other = files.get(figure) or (f"the loss of the run {run!r}" if run in self.runs else None)
+                if other:
+                    raise ValueError(f"studies.{name}.figures: the figure {figure!r} would have the file of {other}; take another name")
+                files[figure] = f"a figure of the study {name!r}"
 
     def _check_run(self, name: str) -> None:
         run = self.run(name)
@@ -870,6 +985,14 @@ class Config(Section):
             raise ValueError(f"{where}.batch_size {run.batch_size} is not a multiple of processes × micro_batch_size "
                              f"= {run.processes} × {run.micro_batch_size}")  # fmt: skip
         steps = self._number_of_steps(run)
+        if steps is not None and steps > MOST_STEPS:
+            raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
+        # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
+        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len)}/checkpoint-1234567.modules.parquet".encode())
+        most = 110_000 // (3 * path)
+        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
+            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
+                             f"the paths of {most} fit on a command line. Raise it")  # fmt: skip
         if run.checkpoint_every is not None and steps is None:
             raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
                              "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
@@ -911,8 +1034,12 @@ class Config(Section):
         for name, prediction in v.predictions.items():
             where = f"validation.predictions.{name}"
             study = self.studies.get(prediction.study)
-            if study is None:
+            if study is None and prediction.study in STUDIES:
                 continue  # the study was removed, and with it what it predicts
+            if study is None:
+                known = [*self.studies, *STUDIES]
+                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, known)}; known: "
+                                 f"{', '.join(self.studies)}")  # fmt: skip
             if prediction.probes not in study.probes or prediction.targets not in study.targets:
                 raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
                                  f"{list(study.targets)}, not {prediction.probes!r} or {prediction.targets!r}")  # fmt: skip
@@ -928,7 +1055,14 @@ class Config(Section):
             self.run(run, "validation.proxy_control")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
-        if dataset in SOURCES or dataset in SELECTED:
+        if len(dataset) > 200:  # it names a file
+            raise ValueError(f"{where}: the dataset name {dataset[:40]!r}… has {len(dataset)} characters, more than 200")
+        if dataset in SELECTED:
+            for strategy in ("similar", "clarify"):
+                if strategy not in self.strategies:
+                    raise ValueError(f"{where}: {dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {strategy!r}")
+            return
+        if dataset in SOURCES:
             return
         parent, _, strategy = dataset.rpartition(".")
         if strategy not in self.strategies or not parent:
@@ -1010,12 +1144,58 @@ def load(values: Mapping[str, Any]) -> Config:
 
     Raises UserError with one line for every problem: the key's path, what is wrong, and for an unknown key the nearest known.
     """
+    lines = list(_no_plain_data(values, []))
+    if not lines:
+        try:
+            return Config.model_validate(dict(values))
+        except ValidationError as error:
+            problems = [e for e in error.errors(include_url=False) if not _is_the_other_type(e["loc"], e["type"], e["input"])]
+            lines = [_sentence(e["loc"], e["type"], e["msg"], e["input"]) for e in problems]
+    shown = [" ".join(line.splitlines()) for line in lines]
+    shown = [line if len(line) <= 1000 else f"{line[:999]}…" for line in shown]
+    raise UserError("The configuration is not valid:\n" + "\n".join(f"  - {line}" for line in shown))
+
+
+def _no_plain_data(value: Any, path: list[str]) -> typing.Iterator[str]:
+    """A sentence for everything that YAML can hold and no key can take, so that the sections see plain data only."""
+    where = f"`{'.'.join(path) or 'config'}`"
+    if len(path) > DEEPEST:
+        yield f"`{'.'.join(path[:3])}`: the values below it are nested more than {DEEPEST} levels deep, or hold themselves"
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            if not isinstance(key, str):
+                yield f"{where}: the name {key!r} is not text: YAML reads yes, no, on, off, null and numbers so. Put the name in quotes"
+            elif problem := _no_text(key):
+                yield f"{where}: the name {_short(key)} {problem}"
+            elif len(key) > 200 or CONTROL_CHARACTERS.search(key):
+                yield f"{where}: the name {_short(key)} has a line break or a control character, or more than 200 characters"
+            else:
+                yield from _no_plain_data(below, [*path, key])
+    elif isinstance(value, list | tuple):
+        for number, below in enumerate(value):
+            yield from _no_plain_data(below, [*path, str(number)])
+    elif isinstance(value, str):
+        if problem := _no_text(value):
+            yield f"{where}: the text {_short(value)} {problem}"
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{where}: the number has {value.bit_length()} bits and is beyond ±{LARGEST}"
+    elif value is not None and not isinstance(value, int | float):
+        yield f"{where}: {_short(value)} is a {type(value).__name__}, which no key takes. Put text in quotes"
+
+
+def _no_text(text: str) -> str | None:
+    if "\0" in text:
+        return "holds a zero byte, which no file name and no command can hold"
     try:
-        return Config.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [e for e in error.errors(include_url=False) if not _is_the_other_type(e["loc"], e["type"], e["input"])]
-        lines = [_sentence(e["loc"], e["type"], e["msg"], e["input"]) for e in problems]
-        raise UserError("The configuration is not valid:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half of a surrogate pair (such as \\ud800), which is not Unicode"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:199]}…"
 
 
 def _is_the_other_type(loc: tuple[int | str, ...], kind: str, value: Any) -> bool:
@@ -1030,19 +1210,26 @@ def _is_type(part: int | str) -> bool:
 
 
 def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    # The kind of a source (after its number) and the type of a column stand in the path; users do not write them.
-    path = [
-        str(part)
-        for before, part in zip((None, *loc), loc, strict=False)
-        if not isinstance(before, int) and not (before in TEXTS and _is_type(part))
-    ]
+    if loc[-1:] == ("[key]",):
+        path, _ = _follow(loc[:-2])
+        return f"`{'.'.join(path)}`: the name {_short(loc[-2])}: {message.removeprefix('Value error, ')}"
+    path, found = _follow(loc)
     where = ".".join(path) or "config"
+    keys = [name for t in found if _is_section(t) for name in t.model_fields]
     if kind == "extra_forbidden":
-        return f"unknown key `{where}`{nearest(path[-1], _keys_beside(loc))}"
+        beside = [name for t in _follow(loc[:-1])[1] if _is_section(t) for name in t.model_fields]
+        return f"unknown key `{where}`{nearest(path[-1], beside)}"
     if kind == "missing":
         return f"`{where}` is missing"
-    shown = "" if kind == "value_error" or _may_hold_a_key(loc) else f" (it is {value!r})"
-    return f"`{where}`: {message.removeprefix('Value error, ')}{shown}"
+    if kind == "value_error":
+        return f"`{where}`: {message.removeprefix('Value error, ')}"
+    hint = ""
+    if kind == "model_type":
+        hint = f"; write its keys below it, such as {where}.{keys[0]}" if keys else ""
+    elif kind == "string_type" and isinstance(value, bool):
+        hint = "; YAML reads yes, no, on and off so: put the text in quotes"
+    shown = "" if _may_hold_a_key(loc) else f" (it is {_short(value)})"
+    return f"`{where}`: {message}{shown}{hint}"
 
 
 def _may_hold_a_key(loc: tuple[int | str, ...]) -> bool:
@@ -1050,27 +1237,53 @@ def _may_hold_a_key(loc: tuple[int | str, ...]) -> bool:
     return any(loc[: len(path)] == path[: len(loc)] for path in (("teacher",), ("judge",), ("responses", "server")))
 
 
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    """Names that are allowed where an unknown key was found."""
-    models: list[Any] = [Config]
-    for before, part in zip((None, *loc), loc[:-1], strict=False):
-        if isinstance(before, int):  # the kind of a source stands after its number
-            models = [m for m in models if "kind" not in m.model_fields or m.model_fields["kind"].default == part]
+def _follow(loc: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
+    """The parts of a place in the configuration that a user wrote, and the types that may stand there.
+
+    Pydantic names the type as well where several are possible, as for a source or a column.
+    """
+    path: list[str] = []
+    found: list[Any] = [Config]
+    for part in loc:
+        if len(found) > 1:
+            found = [
+                t
+                for t in found
+                if str(part) in (getattr(t, "__name__", ""), str(t), _kind_of(t))
+                or (str(part).startswith("list[") and typing.get_origin(t) is list)
+            ]
         else:
-            models = [m for model in models for m in _models_of(_annotation(model, str(part)))]
-    return [name for model in models for name in model.model_fields]
+            path.append(str(part))
+            found = [t for before in found for t in _below(before, part)]
+    return path, found
 
 
-def _annotation(model: Any, part: str) -> Any:
-    """The type of the field; the model itself for the name of a run, study or strategy, and for a source's number."""
-    field = model.model_fields.get(part)
-    return model if field is None else field.annotation
+def _below(found: Any, part: int | str) -> list[Any]:
+    """The types that may stand below a place of this type: the key of a section, a name of a dictionary, a position in a list."""
+    if _is_section(found):
+        return _types(found.model_fields[part].annotation) if part in found.model_fields else []
+    arguments = typing.get_args(found)
+    if isinstance(part, int) and typing.get_origin(found) is tuple:
+        return _types(arguments[part]) if part < len(arguments) else []
+    return _types(arguments[-1]) if arguments and typing.get_origin(found) in (dict, list) else []
 
 
-def _models_of(annotation: Any) -> list[Any]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [m for arg in typing.get_args(annotation) for m in _models_of(arg)]
+def _types(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, without None."""
+    if typing.get_origin(annotation) is Annotated:
+        return _types(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [t for argument in typing.get_args(annotation) for t in _types(argument)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _is_section(found: Any) -> bool:
+    return isinstance(found, type) and not isinstance(found, types.GenericAlias) and issubclass(found, BaseModel)
+
+
+def _kind_of(found: Any) -> str | None:
+    """By which `kind` a source is told from others."""
+    return found.model_fields["kind"].default if _is_section(found) and "kind" in found.model_fields else None
 
 
 def default_yaml() -> str:

@@ -25,9 +25,16 @@ REFERENCE_STYLES: dict[str, dict[str, Any]] = {
     FLOOR: {"color": "#999999", "linestyle": ":"},
 }
 STYLES = {"in-task": "-", "cross-task": "--"}
-# Text stays text, and the same figure is the same bytes.
+# Text stays text, dollar signs included, and the same figure is the same bytes.
 plt.rcParams.update(
-    {"svg.fonttype": "none", "svg.hashsalt": "swift-study", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "swift-study",
+        "text.parse_math": False,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
 )
 
 

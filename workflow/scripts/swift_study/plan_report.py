@@ -39,7 +39,7 @@ from swift_study.plan import (
 from swift_study.plan_data import PlannedData
 from swift_study.report import markdown
 from swift_study.responses import server_of
-from swift_study.strategy import load_strategy
+from swift_study.strategy import load_strategy, teacher_prompts
 
 FEW_TOKENS = 1000  # a pass; an H100 does some 300 operations in the time in which it reads a byte, so fewer tokens leave it waiting
 
@@ -254,10 +254,11 @@ class Planner:
             if self.config.strategies[w["strategy"]].by != "teacher":
                 continue
             strategy = load_strategy(self.data.strategies / f"{w['strategy']}.py")
-            examples = self.data.examples(w["parent"])
-            prompt = sum(self.data.text_tokens(strategy.prompt(e)) for e in examples)
-            completion = len(examples) * self.config.plan.teacher_reply_tokens
-            self.money(f"teacher: {w['parent']}.{w['strategy']}", len(examples), prompt, completion, self.config.teacher)
+            name = f"{w['parent']}.{w['strategy']}"
+            _, prompts, _ = teacher_prompts(strategy, self.data.examples(w["parent"]), name)
+            prompt = sum(map(self.data.text_tokens, prompts))
+            completion = len(prompts) * self.config.plan.teacher_reply_tokens
+            self.money(f"teacher: {name}", len(prompts), prompt, completion, self.config.teacher)
 
     def judge(self) -> None:
         if self.config.judge is None:

@@ -251,14 +251,25 @@ def load_renderer(folder: Path, settings: Model) -> Renderer:
     see different prompts with its template."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=settings.trust_remote_code)
+        config, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
+    except Exception as error:  # the library raises many kinds for a file that is missing, cut short or another program's
+        raise UserError(
+            f"{folder}: the tokenizer could not be loaded from tokenizer.json, tokenizer_config.json and config.json: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]} Fetch these files again."
+        ) from error
+    vocabulary = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    if vocabulary is not None and tokenizer.vocab_size > vocabulary:
+        raise UserError(
+            f"{folder}: the model's vocabulary has {vocabulary} tokens by config.json, the tokenizer {tokenizer.vocab_size}: they are of "
+            "two models. Put the model's own tokenizer files there."
+        )
     if settings.chat_template is not None:
         tokenizer.chat_template = settings.chat_template
     if not tokenizer.chat_template:
         raise UserError(f"{folder}: the tokenizer has no chat template. Write one into model.chat_template, as scales/7b.yaml does.")
-    config, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
     ends = generation.get("eos_token_id")
-    vocabulary = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
     renderer = Renderer(tokenizer, settings, vocabulary, ends if isinstance(ends, list) else [] if ends is None else [ends])
     try:
         renderer.end_ids  # noqa: B018 - renders a conversation, so that a template that cannot be used is told here

@@ -6,34 +6,80 @@
 - ``from_reply(example, reply)``: the new example from the teacher's reply, without its reasoning block. The reply is data: text to
   check and to put in place.
 
-``from_fields`` and ``from_reply`` raise ``Rejected`` with the reason where the result would not be acceptable.
+They raise ``Rejected`` with the reason where the result would not be acceptable, or the example lacks what it takes. Any other
+exception, and any other result, is the file's fault and stops the job with a sentence.
 """
 
 import importlib.util
 import json
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from swift_study.config import FileSource, Strategy
 from swift_study.endpoint import Account, EndpointSettings, Failure, ask
-from swift_study.errors import Rejected, UserError
+from swift_study.errors import Rejected, Stopped, UserError
 from swift_study.examples import Example, KeyPoint, Message, as_number, fold, occurs
 from swift_study.numerals import Number, tokens
 from swift_study.replies import whole_text, without_reasoning
 from swift_study.rows import file_rows
 
+FUNCTIONS = ("from_fields", "prompt", "from_reply")
 
-class StrategyFile(Protocol):
-    def from_fields(self, example: Example, analogue: Example | None) -> Example: ...
 
-    def prompt(self, example: Example) -> list[Message]: ...
+@dataclass(frozen=True)
+class StrategyFile:
+    """A strategy file's three functions. Whatever goes wrong in one of them is a UserError that names file, line and example."""
 
-    def from_reply(self, example: Example, reply: str) -> Example: ...
+    path: Path
+    functions: Mapping[str, Callable[..., Any]]
+
+    def from_fields(self, example: Example, analogue: Example | None) -> Example:
+        """Raises Rejected where the example cannot be made, also where the result breaks the rules of an example."""
+        return self._checked("from_fields", example, self._call("from_fields", example, analogue))
+
+    def prompt(self, example: Example) -> list[Message]:
+        """Raises Rejected where the example has not what the teacher must be told."""
+        messages = self._call("prompt", example)
+        if isinstance(messages, list | tuple) and messages and all(type(m) is Message for m in messages):
+            return list(messages)
+        raise self._wrong("prompt", example, f"returned {_described(messages)}", "Return a list of Message, as `user(text)` makes it.")
+
+    def from_reply(self, example: Example, reply: str) -> Example:
+        """Raises Rejected where the reply breaks the acceptance rule, also where the result breaks the rules of an example."""
+        return self._checked("from_reply", example, self._call("from_reply", example, reply))
+
+    def _call(self, name: str, example: Example, *arguments: object) -> Any:
+        try:
+            return self.functions[name](example, *arguments)
+        except (Rejected, Stopped):
+            raise
+        except ValidationError as error:
+            raise Rejected(_reason(error)) from error
+        except BaseException as error:  # a strategy may also call sys.exit, which would end the job without a word
+            remedy = "Mend the function, or raise Rejected with the reason where the example cannot be made."
+            raise self._wrong(name, example, f"raised {_told(error)}", remedy, _line(self.path, error)) from error
+
+    def _checked(self, name: str, example: Example, made: object) -> Example:
+        if type(made) is not Example:
+            raise self._wrong(name, example, f"returned {_described(made)}", "Return an Example, as `example.derive(…)` makes it.")
+        try:  # `model_copy` and `model_construct` check nothing
+            return Example.model_validate(made.model_dump(warnings=False))
+        except ValidationError as error:
+            raise Rejected(_reason(error)) from error
+
+    def _wrong(self, name: str, example: Example, what: str, remedy: str, line: int | None = None) -> UserError:
+        if line is None:
+            line = getattr(getattr(self.functions[name], "__code__", None), "co_firstlineno", None)
+        return UserError(
+            f"{self.path}{f', line {line}' if line else ''}: {name} {what} for the example {example.example_id} (task {example.task!r}, "
+            f"query {_short(example.query)}). {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,12 +106,44 @@ def load_strategy(path: Path) -> StrategyFile:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{path}: the strategy file does not run: {type(error).__name__}: {error}") from error
-    for name in ("from_fields", "prompt", "from_reply"):
-        if not callable(getattr(module, name, None)):
+    except Stopped:
+        raise
+    except BaseException as error:  # it may call sys.exit
+        line = error.lineno if isinstance(error, SyntaxError) else _line(path, error)
+        raise UserError(
+            f"{path}: the strategy file does not run: {_told(error)}{f' (line {line})' if line else ''}. Mend the file."
+        ) from error
+    functions = {name: getattr(module, name, None) for name in FUNCTIONS}
+    for name, function in functions.items():
+        if not callable(function):
             raise UserError(f"{path}: the function `{name}` is missing; a strategy file has from_fields, prompt and from_reply.")
-    return cast(StrategyFile, module)
+    return StrategyFile(path, cast(dict[str, Callable[..., Any]], functions))
+
+
+def _line(path: Path, error: BaseException) -> int | None:
+    """The line of the file at which the error came, where one of the file's own lines was at work."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.absolute()]
+    return lines[-1] if lines else None
+
+
+def _told(error: BaseException) -> str:
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return " ".join([type(error).__name__ + ":" * bool(message), *message.split()])
+
+
+def _described(value: object) -> str:
+    """What a function returned, where it is not what it should be."""
+    if value is None:
+        return "nothing (None)"
+    if isinstance(value, list | tuple):
+        other = next((item for item in value if type(item) is not Message), None)
+        return f"a {type(value).__name__} that holds {_described(other)}" if value else f"an empty {type(value).__name__}"
+    return f"{_short(value)}, which is of the type {type(value).__module__}.{type(value).__qualname__}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def apply_strategy(
@@ -110,8 +188,8 @@ def _by_fields(
     for example, analogue in zip(examples, pair_analogues(examples, analogues), strict=True):
         try:
             made.append(strategy.from_fields(example, analogue))
-        except (Rejected, ValidationError) as error:
-            rejects.append(Reject(dataset, example.task, example.example_id, _reason(error), 1, None))
+        except Rejected as error:
+            rejects.append(Reject(dataset, example.task, example.example_id, str(error), 1, None))
     return made, rejects
 
 
@@ -123,21 +201,36 @@ def _by_teacher(
     cache: Path,
     progress: Callable[[str], None] | None,
 ) -> tuple[list[Example], list[Reject], Account]:
-    def accept(index: int, reply: str) -> Example:
-        try:
-            return strategy.from_reply(examples[index], without_reasoning(reply))
-        except ValidationError as error:
-            raise Rejected(_reason(error)) from error
+    asked, prompts, rejects = teacher_prompts(strategy, examples, dataset)
 
-    answers, account = ask(teacher, [strategy.prompt(e) for e in examples], accept, cache, progress)
-    made, rejects = [], []
-    for example, answer in zip(examples, answers, strict=True):
+    def accept(index: int, reply: str) -> Example:
+        return strategy.from_reply(asked[index], without_reasoning(reply))
+
+    answers, account = ask(teacher, prompts, accept, cache, progress)
+    made = []
+    for example, answer in zip(asked, answers, strict=True):
         if isinstance(answer, Failure):
             reason = whole_text(answer.reason)
             rejects.append(Reject(dataset, example.task, example.example_id, reason, answer.attempts, answer.reply))
         else:
             made.append(answer.value)
     return made, rejects, account
+
+
+def teacher_prompts(
+    strategy: StrategyFile, examples: Sequence[Example], dataset: str
+) -> tuple[list[Example], list[list[Message]], list[Reject]]:
+    """The examples that the teacher is asked about, with the prompt of each, and those of which the strategy makes no prompt."""
+    asked: list[Example] = []
+    prompts: list[list[Message]] = []
+    rejects: list[Reject] = []
+    for example in examples:
+        try:
+            prompts.append(strategy.prompt(example))
+            asked.append(example)
+        except Rejected as error:
+            rejects.append(Reject(dataset, example.task, example.example_id, str(error), 0, None))
+    return asked, prompts, rejects
 
 
 def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, path: Path) -> tuple[list[Example], list[Reject]]:
@@ -160,15 +253,13 @@ def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, 
             if reply is None:
                 raise Rejected(f"{path} has no reply to the query")
             made.append(strategy.from_reply(example, without_reasoning(reply)))
-        except (Rejected, ValidationError) as error:
-            rejects.append(Reject(dataset, example.task, example.example_id, _reason(error), 1, reply))
+        except Rejected as error:
+            rejects.append(Reject(dataset, example.task, example.example_id, str(error), 1, reply))
     return made, rejects
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False))
-    return str(error)
+def _reason(error: ValidationError) -> str:
+    return "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False))
 
 
 # ---- what several strategy files need ----

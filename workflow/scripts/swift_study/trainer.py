@@ -44,6 +44,19 @@ def learning_rate(run: Run, step: int, steps: int) -> float:
     return run.final_learning_rate + (1 - share) * (run.learning_rate - run.final_learning_rate)
 
 
+def read_stage(path: Path) -> dict[str, Any]:
+    """DeepSpeed's JSON file for a ZeRO stage. UserError if it is missing, is not JSON, or says nothing of ZeRO."""
+    try:
+        stage = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: the DeepSpeed file cannot be read: {error.strerror}. Take it from the project again.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the DeepSpeed file is not JSON: {error}. Mend it, or take it from the project again.") from error
+    if not isinstance(stage, dict) or not isinstance(stage.get("zero_optimization"), dict):
+        raise UserError(f"{path}: expected a JSON object with the key zero_optimization, itself an object. Take it from the project again.")
+    return stage
+
+
 def deepspeed_config(run: Run, dtype: str, stage: Mapping[str, Any]) -> dict[str, Any]:
     """DeepSpeed's JSON for this run; ``stage`` is what its ZeRO stage's file says."""
     zero = dict(stage["zero_optimization"])

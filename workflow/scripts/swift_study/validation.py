@@ -8,6 +8,7 @@ changes stands beside them as the standard deviation over seeds. Swift scores ar
 """
 
 import itertools
+import math
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -245,7 +246,7 @@ def _row(m: Measured, row: str, table: ValidationTable, queries: Queries, scorer
 class Claim(BaseModel):
     """One thing that the paper says, as in the head of data/claims.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str
     claim: str
@@ -268,8 +269,10 @@ def load_claims(path: Path) -> list[Claim]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. Set validation.claims to the file of claims.")
     try:
-        rows = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8. Convert it.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of claims, each with the keys {', '.join(Claim.model_fields)}.")
@@ -721,10 +724,18 @@ def untimed(ways: Mapping[str, Mapping[str, Files]]) -> list[Path]:
 
 def read_benchmark(path: Path) -> tuple[float, float]:
     """Seconds and CPU seconds of a job. Of one too short for Snakemake to look at its CPU time, the seconds stand for both."""
-    frame = pl.read_csv(path, separator="\t", infer_schema=False)
+    what = f"{path}: this is not one of Snakemake's benchmark files, which have the columns s and cpu_time and a row"
+    remedy = "Remove it: its timing is then left out of the costs, and nothing is made anew."
+    try:
+        frame = pl.read_csv(path, separator="\t", infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{what}; it cannot be read ({str(error).splitlines()[0]}). {remedy}") from error
     if not {"s", "cpu_time"} <= set(frame.columns) or frame.is_empty():
-        raise UserError(f"{path}: this is not one of Snakemake's benchmark files, which have the columns s and cpu_time and a row.")
+        raise UserError(f"{what}. {remedy}")
     numbers = frame.select(pl.col("s", "cpu_time").cast(pl.Float64, strict=False)).fill_nan(None)
+    for row, seconds in enumerate(numbers["s"], 1):
+        if seconds is None or not math.isfinite(seconds):
+            raise UserError(f"{what}; row {row}, column s: expected seconds, found {frame['s'][row - 1]!r}. {remedy}")
     numbers = numbers.with_columns(pl.col("cpu_time").fill_null(pl.col("s")))
     return float(numbers["s"].sum()), float(numbers["cpu_time"].sum())
 

@@ -1,0 +1,538 @@
+"""Configurations that a person can write and nobody should: each is taken, or refused with a sentence before anything runs."""
+
+import copy
+import json
+import random
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
+
+from swift_study.cli import pack, unpack
+from swift_study.config import RULES, TABLES, Config, load
+from swift_study.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+DEFAULTS = load_configfile(ROOT / "config.yaml")
+ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m"}
+# Sections that are empty by default, so that their keys are tried as well.
+EVERYTHING: dict[str, Any] = copy.deepcopy(DEFAULTS)
+update_config(
+    EVERYTHING,
+    {"teacher": ENDPOINT, "judge": ENDPOINT, "models": {"big": {"name": "some/model"}}, "responses": {"server": ENDPOINT}},
+)
+STUDY = {
+    "question": "Does it help?",
+    "probes": {"A": "panel.cot", "B": "panel"},
+    "targets": {"B": "panel.similar"},
+    "baseline": "B",
+    "figures": {"figure": ["in-task"]},
+}
+
+
+TABLE1 = DEFAULTS["validation"]["tables"]["table1"]
+PREDICTION = DEFAULTS["validation"]["predictions"]["CoT"]
+
+
+def laid_over(values: dict[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(DEFAULTS)
+    update_config(config, copy.deepcopy(values))
+    return config
+
+
+def problems(values: dict[str, Any]) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(values)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "The configuration is not valid:"
+    assert lines
+    return lines
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    for part in reversed(path.split("/")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every place of a configuration with its value."""
+    if path:
+        yield path, value
+    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in below:
+        yield from places(child, (*path, key))
+
+
+def put(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    config: dict[str, Any] = copy.deepcopy(EVERYTHING)
+    here: Any = config
+    for part in path[:-1]:
+        here = here[part]
+    here[path[-1]] = value
+    return config
+
+
+# ---- numbers, and what is no text ----
+
+NUMBERS = [path for path, value in places(EVERYTHING) if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+ENDLESS = [float("nan"), float("inf"), -float("inf"), "nan", "inf", "-Infinity", 10**400, -(10**20), "1e999"]
+
+
+@pytest.mark.parametrize("value", ENDLESS, ids=lambda value: str(value)[:10])
+def test_every_number_is_finite_and_has_a_bound(value: Any) -> None:
+    assert len(NUMBERS) > 120
+    for path in NUMBERS[:: max(1, len(NUMBERS) // 60)]:  # a part of them, of every section
+        assert any(f"`{'.'.join(map(str, path))}" in line for line in problems(put(path, value)))
+
+
+def test_every_float_of_the_sections_is_finite() -> None:
+    """By the schema: every key of type number, also those that are null by default or have a default in no file."""
+    definitions = json.loads((ROOT / "config.schema.json").read_text(encoding="utf-8"))["$defs"]
+    keys = [(name, key) for name, section in definitions.items() for key, field in section["properties"].items() if is_number(field)]
+    assert len(keys) > 60
+    import swift_study.config as module
+
+    for name, key in keys:
+        section = getattr(module, name)
+        for value in (float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=r"finite number|Input should be"):
+                section.model_validate({key: value})
+            assert any(e["loc"] == (key,) for e in errors_of(section, {key: value}))
+
+
+def is_number(field: dict[str, Any]) -> bool:
+    return field.get("type") in ("number", "integer") or any(is_number(one) for one in field.get("anyOf", []))
+
+
+def errors_of(section: Any, values: dict[str, Any]) -> list[Any]:
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate(values)
+    return caught.value.errors()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("strategies: {no: {}}", "`strategies`: the name False is not text: YAML reads yes, no, on, off, null and numbers so."),
+        ("studies: {on: null}", "`studies`: the name True is not text"),
+        ("runs: {7: {like: base}}", "`runs`: the name 7 is not text"),
+        ("models: {~: {}}", "`models`: the name None is not text"),
+        ("1: 2", "`config`: the name 1 is not text"),
+        ("validation: {tables: {table1: {paper: {7: {Base: 1.0}}}}}", "`validation.tables.table1.paper`: the name 7 is not text"),
+        ("studies: {cot: {probes: {off: panel}}}", "`studies.cot.probes`: the name False is not text"),
+        ("studies: {cot: {baseline: no}}", "`studies.cot.baseline`: Input should be a valid string (it is False); YAML reads yes, no, on"),
+        ("model: {name: 2024-01-01}", "`model.name`: datetime.date(2024, 1, 1) is a date, which no key takes. Put text in quotes"),
+        ("data: {panel: {tasks: !!set {a, b}}}", "`data.panel.tasks`: {"),
+        ("model: {name: !!binary aGVsbG8=}", "`model.name`: b'hello' is a bytes, which no key takes"),
+        ("results: &a [*a]", "`results.0.0`: the values below it are nested more than 30 levels deep, or hold themselves"),
+        ('model: {name: "a\\0b"}', "`model.name`: the text 'a\\x00b' holds a zero byte"),
+        ('results: "\\ud800"', "`results`: the text '\\ud800' holds half of a surrogate pair"),
+        ('runs: {"\\ud800": {}}', "`runs`: the name '\\ud800' holds half of a surrogate pair"),
+        ('studies: {"a\\nb": {}}', "`studies`: the name 'a\\nb' has a line break"),
+        ("data: {base: {examples: 100000000000000000000}}", "`data.base.examples`: the number has 67 bits and is beyond ±9007199254740992"),
+    ],
+)
+def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
+    assert any(told in line for line in problems(laid_over(yaml.safe_load(written))))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"model": "foo"},
+            "`model`: Input should be a valid dictionary or instance of Model (it is 'foo'); write its keys below it, such",
+        ),
+        ({"data": "x"}, "such as data.panel"),
+        ({"responses": {"server": "http://localhost"}}, "such as responses.server.base_url"),
+        ({"runs": {"base": {"lora": 64}}}, "such as runs.base.lora.rank"),
+        ({"runs": "base"}, "`runs`: Input should be a valid dictionary (it is 'base')"),
+        ({"validation": {"seeds": 17}}, "`validation.seeds`: Input should be a valid list (it is 17)"),
+        ({"data": {"panel": {"sources": ["x.jsonl"]}}}, "`data.panel.sources.0`: "),
+        ({"runs": {"base": {"schedule": [{"base": 5}]}}}, "`runs.base.schedule.0.base`: Input should be a valid dictionary"),
+        ({"runs": {"base": {"schedule": ["base"]}}}, "`runs.base.schedule.0`: Input should be a valid dictionary (it is 'base')"),
+    ],
+    ids=str,
+)
+def test_text_where_a_section_is_expected_is_told_with_a_key(values: dict[str, Any], told: str) -> None:
+    assert any(told in line for line in problems(laid_over(values)))
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("runs/base/schedule/0/base/exmaples", "examples"),
+        ("runs/lora/epoch", "epochs"),  # a run of the name of a section
+        ("runs/base/lora/alhpa", "alpha"),
+        ("data/panel/sources/0/columns/promt", "prompt"),
+        ("data/panel/sources/0/columns/prompt/remvoe", "remove"),
+        ("responses/server/concurency", "concurrency"),
+        ("models/big/max_lenght", "max_length"),
+        ("studies/mine/references/flor", "floor"),
+        ("validation/near/acuracy", "accuracy"),
+        ("validation/audit/lables", "labels"),
+        ("validation/tables/table1/contxt", "context"),
+        ("validation/predictions/CoT/mesured", "measured"),
+        ("plan/teraflop", "teraflops"),
+    ],
+)
+def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path: str, nearest: str) -> None:
+    value: Any = 1
+    for part in reversed(path.split("/")):
+        value = [value] if part.isdigit() else {part: value}
+    if "sources" in path:
+        value["data"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
+    assert f"  - unknown key `{path.replace('/', '.')}` (did you mean '{nearest}'?)" in problems(value)
+
+
+# ---- names that have two readings ----
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        *(({"studies": {rule: STUDY}}, f"study name '{rule}' is that of a target of the workflow; take another") for rule in sorted(RULES)),
+        ({"studies": {"gradients_cot": STUDY}}, "study name 'gradients_cot' is that of a rule of the study 'cot'"),
+        ({"studies": {"figures_mine": STUDY, "mine": STUDY}}, "study name 'figures_mine' is that of a rule of the study 'mine'"),
+        ({"studies": {"train_base": STUDY}}, "study name 'train_base' is that of a rule of the run 'base'"),
+        *(
+            (
+                {"validation": {"tables": {t: TABLE1}}},
+                f"table name '{t}' is that of a table that the rule",
+            )
+            for tables in TABLES.values()
+            for t in tables
+        ),
+        ({"validation": {"tables": {"cot": TABLE1}}}, "table name 'cot' is that of a study"),
+        ({"validation": {"tables": {"layers_cot": TABLE1}}}, "table name 'layers_cot' is that of a figure of the study 'cot'"),
+        ({"validation": {"tables": {"loss_base": TABLE1}}}, "table name 'loss_base' is that of a figure of the run 'base'"),
+        ({"runs": {"model": {"like": "base"}}}, "run name 'model' is that of the model itself"),
+        ({"models": {"main": {}}}, "model name 'main' is that of the model under study"),
+        ({"models": {"s17": {}}}, "model name 's17': use"),
+        *(
+            ({"strategies": {name: {}}}, f"strategy name '{name}' is that of a source, of a selection or of a part")
+            for name in ("analogues", "revised", "exclusions", "panel", "base", "questions", "candidates", "negative", "positive")
+        ),
+        (
+            at("validation/predictions/control", PREDICTION),
+            "the name 'control' is that of the plain data",
+        ),
+        *(
+            ({"studies": {"mine": STUDY | {"figures": {figure: ["in-task"]}}}}, f"studies.mine.figures: the figure '{figure}' would have")
+            for figure in ("figure1", "layers_cot", "layers_mine", "loss_base", "loss_base.s17", "loss_in_pos", "table1", "agreement")
+        ),
+        ({"studies": {"mine": STUDY | {"run": "x" * 65}}, "runs": {"x" * 65: {"like": "base"}}}, "beginning with a letter, at most 64"),
+        ({"studies": {"cot": None, "clarify": None, "evaluate": None}}, "studies: there is none left"),
+        (at("validation/predictions/CoT/study", "ctо"), "validation.predictions.CoT.study: there is no study 'ctо'"),  # a Cyrillic letter
+        ({"studies": {"mine": STUDY | {"targets": {"T": "panel" + ".similar" * 300}}}}, "has 2405 characters, more than 200"),
+        (at("runs/base", {"epochs": 10**9}), "runs.base would have 20000000000 steps, more than 100000000"),
+        (at("runs/base", {"epochs": 10**4, "checkpoint_every": 1}), "runs.base.checkpoint_every 1 would publish 200000 checkpoints; the"),
+        (at("data/base/examples", 10**15), "runs.base would have"),
+    ],
+    ids=lambda value: value[:50] if isinstance(value, str) else "",
+)
+def test_a_name_or_number_that_cannot_work_is_refused(values: dict[str, Any], told: str) -> None:
+    assert any(told in line for line in problems(laid_over(values)))
+
+
+@pytest.mark.parametrize("name", ["model_x", "allin", "cot2", "negatives", "trained", "if", "lambda", "none", "rules", "input"])
+def test_names_that_are_only_like_others_are_taken(name: str) -> None:
+    figures = {f"loss_of_{name}": ["in-task"], f"layer_{name}": ["in-task"], "loss_": ["in-task"]}
+    values = {"runs": {name: {"like": "base"}}, "strategies": {name: {}}, "studies": {name: STUDY | {"figures": figures}}}
+    config = laid_over(values | {"models": {name: {}}})
+    config["validation"]["tables"][f"{name}_t"] = config["validation"]["tables"].pop("table1")
+    assert name in load(config).studies
+
+
+@pytest.mark.parametrize(("kept", "dataset"), [("similar", "negative"), ("clarify", "positive.similar")])
+def test_negatives_without_the_strategies_that_find_them_are_refused(kept: str, dataset: str) -> None:
+    table = {"question": "?", "context": "in-task", "control": "Base", "runs": {"Base": "base"}}
+    values = {
+        "runs": {"base": {}},
+        "strategies": {kept: {}, "cot": {}},
+        "studies": {"mine": STUDY | {"probes": {"A": dataset, "B": "panel"}, "targets": {"B": "panel"}}},
+        "validation": {"tables": {"table": table}, "predictions": {}},
+    }
+    missing = {"similar": "clarify", "clarify": "similar"}[kept]
+    assert f"{dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {missing!r}" in problems(values)[0]
+
+
+# ---- names that reach a command line, a path or a figure ----
+
+
+@pytest.mark.parametrize("key", ["results", "cache"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "  ",
+        "my {x} results",
+        "a}",
+        "{",
+        "-r",
+        "--help",
+        "a\nb",
+        "a\tb",
+        "~nobody-at-all/x",
+        "x" * 256,
+        "a/" * 501,
+        "ü" * 128,
+        "a[1]",
+        "a*",
+        "a?",
+    ],
+)
+def test_a_folder_that_cannot_work_is_refused(key: str, path: str) -> None:
+    assert problems({key: path})[0].startswith(f"  - `{key}`: ")
+
+
+@pytest.mark.parametrize("path", ["it's", "a b", "ü→", "/tmp/x", "$HOME", "a;b&c", 'q"q', "100%", "..", "a\\b"])
+def test_a_folder_that_can_work_is_taken(path: str) -> None:
+    assert load({"results": path, "cache": path}).results == path
+
+
+@pytest.mark.parametrize(("path", "folder"), [("a/", "a"), ("./a//b", "a/b"), ("~/x", str(Path.home() / "x"))])
+def test_a_folder_is_written_in_one_way(path: str, folder: str) -> None:
+    assert load({"results": path}).results == folder
+
+
+NAMED = [
+    "studies/mine/probes",
+    "studies/mine/targets",
+    "validation/tables/table1/runs",
+    "validation/tables/table1/paper",
+    "validation/predictions",
+]
+
+
+@pytest.mark.parametrize("path", NAMED)
+@pytest.mark.parametrize("name", ["", " a", "a ", "-a", "_a", "x" * 101, "a\tb", "a\u2028b"])
+def test_a_name_that_cannot_be_shown_is_refused(path: str, name: str) -> None:
+    value: dict[str, Any] = {"studies": {"mine": copy.deepcopy(STUDY)}}
+    update_config(value, at(f"{path}/{name}", {} if path.endswith(("predictions", "paper")) else "panel"))
+    assert any(line.startswith(f"  - `{path.replace('/', '.')}`: the name {name!r}") for line in problems(laid_over(value)))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "{x}", "a}", "-f", ".x", "a\nb", "x" * 201, "ü" * 101, " a", "a\\b"])
+def test_a_figure_that_cannot_be_a_file_is_refused(name: str) -> None:
+    lines = problems(laid_over({"studies": {"mine": STUDY | {"figures": {name: ["in-task"]}}}}))
+    assert any(re.match(r"  - `studies\.mine\.figures`: the name ", line) for line in lines)
+
+
+@pytest.mark.parametrize("key", ["validation/claims", "validation/audit/labels"])
+@pytest.mark.parametrize("path", ["", "a {x}.yaml", "-a.yaml", "a\nb"])
+def test_a_file_that_no_rule_can_name_is_refused(key: str, path: str) -> None:
+    assert problems(laid_over(at(key, path)))[0].startswith(f"  - `{key.replace('/', '.')}`: the path {path!r} is empty, begins with -")
+
+
+ODD = """it's {x} {{y}} $5 "q" 100% <b>&amp; [/red] `id` $(id) \\frac $\\bad{$ | a=b; ü→"""
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, list[list[str]]], Path]:
+    """A dry run with odd names everywhere: its text, the words of each rule's commands as a shell reads them, and the results' folder."""
+    folder = tmp_path_factory.mktemp("odd")
+    results = folder / """it's a ü $HOME `id` "q" & ; #1 a=b 100% \\ !<>|(x)~"""
+    probe, target = ODD[:90], f"T {ODD[:80]}"
+    study = {
+        "question": f"{ODD}\nsecond line?\n",
+        "caption": f"-{ODD}\n\n====\n",
+        "probes": {probe: "panel.cot", "plain {z}": "panel"},
+        "targets": {target: "panel.similar"},
+        "baseline": "plain {z}",
+        "unwanted": [target],
+        "figures": {"""it's $5 [x] ü %d "q" `id` & ;""": ["in-task", "cross-task"]},
+    }
+    prediction = {
+        "study": "odd", "probes": probe, "targets": target, "measured": {"in-task": probe}, "proxy": {"in-task": "proxy_in_cot"},
+    }  # fmt: skip
+    values: dict[str, Any] = {
+        "results": str(results),
+        "cache": str(folder / "c 'ache $x"),
+        "model": {"name": str(folder / "model {m} 'x'")},
+        "responses": {"stop": [ODD]},
+        "studies": {"cot": None, "clarify": None, "evaluate": None, "odd": study},
+        "validation": {"predictions": {ODD: prediction}, "tables": {"table1": {"question": ODD, "runs": {probe: "in_cot"}}}},
+    }
+    (folder / "odd.yaml").write_text(yaml.safe_dump(values, allow_unicode=True))
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "all", "validation", "--configfile", str(folder / "odd.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found: dict[str, list[list[str]]] = {}
+    for line in done.stdout.splitlines():
+        if match := re.match(r" *Shell command: (.*) 2> ", line):
+            words = shlex.split(match[1])
+            script = next(w for w in words if w.endswith(".py"))
+            found.setdefault(Path(script).stem, []).append(words)
+    return done.stdout, found, results
+
+
+def option(words: list[str], name: str) -> list[str]:
+    """The values of an option as argparse would see them."""
+    for k, word in enumerate(words):
+        if word.startswith(f"--{name}="):
+            return [word.partition("=")[2]]
+        if word == f"--{name}":
+            values = []
+            for value in words[k + 1 :]:
+                if value.startswith("--"):
+                    break
+                values.append(value)
+            return values
+    raise AssertionError(f"there is no --{name} in {words}")
+
+
+def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, dict[str, list[list[str]]], Path]) -> None:
+    text, found, results = commands
+    probe, target, line = ODD[:90], f"T {ODD[:80]}", ODD
+    assert len(found) > 20  # scripts
+    assert f'{results}/figures/it\'s $5 [x] ü %d "q" `id` & ;.svg' in text
+    (figures,) = found["draw_figures"]
+    assert option(figures, "title") == [f"-{line} ===="]
+    assert option(figures, "baseline") == ["plain {z}"]
+    assert list(json.loads(option(figures, "figures")[0])) == ["""it's $5 [x] ü %d "q" `id` & ;"""]
+    assert option(figures, "folder") == [f"{results}/figures"]
+    (tables,) = found["write_tables"]
+    assert json.loads(option(tables, "questions")[0]) == {"odd": f"{line} second line?"}
+    (verdicts,) = found["decide_verdicts"]
+    assert option(verdicts, "unwanted") == [target]
+    assert option(verdicts, "baseline") == ["plain {z}"]
+    (pairs,) = found["pair_influence"]
+    assert list(json.loads(option(pairs, "settings")[0])["probes"]) == [probe, "plain {z}"]
+    (validate,) = found["validate"]
+    assert json.loads(option(validate, "settings")[0])["predictions"][ODD]["study"] == "odd"
+    assert {row["row"] for row in unpack(option(validate, "runs")[0])} >= {probe, "Base"}
+    assert option(validate, "page") == [f"{results}/pages/validation.html"]
+    made = {option(words, "dataset")[0]: option(words, "analogues") for words in found["apply_strategy"]}
+    assert made["panel.similar"] == [f"{results}/data/panel.analogues.parquet"]
+    assert made["base.cot"] == []
+    starts = {option(words, "name")[0]: option(words, "start-from") for words in found["train"]}
+    assert starts["base"] == []
+    assert starts["in_cot.s17"] == [f"{results}/runs/full_base.s17/checkpoint-last"]
+    assert {option(words, "stop")[0] for words in found["train"]} == {f"{results}/work/train/{run}.stop" for run in starts}
+    for words in found["respond"]:
+        assert json.loads(option(words, "settings")[0])["stop"] == [ODD]
+    for words in found["find_model"]:
+        assert json.loads(option(words, "settings")[0])["name"].endswith("/model {m} 'x'")
+    written = [w for words in found["write_config"] for w in option(words, "config")]
+    assert unpack(written[0])["studies"]["odd"]["probes"][probe] == "panel.cot"
+
+
+def test_names_of_rules_and_tables_are_those_of_the_workflow(commands: tuple[str, dict[str, list[list[str]]], Path]) -> None:
+    """Written in the configuration's module, since names are checked there; here they are held against the rules themselves."""
+    named = set()
+    for file in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
+        named |= set(re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE))
+    assert named | {"train"} == RULES  # `train` is named by a loop
+    text, _, results = commands
+    written = set(re.findall(rf"{re.escape(str(results))}/tables/(\w+)\.parquet", text))
+    assert written == {t for tables in TABLES.values() for t in tables} | {"table1", "table2"}
+
+
+def test_a_long_list_of_runs_fits_on_a_command_line(tmp_path: Path) -> None:
+    """Linux allows 131,071 bytes for a command that a shell gets; the list of 120 trainings alone has 40,000."""
+    values: dict[str, Any] = {
+        "results": str(tmp_path / "results"),
+        "validation": {"seeds": list(range(60)), "rows": [], "predictions": {}},
+        "studies": {"cot": {"caption": "ü' " * 600}},
+    }
+    (tmp_path / "many.yaml").write_text(yaml.safe_dump(values))
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "validate", "write_costs", "--configfile", str(tmp_path / "many.yaml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    lines = [line for line in done.stdout.splitlines() if "Shell command: " in line]
+    assert max(len(line.encode()) for line in lines) < 60_000
+    (validate,) = (shlex.split(line.partition("Shell command: ")[2]) for line in lines if "/validate.py" in line)
+    runs = unpack(option(validate, "runs")[0])
+    assert {(run["table"], run["row"]) for run in runs} == {("table1", "Base"), ("table1", "→ D_pos"), ("table2", "Base")}
+    assert sorted(run["seed"] for run in runs) == sorted([*range(60)] * 3)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": "it's ü=\n{x}"}, "=", [{"row": "→ D_pos"}] * 1000])
+def test_packed_values_come_back(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    assert unpack(text) == unpack(pack(text)) == value
+    assert not set(pack(text)) & set("'\"\\ {}$`")
+
+
+# ---- anything at all ----
+
+HOSTILE: list[Any] = [
+    None, "", " ", "x", "it's", "{x}", "{", "}}", "%s", "ä→", "\n", "a\nb", "-x", "--help", "_x", "\0", "\ud800", "a" * 300, "a" * 5000,
+    "panel" + ".similar" * 300, "nan", "inf", "1e309", "no", "..", "/", "a/b", "~nobody/x", "$(x)", "base", "model", "judge", "train", ".",
+    True, False, 0, 1, -1, 3, 10**6, 10**9, 10**15, 2**53, 10**20, 10**400, 0.5, 1e308, -1e308, 1e-308, float("nan"), float("inf"),
+    [], {}, [[]], [{}], {"a": 1}, {"": {}}, {1: 2}, {None: 1}, {True: {}}, [None], ["x"], [0], ["base"], {"x": {"x": {"x": {}}}},
+    date(2020, 1, 1), b"x", {1, 2}, {"like": "base"}, {"base": {}}, [{"base": {}}], [{"base": {"examples": 10**12}}], {"base": None},
+]  # fmt: skip
+
+
+def mutated(draw: random.Random) -> dict[str, Any]:
+    """The configuration with one to three random places set, removed, renamed or given another key."""
+    config: dict[str, Any] = copy.deepcopy(EVERYTHING)
+    for _ in range(draw.choice([1, 1, 1, 2, 3])):
+        path, _ = draw.choice(ALL_PLACES)
+        here: Any = config
+        try:
+            for part in path[:-1]:
+                here = here[part]
+            old = here[path[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue  # another change took it away
+        value, name = draw.choice(HOSTILE), draw.choice([h for h in HOSTILE if isinstance(h, str | int | float | None)])
+        match draw.choice(["set", "set", "set", "remove", "rename", "add"]):
+            case "set":
+                here[path[-1]] = value
+            case "remove":
+                del here[path[-1]]
+            case "rename" if isinstance(here, dict):
+                here[name] = here.pop(path[-1])
+            case "add" if isinstance(old, dict):
+                old[name] = draw.choice([*old.values(), value])
+            case "add" if isinstance(old, list):
+                old.append(value)
+    return config
+
+
+ALL_PLACES = list(places(EVERYTHING))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_configuration_is_taken_or_refused_with_a_key(seed: int) -> None:
+    draw = random.Random(seed)
+    taken = 0
+    for _ in range(150):
+        config = mutated(draw)
+        began = time.process_time()
+        try:
+            load(config)
+            taken += 1
+        except UserError as error:
+            first, *lines = str(error).splitlines()
+            assert first == "The configuration is not valid:"
+            assert lines
+            for line in lines:
+                assert re.match(r"  - (unknown key )?`[^`]+`", line), line
+                assert len(line) < 1010
+        assert time.process_time() - began < 2
+    assert 5 < taken < 75
+
+
+def test_every_default_is_what_a_file_may_say() -> None:
+    assert load(copy.deepcopy(EVERYTHING)).results == Config().results

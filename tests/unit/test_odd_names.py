@@ -1,0 +1,74 @@
+"""Names and sentences of a configuration stand in figures, tables and on the screen as they were written."""
+
+import io
+import runpy
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from swift_study import cli
+from swift_study.figures import draw_curves
+from swift_study.report import markdown, page, paragraph
+from swift_study.tables import VERDICTS
+
+ROOT = Path(__file__).resolve().parents[2]
+ODD = [
+    "costs $5 and $6",
+    r"$\frac{1$",
+    "$$",
+    "it's {x} {{y}}",
+    '<b>&amp; "q"',
+    "[red] [/red] [/]",
+    "100% %s",
+    "ü→ 语",
+    "a|b",
+    "`id` $(id) \\",
+]
+
+
+def texts(svg: Path) -> str:
+    """All text of an SVG file, which must be whole XML."""
+    return "\n".join("".join(element.itertext()) for element in ET.parse(svg).iter("{http://www.w3.org/2000/svg}text"))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_stand_in_a_figure_as_they_were_written(name: str, tmp_path: Path) -> None:
+    rows = [
+        {
+            "study": "s", "curve": f"{name} → In-task {name}", "probe_set": name, "target_set": name, "context": "in-task", "step": step,
+            "n_pairs": 1, "n_skipped": 0, "rel_inf": 0.1, "ci_low": 0.0, "ci_high": 0.2, "rel_inf_mean_loss": 0.1, "cosine": 0.1,
+        }
+        for step in (1, 2)
+    ]  # fmt: skip
+    svg = tmp_path / "figure of it's [x] {y} $z.svg"
+    draw_curves(pl.DataFrame(rows), ["in-task"], f"Title: {name}", svg, svg.with_suffix(".png"))
+    assert f"Title: {name}" in texts(svg)
+    assert f"{name} → In-task {name}" in texts(svg)
+    assert svg.with_suffix(".png").stat().st_size > 1000
+
+
+def test_names_stand_on_the_screen_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "_people", screen)
+    show = runpy.run_path(str(ROOT / "workflow" / "scripts" / "finish.py"))
+    empty: dict[str, object] = {
+        field.name: 0.5 if str(field.type) == "double" else 1 if "int" in str(field.type) else "x" for field in VERDICTS
+    }
+    # Side by side with other columns a long name would be broken over lines.
+    names = ["[red]r[/red]", "[/]", "[/x]", "it's {x}", "[bold]b"]
+    rows = [empty | {"strategy": name, "target_set": name, "verdict": "helps"} for name in names]
+    show["show"](pl.DataFrame(rows))
+    table1 = {f"{measure}{part}": 0.1 for measure in ("accuracy", "ll_token") for part in ("", "_gain", "_gain_low", "_gain_high")}
+    show["show_validation"]("table1", pl.DataFrame([table1 | {"model": "m", "training_data": n, "n": 1, "unparsed": 0} for n in names]))
+    printed = screen.getvalue()
+    for name in names:
+        assert printed.count(name) >= 3
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_stand_in_pages_and_markdown_as_they_were_written(name: str) -> None:
+    root = ET.fromstring(page(name, paragraph(name)).replace("<!doctype html>", "").replace('<meta charset="utf-8">', ""))
+    assert [root.findtext(path) for path in ("head/title", "body/h1", "body/p")] == [name] * 3
+    assert markdown(pl.DataFrame({"a": [name]})).splitlines()[-1].replace("\\|", "|") == f"| {name} |"
