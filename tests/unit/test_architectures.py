@@ -318,7 +318,7 @@ def test_tokens_before_examples(representation: str) -> None:
 
 
 @pytest.mark.parametrize("representation", ["gram", "exact", "sketch"])
-def test_experts_that_see_some_tokens_are_right_or_refused(representation: str) -> None:
+def test_experts_that_see_some_tokens_only(representation: str) -> None:
     """An expert that none of an example's tokens go to has no gradient for it."""
     model = base_model("llama")
     torch.manual_seed(1)

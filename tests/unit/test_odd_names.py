@@ -35,13 +35,7 @@ def texts(svg: Path) -> str:
 
 @pytest.mark.parametrize("name", ODD)
 def test_names_stand_in_a_figure_as_they_were_written(name: str, tmp_path: Path) -> None:
-    rows = [
-        {
-            "study": "s", "curve": f"{name} → In-task {name}", "probe_set": name, "target_set": name, "context": "in-task", "step": step,
-            "n_pairs": 1, "n_skipped": 0, "rel_inf": 0.1, "ci_low": 0.0, "ci_high": 0.2, "rel_inf_mean_loss": 0.1, "cosine": 0.1,
-        }
-        for step in (1, 2)
-    ]  # fmt: skip
+    rows = [row | {"probe_set": name, "target_set": name} for row in curve_rows(f"{name} → In-task {name}")]
     svg = tmp_path / "figure of it's [x] {y} $z.svg"
     draw_curves(pl.DataFrame(rows), ["in-task"], f"Title: {name}", svg, svg.with_suffix(".png"))
     assert f"Title: {name}" in texts(svg)
@@ -72,3 +66,25 @@ def test_names_stand_in_pages_and_markdown_as_they_were_written(name: str) -> No
     root = ET.fromstring(page(name, paragraph(name)).replace("<!doctype html>", "").replace('<meta charset="utf-8">', ""))
     assert [root.findtext(path) for path in ("head/title", "body/h1", "body/p")] == [name] * 3
     assert markdown(pl.DataFrame({"a": [name]})).splitlines()[-1].replace("\\|", "|") == f"| {name} |"
+
+
+def test_long_names_and_titles_stay_within_the_figure(tmp_path: Path) -> None:
+    """A name has at most 100 characters, a caption 2,000."""
+    probe, target, title = "p" * 100, "strategy " * 11, "Is it of use? " * 30
+    rows = [
+        row | {"probe_set": name, "target_set": target} for name in (probe, "plain") for row in curve_rows(f"{name} → In-task {target}")
+    ]
+    draw_curves(pl.DataFrame(rows), ["in-task"], title, tmp_path / "f.svg", tmp_path / "f.png")
+    root = ET.parse(tmp_path / "f.svg").getroot()
+    width, height = map(float, root.attrib["viewBox"].split()[2:])
+    words = list(root.iter("{http://www.w3.org/2000/svg}text"))
+    assert all(0 <= float(w.attrib["x"]) <= width and 0 <= float(w.attrib["y"]) <= height for w in words if "x" in w.attrib)
+    shown = " ".join("".join(w.itertext()) for w in words)
+    assert shown.count("Is it of use?") == 30
+    assert shown.count("p" * 80) == 1
+    assert shown.count("strategy") == 22
+
+
+def curve_rows(curve: str) -> list[dict[str, object]]:
+    numbers = {"rel_inf": 0.1, "ci_low": 0.0, "ci_high": 0.2, "rel_inf_mean_loss": 0.1, "cosine": 0.1, "n_pairs": 1, "n_skipped": 0}
+    return [{"study": "s", "curve": curve, "context": "in-task", "step": step} | numbers for step in (1, 2)]

@@ -1,5 +1,6 @@
 """Figures: curves with bands, one panel a figure, as in the paper; what layers carry; the base run's loss; the validation."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -74,8 +75,11 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
             if len(before):
                 axes.plot(before["step"], before["rel_inf"], color=COLOURS[k], marker=MARKERS[k], markersize=5, fillstyle="none")
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="training step of the base run", ylabel="mean RelInf (sum loss)", title=title)
-    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, handlelength=3.5)
+    axes.set(xlabel="training step of the base run", ylabel="mean RelInf (sum loss)", title=_wrapped(title, 80))
+    handles, names = axes.get_legend_handles_labels()
+    names, columns = _legend(names, 90, 2)
+    axes.legend(handles, names, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, handlelength=3.5)
+    _grow(figure, _wrapped(title, 80), *names, *[""] * (len(names) // 2 if columns == 1 else 0))
     _save(figure, svg, png)
 
 
@@ -87,7 +91,8 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
     if table.is_empty():
         figure, axes = plt.subplots(figsize=(7.2, 1.6), layout="constrained")
         axes.axis("off")
-        axes.set_title(title, fontsize=11)
+        axes.set_title(_wrapped(title, 85), fontsize=11)
+        _grow(figure, _wrapped(title, 85))
         axes.text(0.5, 0.5, "No inner products by layer: a sketch has none, and gradients.by_module: false keeps none.", ha="center")
         return _save(figure, svg, png)
     targets, contexts, strategies = (table[c].unique(maintain_order=True).to_list() for c in ("target_set", "context", "strategy"))
@@ -107,13 +112,17 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
                 axes.plot(outside, one["effect"], markersize=5, **style)
                 axes.vlines(outside, one["ci_low"], one["ci_high"], color=style["color"], linewidth=1)
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{context}, targets {target}", fontsize=10)
+        axes.set_title(_wrapped(f"{context}, targets {target}", 50), fontsize=10)
     for axes in panels[-1]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
-    figure.supylabel(f"RelInf over {baseline}'s, carried by the layer", fontsize=10)
-    figure.suptitle(title, fontsize=11)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=len(strategies))
+    figure.supylabel(_wrapped(f"RelInf over {baseline}'s, carried by the layer", 48), fontsize=10)
+    figure.suptitle(_wrapped(title, 55 * len(contexts)), fontsize=11)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    names, columns = _legend(names, 60 * len(contexts), len(strategies))
+    figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
+    panel_titles = [_wrapped(f"cross-task, targets {target}", 50) for target in targets]
+    _grow(figure, _wrapped(title, 55 * len(contexts)), *names, *panel_titles, *[""] * (len(names) - 1 if columns == 1 else 0))
     _save(figure, svg, png)
 
 
@@ -127,6 +136,26 @@ def draw_loss(history: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
     right.set_ylabel("learning rate (dotted)")
     right.spines["right"].set_visible(True)
     _save(figure, svg, png)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """The text in lines of so many characters."""
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))
+
+
+def _legend(names: Sequence[str], width: int, columns: int) -> tuple[list[str], int]:
+    """The names of a legend that is ``width`` characters wide, and its columns: one where the names are long."""
+    if max(map(len, names), default=0) <= width // columns:
+        return list(names), columns
+    return [_wrapped(name, width) for name in names], 1
+
+
+def _grow(figure: Any, *texts: str) -> None:
+    """Make a figure higher by the lines of its texts beyond the first, and by a line for each empty text."""
+    lines = sum(text.count("\n") if text else 1 for text in texts)
+    if lines:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.2 * lines)
 
 
 def _distinct(table: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
@@ -163,7 +192,7 @@ def draw_validation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> No
             part["ll_token_gain"].to_numpy()[compared], y[compared], xerr=_around(part, "ll_token_gain")[:, compared],
             fmt=marker, color=colour, markersize=5, elinewidth=1.2, capsize=2.5,
         )  # fmt: skip
-    left.set_yticks(range(len(rows)), rows)
+    left.set_yticks(range(len(rows)), [_wrapped(row, 40) for row in rows])
     left.invert_yaxis()
     left.set_xlim(left=0)
     right.axvline(0, color="black", linewidth=0.8)
@@ -171,10 +200,11 @@ def draw_validation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> No
     right.tick_params(axis="y", length=0)
     left.set(xlabel="accuracy (share of right responses)")
     baseline = [row for row in rows if table.filter((pl.col("training_data") == row) & pl.col("ll_token_gain").is_null()).height]
-    right.set(xlabel=f"gain in log-likelihood over {', '.join(baseline)} (nats per token)")
+    right.set(xlabel=_wrapped(f"gain in log-likelihood over {', '.join(baseline)} (nats per token)", 65))
     if len(models) > 1:
         figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=len(models))
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(_wrapped(title, 110), fontsize=11)
+    _grow(figure, _wrapped(title, 110), *(_wrapped(row, 40) for row in rows))
     _save(figure, svg, png)
 
 
@@ -195,7 +225,8 @@ def draw_agreement(table: pl.DataFrame, title: str, svg: Path, png: Path) -> Non
                 x, y = one["swift"][0], one[gain][0]
                 style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
                 axes.errorbar(x, y, xerr=_around(one, "swift"), yerr=_around(one, gain), elinewidth=1, capsize=2.5, markersize=6, **style)
-                axes.annotate(one["strategy"][0], (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9, color=style["color"])
+                name = _wrapped(one["strategy"][0], 24)
+                axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9, color=style["color"])
             axes.axhline(0, color="black", linewidth=0.8)
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set(xlabel="swift score: RelInf over plain data's", ylabel=label, title=context)
