@@ -462,7 +462,7 @@ def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
         (
             "labels.jsonl",
             b'{"query": "What is 1 + 1?", "response": "2", "label": NaN}',
-            r"row 1, column label: expected 0 or 1, found None",
+            r"row 1, column label: .*found None",
         ),
         ("labels.jsonl", b"[1]", r"row 1: this element of the array is not a JSON object, but int"),
         ("labels.csv", b"", r"this is an empty CSV file"),

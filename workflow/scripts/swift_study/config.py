@@ -1246,12 +1246,8 @@ def _follow(loc: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
     found: list[Any] = [Config]
     for part in loc:
         if len(found) > 1:
-            found = [
-                t
-                for t in found
-                if str(part) in (getattr(t, "__name__", ""), str(t), _kind_of(t))
-                or (str(part).startswith("list[") and typing.get_origin(t) is list)
-            ]
+            named = "list" if str(part).startswith("list[") else str(part)
+            found = [t for t in found if named in (getattr(t, "__name__", ""), str(t), _kind_of(t))]
         else:
             path.append(str(part))
             found = [t for before in found for t in _below(before, part)]
