@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -51,7 +52,7 @@ def main(a: Namespace) -> None:
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
-    models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if (work / f"{s}.done").is_file()})
+    models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if is_done(work, s)})
     progress = cli.Progress(f"gradients {a.panel}")
     for step, model in models:
         moments = load_moments(checkpoints[step]) if step and settings.scope == run.method and settings.representation != "sketch" else None
@@ -73,6 +74,21 @@ def main(a: Namespace) -> None:
         copy_file(work / output.name, output)
     remove(work)
     progress(f"done, {len(panel)} examples at {len(steps)} checkpoints", True)
+
+
+def is_done(work: Path, step: int) -> bool:
+    """Whether everything of a checkpoint is in the work folder."""
+    tables = (work / f"checkpoint-{step}.parquet", work / f"checkpoint-{step}.modules.parquet")
+    return (work / f"{step}.done").is_file() and all(map(is_whole, tables))
+
+
+def is_whole(table: Path) -> bool:
+    """Whether a Parquet file is there to its end, where its table of contents stands."""
+    try:
+        pq.read_metadata(table)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def models_at(
@@ -113,7 +129,7 @@ def one_checkpoint(
     whole, shards = work / f"checkpoint-{step}.parquet", []
     for number, start in enumerate(range(0, n, size)):
         shards.append(work / f"checkpoint-{step}.{number}.parquet")
-        if sketched and shards[-1].is_file():
+        if sketched and is_whole(shards[-1]):
             continue
         part = panel[start : start + size]
 

@@ -10,10 +10,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from swift_study.errors import Stopped, UserError
+from swift_study.processes import end_with_parent
+from swift_study.work import full_disk, says_no_space
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
@@ -21,7 +24,9 @@ _people = sys.stdout
 
 
 def say(text: str) -> None:
-    print(text, file=_people, flush=True)
+    """For people. Where it cannot be written (a full disk, a closed pipe), the work goes on without."""
+    with suppress(OSError):
+        print(text, file=_people, flush=True)
 
 
 class Progress:
@@ -49,8 +54,12 @@ def parser(description: str | None, **arguments: str) -> argparse.ArgumentParser
 
 
 def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -> None:
-    """Call ``main`` with the parsed arguments. An error prints one sentence, its traceback goes to standard error, exit code 1."""
+    """Call ``main`` with the parsed arguments. An error prints one sentence, its traceback goes to standard error, exit code 1.
+
+    The process ends when the one that started it ends (on Linux).
+    """
     global _people  # noqa: PLW0603 - one process has one standard output
+    end_with_parent()
     arguments = p.parse_args()
     # What libraries print to standard output belongs to the log as well.
     _people = os.fdopen(os.dup(1), "w")
@@ -58,18 +67,37 @@ def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -
     script = Path(sys.argv[0]).stem
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # a launcher that catches it has its children ignore it
         signal.signal(signal.SIGTERM, _stop)
+    code = 0
     try:
         main(arguments)
     except Stopped as stopped:
         say(f"STOPPED {script}: {stopped}")
-        sys.exit(STOPPED)
+        code = STOPPED
     except UserError as error:
-        traceback.print_exc()
-        say(f"ERROR in {script}: {error}")
-        sys.exit(1)
+        code = _fail(f"ERROR in {script}: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
+        if says_no_space(error):
+            code = _fail(f"ERROR in {script}: {full_disk(getattr(error, 'filename', None) or 'A file')}")
+        else:
+            code = _fail(f"ERROR in {script}: {type(error).__name__}: {error} (this is unexpected; the traceback is in the rule's log)")
+    _let_go_of_the_log()
+    sys.exit(code)
+
+
+def _fail(sentence: str) -> int:
+    """The sentence first: the log may lie on the full disk that it tells of."""
+    say(sentence)
+    with suppress(OSError):
         traceback.print_exc()
-        say(f"ERROR in {script}: {type(error).__name__}: {error} (this is unexpected; the traceback is in the rule's log)")
-        sys.exit(1)
+    return 1
+
+
+def _let_go_of_the_log() -> None:
+    """What cannot be written to a log on a full disk is dropped; Python would make it another exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,162 @@
+"""A SIGKILL at any change of a file leaves nothing that the same command cannot go on from; nothing outlives what started it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import ROOT
+
+LIBRARY = str(ROOT / "workflow/scripts")
+INSIDE = str(ROOT / "tests/soak/inside")
+JOB = """
+import sys, json
+from pathlib import Path
+from swift_study.lines import append_lines, read_lines, replace_lines
+from swift_study.work import copy_file, copy_tree, publish, remove, work_folder
+
+root = Path(sys.argv[1])
+work = work_folder(root / "work", sys.argv[2])
+notes = work / "history.jsonl"
+state = work / "latest"
+done = int(state.read_text()) if state.is_file() else 0
+assert [row["step"] for row in read_lines(notes)][:done] == list(range(1, done + 1)), "lost: " + notes.read_text()
+replace_lines(notes, [row for row in read_lines(notes) if row["step"] <= done])
+for step in range(done + 1, 5):
+    append_lines(notes, [{"step": step}])
+    with publish(work / f"checkpoint-{step}") as part:
+        part.mkdir()
+        (part / "weights").write_text(str(step) * 9)
+        (part / "about").write_text("about")
+    with publish(state) as part:
+        part.write_text(str(step))
+    if step > 1:
+        remove(work / f"checkpoint-{step - 1}")
+copy_tree(work / "checkpoint-4", root / "out" / "checkpoint")
+copy_file(notes, root / "out" / "history")
+remove(work)
+"""
+
+
+def run_job(root: Path, key: str, at: int) -> subprocess.CompletedProcess[str]:
+    """The job, killed at its change of a file number ``at`` (0: not at all)."""
+    (root / "note").unlink(missing_ok=True)
+    environment = os.environ | {
+        "PYTHONPATH": f"{INSIDE}:{LIBRARY}",
+        "KILL_UNDER": f"{root}/",
+        "KILL_NOTE": str(root / "note"),
+        "KILL_AT": str(at),
+    }
+    line = [sys.executable, "-S", "-c", f"import sitecustomize\n{JOB}", str(root), key]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+
+def is_finished(root: Path) -> bool:
+    """What the job publishes is there, and nothing beside it."""
+    files = {str(f.relative_to(root)): f.read_text() for f in root.rglob("*") if f.is_file() and f.name not in ("note", "lock")}
+    history = "".join(json.dumps({"step": step}) + "\n" for step in range(1, 5))
+    return files == {"out/checkpoint/weights": "4" * 9, "out/checkpoint/about": "about", "out/history": history}
+
+
+def test_a_kill_at_any_change_of_a_file_loses_nothing(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert run_job(whole, "key", 0).returncode == 0
+    changes = len((whole / "note").read_text().splitlines())
+    assert changes > 40
+    events = {line.split("\t")[2] for line in (whole / "note").read_text().splitlines()}
+    assert {"os.rename", "os.remove", "os.rmdir", "open", "os.link"} <= events
+    for at in range(1, changes + 1):
+        root = tmp_path / str(at)
+        root.mkdir()
+        assert run_job(root, "key", at).returncode == -signal.SIGKILL, at
+        again = run_job(root, "key", 0)
+        assert again.returncode == 0, f"{at}: {(root / 'note').read_text()}{again.stderr}"
+        assert is_finished(root), at
+        shutil.rmtree(root)
+
+
+def test_a_kill_while_other_work_is_cleared_away_leaves_it_whole_or_gone(tmp_path: Path) -> None:
+    """The settings are edited and put back: the first work folder must not be half there."""
+    for at in range(1, 12):
+        root = tmp_path / str(at)
+        root.mkdir()
+        assert run_job(root, "key", 30).returncode == -signal.SIGKILL
+        assert run_job(root, "other", at).returncode == -signal.SIGKILL
+        again = run_job(root, "key", 0)
+        assert again.returncode == 0, f"{at}: {again.stderr}"
+        assert is_finished(root), at
+
+
+# ---- processes ----
+
+STARTED = """
+import sys, time
+sys.path.insert(0, {library!r})
+from swift_study import cli
+
+def main(a):
+    cli.say("started")
+    time.sleep(60)
+
+cli.run(main, cli.parser("A script."))
+"""
+
+
+def ends(pid: int, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("between", ["", "with_parent.py"], ids=["a script", "a command"])
+def test_a_script_ends_with_the_process_that_started_it(tmp_path: Path, between: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STARTED.format(library=LIBRARY))
+    command = [sys.executable, *([f"{LIBRARY}/{between}", sys.executable] if between else []), str(script)]
+    parent = f"import subprocess; p = subprocess.Popen({command!r}); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        assert process.stdout.readline() == "started\n"
+        process.kill()
+    assert ends(pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_script_whose_starter_ended_while_it_was_loading_ends_at_once(tmp_path: Path) -> None:
+    """The starter is gone before the script can ask for anything: it says who that was beforehand."""
+    script = tmp_path / "script.py"
+    script.write_text(STARTED.format(library=LIBRARY).replace("import sys, time", f"import sys, time; open({str(tmp_path / 'pid')!r}, 'w'); time.sleep(1)"))
+    parent = f"""
+import subprocess, sys
+sys.path.insert(0, {LIBRARY!r})
+from swift_study.processes import become_starter
+become_starter()
+p = subprocess.Popen([sys.executable, {str(script)!r}], stdout=open({str(tmp_path / "out")!r}, "w"))
+print(p.pid)
+"""
+    started = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
+    assert ends(int(started.stdout))
+    assert (tmp_path / "out").read_text() == ""
+
+
+def test_every_rule_starts_its_script_in_the_place_of_its_shell() -> None:
+    """A shell in between would outlive a killed Snakemake, and the script with it."""
+    commands = [line for file in (ROOT / "rules").glob("*.smk") for line in re.findall(r'"([^"]*workflow/scripts/\S*)', file.read_text())]
+    commands = [c for c in commands if not c.startswith(" ")]
+    assert len(commands) > 25
+    assert [c for c in commands if not c.startswith("exec ")] == []
