@@ -192,6 +192,48 @@ def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupt
     same_bytes(tmp_path, uninterrupted)
 
 
+@pytest.mark.parametrize("spoilt", ["history.jsonl", "consumed-0.jsonl", "a line", "the state", "a file of the state"])
+def test_work_that_is_not_whole_is_done_again(uninterrupted: Path, tiny_model: Path, tmp_path: Path, spoilt: str) -> None:
+    """No kill leaves it so; a disk or a person may. The same command neither fails nor publishes what is wrong."""
+    kill_half_way(command(tmp_path, tiny_model), tmp_path)
+    (work,) = (folder for folder in (tmp_path / "work").iterdir() if folder.is_dir())
+    (state,) = (folder for folder in (work / "state").iterdir() if folder.name == (work / "state/latest").read_text())
+    if spoilt == "a line":
+        history = (work / "history.jsonl").read_bytes().splitlines(keepends=True)
+        (work / "history.jsonl").write_bytes(b"".join(history[1:]))
+    elif spoilt == "the state":
+        shutil.rmtree(state)
+    elif spoilt == "a file of the state":
+        (file,) = state.glob("*.pt")
+        os.truncate(file, file.stat().st_size // 2)
+    else:
+        (work / spoilt).unlink()
+    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "is not whole; training starts again at the first step" in done.stdout
+    same_bytes(tmp_path, uninterrupted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_killed_launcher_leaves_no_worker_behind(tiny_model: Path, tmp_path: Path) -> None:
+    """Which would hold the lock of the work folder."""
+    torchrun, _, _, _, *script = command(tmp_path, tiny_model, processes=2)
+    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(tmp_path / "stop"), "--nodes", "1", "--processes", "2"]
+    path = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
+    launched = subprocess.Popen(
+        [*launcher, "--threads", "2", "--", *script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=path
+    )
+    lock, deadline = tmp_path / "work/lock", time.monotonic() + 120
+    while not (lock.is_file() and lock.read_text()) and launched.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    family = psutil.Process(launched.pid).children(recursive=True)
+    assert sum("train.py" in " ".join(member.cmdline()) for member in family) >= 2
+    launched.kill()
+    launched.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
 def same_bytes(folder: Path, other: Path) -> None:
     for name in (*(f"checkpoint-{step}/adapter_model.safetensors" for step in STEPS), "history.parquet", "consumed.parquet"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name

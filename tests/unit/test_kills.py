@@ -5,9 +5,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,7 +143,11 @@ def test_a_script_ends_with_the_process_that_started_it(tmp_path: Path, between:
 def test_a_script_whose_starter_ended_while_it_was_loading_ends_at_once(tmp_path: Path) -> None:
     """The starter is gone before the script can ask for anything: it says who that was beforehand."""
     script = tmp_path / "script.py"
-    script.write_text(STARTED.format(library=LIBRARY).replace("import sys, time", f"import sys, time; open({str(tmp_path / 'pid')!r}, 'w'); time.sleep(1)"))
+    script.write_text(
+        STARTED.format(library=LIBRARY).replace(
+            "import sys, time", f"import sys, time; open({str(tmp_path / 'pid')!r}, 'w'); time.sleep(1)"
+        )
+    )
     parent = f"""
 import subprocess, sys
 sys.path.insert(0, {LIBRARY!r})
@@ -160,3 +167,118 @@ def test_every_rule_starts_its_script_in_the_place_of_its_shell() -> None:
     commands = [c for c in commands if not c.startswith(" ")]
     assert len(commands) > 25
     assert [c for c in commands if not c.startswith("exec ")] == []
+
+
+# ---- the lock of Snakemake ----
+
+SNAKEFILE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {library!r})
+from swift_study.processes import enter
+enter(Path(".snakemake"), first=workflow.is_main_process)
+
+rule all:
+    output: "made"
+    shell: "touch started; while [ ! -e go ]; do sleep 0.05; done; touch made"
+"""
+
+
+def snakemake(folder: Path) -> subprocess.Popen[str]:
+    (folder / "Snakefile").write_text(SNAKEFILE.format(library=LIBRARY))
+    line = [str(Path(sys.executable).parent / "snakemake"), "--cores", "1", "--rerun-incomplete", "--directory", str(folder)]
+    line += ["--snakefile", str(folder / "Snakefile")]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def test_the_lock_of_a_dead_snakemake_is_removed_and_that_of_a_live_one_stays(tmp_path: Path) -> None:
+    live = snakemake(tmp_path)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "started").exists() and live.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    locks = sorted((tmp_path / ".snakemake/locks").iterdir())
+    assert len(locks) == 1
+    second = snakemake(tmp_path)
+    assert "cannot be locked" in second.communicate(timeout=120)[0]
+    assert second.returncode == 1
+    assert sorted((tmp_path / ".snakemake/locks").iterdir()) == locks
+
+    os.killpg(live.pid, signal.SIGKILL)
+    live.communicate(timeout=20)
+    assert sorted((tmp_path / ".snakemake/locks").iterdir()) == locks
+    (tmp_path / "go").touch()
+    third = snakemake(tmp_path)
+    said = third.communicate(timeout=120)[0]
+    assert third.returncode == 0, said
+    assert (tmp_path / "made").exists()
+
+
+def test_the_lock_of_another_machine_stays(tmp_path: Path) -> None:
+    """Some file systems keep `flock` to each machine, so nothing is known of a run there."""
+    folder = tmp_path / ".snakemake"
+    (folder / "locks").mkdir(parents=True)
+    lock = folder / "locks/0.output.lock"
+    lock.write_text("made\n")
+    enter = f"import sys; sys.path.insert(0, {LIBRARY!r}); from pathlib import Path; from swift_study.processes import enter; "
+    for machine, first, stays in (("", True, True), ("elsewhere", True, True), (socket.gethostname(), False, True)):
+        (folder / "at_work").write_text(machine)
+        subprocess.run([sys.executable, "-c", f"{enter}enter(Path({str(folder)!r}), {first})"], check=True)
+        assert lock.exists() == stays
+    subprocess.run([sys.executable, "-c", f"{enter}enter(Path({str(folder)!r}), True)"], check=True)
+    assert not lock.exists()
+
+
+# ---- a full disk ----
+
+FULL = """
+import sys
+sys.path.insert(0, {library!r})
+from pathlib import Path
+from swift_study import cli
+from swift_study.work import publish
+
+def main(a):
+    {work}
+
+cli.run(main, cli.parser("A script."))
+"""
+ON_A_FULL_DISK = {
+    "a table is published": 'with publish(Path({disk!r}) / "table") as part: part.write_bytes(bytes(1 << 21))',
+    "a file is written": 'Path({disk!r}, "note").write_bytes(bytes(1 << 21))',
+    "a folder is made": "[Path({disk!r}, str(i)).mkdir() for i in range(5000)]",
+}
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which not one byte is free."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=100", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small disk of its own cannot be mounted here (that takes root)")
+    with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("work", ON_A_FULL_DISK)
+def test_on_a_full_disk_the_sentence_still_comes_out(full_disk: Path, tmp_path: Path, work: str) -> None:
+    """The log lies on it, too."""
+    script = FULL.format(library=LIBRARY, work=ON_A_FULL_DISK[work].format(disk=str(full_disk)))
+    with (full_disk / "log").open("wb") as log:
+        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=log, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"ERROR in -c: (\S*/disk/\S+|A file) could not be written: no space is left on the disk.*\n", done.stdout), (
+        done.stdout
+    )
+
+
+def test_progress_that_cannot_be_written_stops_no_work(full_disk: Path, tmp_path: Path) -> None:
+    work = f'cli.say("said" * 9999); print("said"); print("said" * 9999); Path({str(tmp_path / "made")!r}).touch()'
+    with (full_disk / "log").open("wb") as log:
+        done = subprocess.run([sys.executable, "-c", FULL.format(library=LIBRARY, work=work)], stdout=log, stderr=log, check=False)
+    assert (tmp_path / "made").exists()
+    assert done.returncode == 0

@@ -4,6 +4,7 @@ Standard output is for people: progress lines and the sentence. Standard error i
 """
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,22 @@ def say(text: str) -> None:
     """For people. Where it cannot be written (a full disk, a closed pipe), the work goes on without."""
     with suppress(OSError):
         print(text, file=_people, flush=True)
+
+
+class _Log(io.TextIOWrapper):
+    """Standard error without a buffer. What no longer fits on the disk of the log is dropped; the work goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(io.FileIO(2, "w", closefd=False), write_through=True, errors="backslashreplace")  # type: ignore[arg-type]
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 class Progress:
@@ -64,6 +81,7 @@ def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -
     # What libraries print to standard output belongs to the log as well.
     _people = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    sys.stdout = sys.stderr = _Log()
     script = Path(sys.argv[0]).stem
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # a launcher that catches it has its children ignore it
         signal.signal(signal.SIGTERM, _stop)
@@ -82,22 +100,11 @@ def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -
             code = _fail(f"ERROR in {script}: {full_disk(getattr(error, 'filename', None) or 'A file')}")
         else:
             code = _fail(f"ERROR in {script}: {type(error).__name__}: {error} (this is unexpected; the traceback is in the rule's log)")
-    _let_go_of_the_log()
     sys.exit(code)
 
 
 def _fail(sentence: str) -> int:
     """The sentence first: the log may lie on the full disk that it tells of."""
     say(sentence)
-    with suppress(OSError):
-        traceback.print_exc()
+    traceback.print_exc()
     return 1
-
-
-def _let_go_of_the_log() -> None:
-    """What cannot be written to a log on a full disk is dropped; Python would make it another exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
