@@ -122,6 +122,7 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
         about = json.loads((uninterrupted / f"checkpoint-{step}" / "run.json").read_text())
         assert about["step"] == step
         assert about["world_size"] == 1
+        assert about["threads"] == 2
         assert about["settings"]["lora"]["rank"] == 4
         assert (uninterrupted / f"checkpoint-{step}" / "tokenizer.json").is_file()
     history = pl.read_parquet(uninterrupted / "history.parquet")

@@ -2,10 +2,10 @@
 
     .venv/bin/python tests/soak/soak.py --kills 200 --folder /tmp/soak --record tests/soak
 
-Each start is the same command, `snakemake all validation` with the tiny configuration. It is ended by a SIGKILL of its whole process group:
-half of them after a random time, half from inside a script that is about to change its n-th file (`inside/sitecustomize.py`: a rename, a
-removal, a link, a folder, a file opened for writing). A loss is a start that fails by itself, a process that outlives the kill, or a file of
-the results whose bytes differ at the end. The run can be ended at any time and goes on with the same command.
+Each start is the same command, `snakemake all validation` with the tiny configuration. A SIGKILL of its whole process group ends it:
+after a random time, or from inside a script that is about to change its n-th file (`inside/sitecustomize.py`: a rename, a removal, a link,
+a new folder, a file opened for writing). A loss is a start that fails by itself, a process that outlives the kill, or a file of the results
+whose bytes differ at the end. The soak can be ended at any time; the same command goes on.
 """
 
 import argparse
@@ -33,7 +33,7 @@ INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "validation")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
-LONGEST = 12.0  # seconds; a start gets a few jobs done in them
+LONGEST = 5.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
 WAIT = 20.0  # seconds in which everything that was killed must be gone
 
 
@@ -78,7 +78,8 @@ def running(output: str) -> list[str]:
 
 
 def start_and_kill(checkout: Checkout, targets: Sequence[str], how: dict[str, Any], note: Path, output: Path) -> dict[str, Any]:
-    """One start of the workflow, killed at the n-th `change` of a file by `script`, and at the latest `seconds` after its first job began.
+    """One start of the workflow, killed at the n-th `change` of a file by `script`, and at the latest some time after its first job began:
+    `after` as many times as Snakemake took to start.
 
     Returns what happened: `killed` with the rules that ran and, inside a script, the place, or `ended` with its exit code; `left` are
     processes that outlived the kill.
@@ -92,12 +93,12 @@ def start_and_kill(checkout: Checkout, targets: Sequence[str], how: dict[str, An
         run = subprocess.Popen(
             line, cwd=checkout.root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=environment() | inside
         )
-        began = None
+        launched, began = time.monotonic(), None
         while run.poll() is None:
             time.sleep(0.02)
             if began is None and re.search(r"^(?:local)?rule \w+:", output.read_text(), re.MULTILINE):
                 began = time.monotonic()
-            if "seconds" in how and began is not None and time.monotonic() - began >= how["seconds"]:
+            if "after" in how and began is not None and time.monotonic() - began >= how["after"] * (began - launched):
                 os.killpg(run.pid, signal.SIGKILL)
                 run.wait()
     text = output.read_text()
@@ -111,11 +112,11 @@ def start_and_kill(checkout: Checkout, targets: Sequence[str], how: dict[str, An
 def draw(random_: random.Random, scripts: Sequence[str], lately: Counter[str]) -> dict[str, Any]:
     """A random time, or a place in one of the scripts, rather in one that was killed seldom so far."""
     if random_.random() < 0.5:
-        return {"seconds": round(random_.uniform(0, LONGEST), 2)}
+        return {"after": round(random_.uniform(0, LONGEST), 2)}
     fewest = sorted(scripts, key=lambda s: (lately[s], random_.random()))
     # The first changes of a script fall into its start, the last ones into publishing and clearing away. It may not run at all this time.
     change = random_.choice([1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100])
-    return {"script": random_.choice(fewest[:6]), "change": change, "seconds": 2 * LONGEST}
+    return {"script": random_.choice(fewest[:6]), "change": change, "after": 2 * LONGEST}
 
 
 def soak(
@@ -169,12 +170,13 @@ def summary(rows: Sequence[dict[str, Any]], seconds: float) -> str:
     scripts = Counter(row["script"] for row in killed if "event" in row)
     versions = ", ".join(f"{name} {version(name)}" for name in ("snakemake", "torch", "deepspeed", "polars"))
     table = "\n".join(f"| {rule} | {n} |" for rule, n in sorted(rules.items()))
+    files = passes[-1]["files"] if passes else 0
     return f"""# Soak: {len(killed)} kills, {len(lost)} losses
 
-`tests/soak/soak.py` killed `snakemake {" ".join(TARGETS)}` on the tiny model {len(killed)} times with SIGKILL to its whole process group, each time
-followed by the same command, with nothing done by hand. {len(killed) - sum(events.values())} kills came after a random time, {sum(events.values())} from inside a script that was about to
-change a file. The workflow came to its end {len(passes)} times, each time with the bytes of a run that nothing stopped
-({passes[-1]["files"] if passes else 0} files). No process outlived a kill. Every kill is a line of `record.jsonl`.
+`tests/soak/soak.py` killed `snakemake {" ".join(TARGETS)}` on the tiny model {len(killed)} times: SIGKILL to its whole process group,
+then the same command again, with nothing done by hand. {len(killed) - sum(events.values())} kills came after a random time,
+{sum(events.values())} from inside a script that was about to change a file. No process outlived a kill. The workflow came to its
+end {len(passes)} times, each time with the bytes of a run that nothing stopped ({files} files). Every kill is a line of `record.jsonl`.
 
 {platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}; {seconds / 60:.0f} minutes.
 

@@ -22,7 +22,16 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
 from swift_study.memory import keep_freed_memory
-from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, load_tokenizer, quiet_libraries
+from swift_study.models import (
+    about_threads,
+    add_lora,
+    load_adapter,
+    load_checkpoint,
+    load_model,
+    load_moments,
+    load_tokenizer,
+    quiet_libraries,
+)
 from swift_study.panel import Member, read_panel
 from swift_study.sketch import about_projection
 from swift_study.tables import vector_storage, write_arrow
@@ -64,6 +73,7 @@ def main(a: Namespace) -> None:
             "panel": ids,
             "checkpoint": hash_files(*sorted(checkpoints[step].glob("*.safetensors"))) if step else f"seed {run.seed}",
             "model": weights,
+            **about_threads(),
         }
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
         certificate_file = Path(a.certificate) if step == steps[-1] else None
@@ -150,7 +160,7 @@ def one_checkpoint(
             tokens = [m.tokens for m in part]
             found = panel_gradients(model, tokens, pad_id, settings)
         made = certificate(model, found, tokens, [m.example for m in part], pad_id, settings.certificate_examples, scales)
-        about = {"panel": name, "step": step, **certify(made, settings)}
+        about = {"panel": name, "step": step, "threads": torch.get_num_threads(), **certify(made, settings)}
         metadata = metadata | {"certificate": json.dumps(about)}
         with publish(certificate_file) as file:
             file.write_text(json.dumps(about, indent=2) + "\n")

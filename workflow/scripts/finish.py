@@ -26,12 +26,7 @@ def main(a: Namespace) -> None:
     if not report.is_file() or report.stat().st_mtime < newest:
         proved = (results / "pages" / "costs.html").is_file()
         targets = ["swift", *(["validation"] if proved else [])]
-        command = [sys.executable, "-m", "snakemake", *targets, "--report", str(report), "--configfile", str(results / "config.yaml")]
-        done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            # Not all of the targets are up to date: tables of the parts that are there remain readable.
-            print(done.stderr, file=sys.stderr)
-            cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
+        write_report(report, targets)
     show(read_table(tables, VERDICTS))
     confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
     for sentence in (overview(confounds), *disagreements(confounds)):
@@ -41,6 +36,19 @@ def main(a: Namespace) -> None:
             show_validation(name, read_table(path, VALIDATION))
     if report.is_file():
         cli.say(f"Report: {report}")
+
+
+def write_report(report: Path, targets: list[str]) -> None:
+    """Beside its place, since half a report would be newer than the tables. Snakemake asks for a name that ends in `.html`."""
+    part = report.with_name("unfinished_report.html")
+    command = [sys.executable, "-m", "snakemake", *targets, "--report", str(part), "--configfile", str(report.parent / "config.yaml")]
+    done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        part.replace(report)
+        return
+    # Not all of the targets are up to date: tables of the parts that are there remain readable.
+    print(done.stderr, file=sys.stderr)
+    cli.say(f"{report} was not written: {done.stderr.strip().splitlines()[-1]}")
 
 
 def show(verdicts: pl.DataFrame) -> None:

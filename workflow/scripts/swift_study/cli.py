@@ -34,7 +34,7 @@ class _Log(io.TextIOWrapper):
     """Standard error without a buffer. What no longer fits on the disk of the log is dropped; the work goes on."""
 
     def __init__(self) -> None:
-        super().__init__(io.FileIO(2, "w", closefd=False), write_through=True, errors="backslashreplace")  # type: ignore[arg-type]
+        super().__init__(io.FileIO(2, "w", closefd=False), write_through=True, errors="backslashreplace")
 
     def write(self, text: str, /) -> int:
         with suppress(OSError):

@@ -48,10 +48,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def enter(folder: Path, first: bool) -> None:
-    """Say until this process ends that a Snakemake is at work in ``folder`` (its `.snakemake`); the kernel forgets it, whatever ends it.
+    """Say until this process ends, whatever ends it, that a Snakemake is at work in ``folder`` (its `.snakemake`).
 
-    Where it is the only one, and the last one was on this machine, the locks that are there are a dead Snakemake's: the ``first`` process of
-    a run removes them, which `--unlock` would do. In all other cases they stay, and Snakemake itself says what to do.
+    Where it is the only one, and the last one was on this machine, the locks that are there are a dead Snakemake's. The ``first`` process
+    of a run removes them, as `--unlock` would. In all other cases they stay, and Snakemake itself says what to do.
     """
     folder.mkdir(exist_ok=True)
     file = (folder / "at_work").open("a+")

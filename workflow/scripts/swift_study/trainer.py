@@ -415,6 +415,7 @@ def _versions(world: int, run: Run) -> dict[str, Any]:
         "peft": peft.__version__,
         "deepspeed": deepspeed.__version__,
         "world_size": world,
+        "threads": torch.get_num_threads(),  # of each process
         "zero_stage": run.zero_stage,
         "seed": run.seed,
     }
