@@ -136,7 +136,7 @@ def train(
         return _up_to(consumed, done) == used and noted == list(steps_behind)
 
     done = saved = _saved_step(work / "state")
-    if saved and _any_process(not (_is_whole(work / "state") and notes_are_whole(saved)), world, engine.device):
+    if saved and _any_process(not (is_whole(work / "state") and notes_are_whole(saved)), world, engine.device):
         done = 0
         progress(f"what is kept in {work} is not whole; training starts again at the first step")
     if done:
@@ -365,7 +365,7 @@ def _saved_step(folder: Path) -> int:
     return int(found[1]) if found else 0
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
     """Whether every file of the last state is there to its end: they are zip archives, whose table of contents stands last."""
     tag = folder / (folder / "latest").read_text()
     try:
