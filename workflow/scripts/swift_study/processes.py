@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -56,15 +57,12 @@ def enter(folder: Path, first: bool) -> None:
     folder.mkdir(exist_ok=True)
     file = (folder / "at_work").open("a+")
     _held.append(file)
-    try:
+    with suppress(OSError):  # another is at work, or the file system has no such locks
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if first:
             _remove_dead_locks(folder / "locks", file)
-    except BlockingIOError:
-        pass
-    except OSError:  # a file system without such locks
-        return
-    fcntl.flock(file, fcntl.LOCK_SH)
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_SH)
 
 
 def _remove_dead_locks(folder: Path, at_work: IO[str]) -> None:
