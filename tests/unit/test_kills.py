@@ -27,6 +27,14 @@ from swift_study.work import copy_file, copy_tree, publish, remove, work_folder
 root = Path(sys.argv[1])
 work = work_folder(root / "work", sys.argv[2])
 notes = work / "history.jsonl"
+base = work / "base"
+if base.exists():
+    assert len(list(base.iterdir())) == 3, "only a part is there"
+else:
+    with publish(base) as part:
+        part.mkdir()
+        for name in "abc":
+            (part / name).touch()
 state = work / "latest"
 done = int(state.read_text()) if state.is_file() else 0
 assert [row["step"] for row in read_lines(notes)][:done] == list(range(1, done + 1)), "lost: " + notes.read_text()
@@ -68,29 +76,34 @@ def is_finished(root: Path) -> bool:
 
 
 def test_a_kill_at_any_change_of_a_file_loses_nothing(tmp_path: Path) -> None:
+    """A job that was killed half-way goes on and is killed again: while it goes on, while it works, publishes and clears away."""
+    half = tmp_path / "half"
+    half.mkdir()
+    assert run_job(half, "key", 50).returncode == -signal.SIGKILL
     whole = tmp_path / "whole"
-    whole.mkdir()
+    shutil.copytree(half, whole)
     assert run_job(whole, "key", 0).returncode == 0
-    changes = len((whole / "note").read_text().splitlines())
-    assert changes > 40
-    events = {line.split("\t")[2] for line in (whole / "note").read_text().splitlines()}
-    assert {"os.rename", "os.remove", "os.rmdir", "open", "os.link"} <= events
-    for at in range(1, changes + 1):
+    seen = [line.split("\t") for line in (whole / "note").read_text().splitlines()]
+    assert {"os.rename", "os.remove", "os.rmdir", "open", "os.link"} <= {event for _, _, event, _ in seen}
+    assert any(path.endswith("history.jsonl") for _, _, _, path in seen)
+    for at in range(1, len(seen) + 1):
         root = tmp_path / str(at)
-        root.mkdir()
+        shutil.copytree(half, root)
         assert run_job(root, "key", at).returncode == -signal.SIGKILL, at
         again = run_job(root, "key", 0)
-        assert again.returncode == 0, f"{at}: {(root / 'note').read_text()}{again.stderr}"
-        assert is_finished(root), at
+        assert again.returncode == 0, f"{at}: {seen[at - 1]}{again.stderr}"
+        assert is_finished(root), f"{at}: {seen[at - 1]}"
         shutil.rmtree(root)
 
 
 def test_a_kill_while_other_work_is_cleared_away_leaves_it_whole_or_gone(tmp_path: Path) -> None:
     """The settings are edited and put back: the first work folder must not be half there."""
-    for at in range(1, 12):
+    half = tmp_path / "half"
+    half.mkdir()
+    assert run_job(half, "key", 50).returncode == -signal.SIGKILL
+    for at in range(4, 16, 2):
         root = tmp_path / str(at)
-        root.mkdir()
-        assert run_job(root, "key", 30).returncode == -signal.SIGKILL
+        shutil.copytree(half, root)
         assert run_job(root, "other", at).returncode == -signal.SIGKILL
         again = run_job(root, "key", 0)
         assert again.returncode == 0, f"{at}: {again.stderr}"
