@@ -22,6 +22,11 @@ from swift_study.config import (
 )
 from swift_study.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
+from swift_study.processes import become_starter, enter
+
+# Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
+become_starter()
+enter(Path(".snakemake"), first=workflow.is_main_process)
 
 # Rules call `python` and `torchrun`: those beside this snakemake, whether its environment is activated or not.
 os.environ.update(

@@ -23,7 +23,7 @@ rule find_model:
         ).model_dump_json(),
         cache=CONFIG.cache,
     shell:
-        "python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
+        "exec python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
         " --runs {resources.runs:q} --output {output:q} 2> {log:q}"
 
 
@@ -50,7 +50,7 @@ rule load_panel:
             f"--unlike {CONFIG.data.near_duplicate}" if w.source == "questions" else ""
         ),
     shell:
-        "python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
+        "exec python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
         " --model {input.model:q} --model-settings {params.model:q} {params.unlike}"
         " --output {output.examples:q} --analogues {output.analogues:q} --rejects {output.rejects:q} 2> {log:q}"
 
@@ -82,7 +82,7 @@ rule draw_base:
         near_duplicate=CONFIG.data.near_duplicate,
         seed=CONFIG.run("base").seed,
     shell:
-        "python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
+        "exec python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
         " --model {input.model:q} --model-settings {params.model:q}"
         " --probes {input.probes:q} --near-duplicate {params.near_duplicate}"
         " --output {output.examples:q} --rejects {output.rejects:q} --exclusions {output.exclusions:q} 2> {log:q}"
@@ -115,7 +115,7 @@ rule apply_strategy:
         model=settings(CONFIG.model),
         cache=CONFIG.cache,
     shell:
-        "python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
+        "exec python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
         " --strategy {input.strategy:q} --settings {params.settings:q}"
         " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
         " --parent {input.parent:q} --analogues {input.analogues:q} --model {input.model:q} --model-settings {params.model:q}"
@@ -137,5 +137,5 @@ rule check_leakage:
     params:
         near_duplicate=CONFIG.data.near_duplicate,
     shell:
-        "python workflow/scripts/check_leakage.py --study {wildcards.study} --trained {input.trained:q}"
+        "exec python workflow/scripts/check_leakage.py --study {wildcards.study} --trained {input.trained:q}"
         " --datasets {input.datasets:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"

@@ -19,7 +19,7 @@ rule pair_influence:
         settings=lambda w: compared(w.study),
         norm_floor=CONFIG.statistics.norm_floor,
     shell:
-        "python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
+        "exec python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
         " --norm-floor {params.norm_floor} --gradients {input.gradients:q} --modules {input.modules:q}"
         " --output {output.pairs:q} --families {output.families:q} --layers {output.layers:q} 2> {log:q}"
 
@@ -41,7 +41,7 @@ rule decide_verdicts:
         baseline=lambda w: CONFIG.studies[w.study].baseline,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
     shell:
-        "python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
+        "exec python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
         " --unwanted {params.unwanted:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
@@ -92,6 +92,6 @@ rule check_confounds:
         baseline=lambda w: CONFIG.studies[w.study].baseline,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
     shell:
-        "python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
+        "exec python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
         " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --families {input.families:q}"
         " --rivals {input.rivals:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

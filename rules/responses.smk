@@ -54,7 +54,7 @@ rule judge:
         instructions=lambda w: JUDGE_PROMPT,
         cache=CONFIG.cache,
     shell:
-        "python workflow/scripts/judge.py --scorer {wildcards.scorer} --judge {params.judge:q} --judge-limits {resources.judge_limits:q}"
+        "exec python workflow/scripts/judge.py --scorer {wildcards.scorer} --judge {params.judge:q} --judge-limits {resources.judge_limits:q}"
         " --instructions {params.instructions:q} --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
         " --output {output.judgements:q} --account {output.account:q} 2> {log:q}"
 

@@ -17,7 +17,7 @@ rule write_config:
     params:
         config=lambda w: as_json(config),
     shell:
-        "python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
+        "exec python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
 
 
 for name, study in CONFIG.studies.items():
@@ -56,7 +56,7 @@ for name, study in CONFIG.studies.items():
             statistics=settings(CONFIG.statistics),
             baseline=as_it_is(study.baseline),
         shell:
-            "python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title={params.title:q}"
+            "exec python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title={params.title:q}"
             " --folder {params.folder:q} --layers {input.layers:q} --statistics {params.statistics:q} --baseline {params.baseline:q}"
             " --layers-svg {output.layers_svg:q} --layers-png {output.layers_png:q} 2> {log:q}"
 
@@ -79,7 +79,7 @@ rule draw_loss:
     conda:
         "../envs/swift_study.yaml"
     shell:
-        "python workflow/scripts/draw_loss.py --run {wildcards.run} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
+        "exec python workflow/scripts/draw_loss.py --run {wildcards.run} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
 
 
 rule write_tables:
@@ -149,7 +149,7 @@ rule write_tables:
             )
         ),
     shell:
-        "python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
+        "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
         " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --judgements {input.judgements:q}"
@@ -170,4 +170,4 @@ for name in CONFIG.studies:
 onsuccess:
     # A plan makes nothing to report on.
     if list(workflow.dag_settings.targets) != ["plan"]:
-        shell("python workflow/scripts/finish.py --results {RESULTS:q}")
+        shell("exec python workflow/scripts/finish.py --results {RESULTS:q}")

@@ -14,7 +14,7 @@ rule revise_queries:
     conda:
         "../envs/swift_study.yaml"
     shell:
-        "python workflow/scripts/revise_queries.py --originals {input.originals:q}"
+        "exec python workflow/scripts/revise_queries.py --originals {input.originals:q}"
         " --clarifications {input.clarifications:q} --output {output:q} 2> {log:q}"
 
 
@@ -42,6 +42,6 @@ rule select_examples:
         responses=lambda w, input: str(Path(input.responses[0]).parent),
         judgements=lambda w, input: str(Path(input.judgements[0]).parents[1]),
     shell:
-        "python workflow/scripts/select_examples.py --settings {params.settings:q}"
+        "exec python workflow/scripts/select_examples.py --settings {params.settings:q}"
         " --model {input.model:q} --model-settings {params.model:q} --data {params.data:q}"
         " --responses {params.responses:q} --judgements {params.judgements:q} --rejects {output.rejects:q} 2> {log:q}"

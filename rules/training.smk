@@ -17,7 +17,7 @@ rule make_schedule:
             include={"schedule", "epochs", "batch_size", "seed"}
         ),
     shell:
-        "python workflow/scripts/make_schedule.py --settings {params.settings:q} --datasets {input:q} --output {output:q} 2> {log:q}"
+        "exec python workflow/scripts/make_schedule.py --settings {params.settings:q} --datasets {input:q} --output {output:q} 2> {log:q}"
 
 
 # One rule for all runs that publish their last state only, and one for each that publishes a checkpoint every so many steps.

@@ -27,7 +27,7 @@ rule audit_judge:
         seed=CONFIG.statistics.seed,
         cache=CONFIG.cache,
     shell:
-        "python workflow/scripts/audit_judge.py --scorer {wildcards.scorer} --settings {params.settings:q} --seed {params.seed}"
+        "exec python workflow/scripts/audit_judge.py --scorer {wildcards.scorer} --settings {params.settings:q} --seed {params.seed}"
         " --judge {params.judge:q} --judge-limits {resources.judge_limits:q} --instructions {params.instructions:q}"
         " --cache {params.cache:q} --dataset {input.dataset:q} --rows {output.rows:q} --summary {output.summary:q}"
         " --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
@@ -75,7 +75,7 @@ rule validate:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         figures=lambda w, output: str(Path(output.png[0]).parent),
     shell:
-        "python workflow/scripts/validate.py --settings {params.settings:q} --statistics {params.statistics:q}"
+        "exec python workflow/scripts/validate.py --settings {params.settings:q} --statistics {params.statistics:q}"
         " --evaluation {input.evaluation:q} --runs {params.runs:q} --proxies {params.proxies:q} --studies {params.studies:q}"
         " --claims {input.claims:q} --tables {params.tables:q} --figures {params.figures:q} --page {output.page:q} 2> {log:q}"
 
@@ -106,7 +106,7 @@ rule write_audit:
     params:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
-        "python workflow/scripts/write_audit.py --rows {input.rows:q} --summary {input.summary:q} --confusion {input.confusion:q}"
+        "exec python workflow/scripts/write_audit.py --rows {input.rows:q} --summary {input.summary:q} --confusion {input.confusion:q}"
         " --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
 
 
@@ -139,7 +139,7 @@ rule describe_validation:
     params:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
-        "python workflow/scripts/describe_validation.py --datasets {input.datasets:q} --rejects {input.rejects:q}"
+        "exec python workflow/scripts/describe_validation.py --datasets {input.datasets:q} --rejects {input.rejects:q}"
         " --leakage {input.leakage:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
 
 
@@ -175,7 +175,7 @@ rule write_costs:
         ways=lambda w: as_json(ways()),
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
-        "python workflow/scripts/write_costs.py --ways {params.ways:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
+        "exec python workflow/scripts/write_costs.py --ways {params.ways:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
 
 
 rule validation:

@@ -17,13 +17,14 @@ from tiny import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from swift_study.config import Lora, Model, Part, Run
+from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.models import load_model
 from swift_study.rendering import load_renderer
 from swift_study.schedule import make_schedule
 from swift_study.tables import SCHEDULE, write_examples, write_table
 from swift_study.tokens import collate, sum_losses
-from swift_study.trainer import learning_rate
+from swift_study.trainer import check_notes, is_whole, learning_rate
 from swift_study.work import work_folder
 
 STEPS = (2, 4, 6, 8)
@@ -123,6 +124,7 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
         about = json.loads((uninterrupted / f"checkpoint-{step}" / "run.json").read_text())
         assert about["step"] == step
         assert about["world_size"] == 1
+        assert about["threads"] == 2
         assert about["settings"]["lora"]["rank"] == 4
         assert (uninterrupted / f"checkpoint-{step}" / "tokenizer.json").is_file()
     history = pl.read_parquet(uninterrupted / "history.parquet")
@@ -191,6 +193,69 @@ def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupt
     done = subprocess.run(line, capture_output=True, text=True, check=True, env=path)
     assert "resuming after step 1 of 8" in done.stdout
     same_bytes(tmp_path, uninterrupted)
+
+
+def test_work_that_is_not_whole_is_done_again(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """No kill leaves it so; a disk or a person may. The same command neither fails nor publishes what is wrong."""
+    kill_half_way(command(tmp_path, tiny_model), tmp_path)
+    (history,) = tmp_path.glob("work/*/history.jsonl")
+    history.write_bytes(b"".join(history.read_bytes().splitlines(keepends=True)[1:]))
+    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "is not whole; training starts again at the first step" in done.stdout
+    same_bytes(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("spoilt", ["nothing", "a file is cut short", "a file is missing", "the state is missing", "its list is missing"])
+def test_a_state_is_resumed_from_only_if_every_file_of_it_is_there_to_its_end(tmp_path: Path, spoilt: str) -> None:
+    state = tmp_path / "step-4"
+    state.mkdir()
+    names = ["mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"]
+    for name in names:
+        torch.save({"weights": torch.zeros(1000)}, state / name)
+    (state / "files.json").write_text(json.dumps(names))
+    (tmp_path / "latest").write_text("step-4")
+    if spoilt == "a file is cut short":
+        os.truncate(state / names[1], 3000)
+    elif spoilt == "a file is missing":
+        (state / names[0]).unlink()
+    elif spoilt == "the state is missing":
+        shutil.rmtree(state)
+    elif spoilt == "its list is missing":
+        (state / "files.json").unlink()
+    assert is_whole(tmp_path) == (spoilt == "nothing")
+
+
+def test_a_history_is_published_only_with_every_step_once() -> None:
+    schedule = pl.DataFrame({"step": [1, 1, 2, 2, 3], "example_id": ["a", "b", "c", "a", "b"]})
+    consumed = schedule.sample(fraction=1, shuffle=True, seed=1)
+    check_notes(pl.DataFrame({"step": [1, 2, 3]}), consumed, schedule, Path("work"))
+    for steps, said in {(2, 3): "2 to 3", (1, 3): "1, 3", (1, 2, 2, 3): "1 to 2, 2 to 3", (1, 2, 3, 4): "1 to 4"}.items():
+        with pytest.raises(UserError, match=f"work: the history has the steps {said}, not each of 1 to 3 once. Nothing was published"):
+            check_notes(pl.DataFrame({"step": steps}), consumed, schedule, Path("work"))
+    for wrong in (consumed[1:], pl.concat([consumed, consumed[:1]]), consumed.with_columns(pl.lit("a").alias("example_id"))):
+        with pytest.raises(UserError, match="uses of examples are noted"):
+            check_notes(pl.DataFrame({"step": [1, 2, 3]}), wrong, schedule, Path("work"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_killed_launcher_leaves_no_worker_behind(tiny_model: Path, tmp_path: Path) -> None:
+    """Which would hold the lock of the work folder."""
+    torchrun, _, _, _, *script = command(tmp_path, tiny_model, processes=2)
+    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(tmp_path / "stop"), "--nodes", "1", "--processes", "2"]
+    path = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
+    launched = subprocess.Popen(
+        [*launcher, "--threads", "2", "--", *script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=path
+    )
+    lock, deadline = tmp_path / "work/lock", time.monotonic() + 120
+    while not (lock.is_file() and lock.read_text()) and launched.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    family = psutil.Process(launched.pid).children(recursive=True)
+    assert sum("train.py" in " ".join(member.cmdline()) for member in family) >= 2
+    launched.kill()
+    launched.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
 
 
 def same_bytes(folder: Path, other: Path) -> None:

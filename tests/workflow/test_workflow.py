@@ -152,6 +152,9 @@ def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
     certificate = json.loads(metadata[b"certificate"])
     assert certificate["passed"]
     assert certificate["against_float64"] < 1e-5
+    for table in ("gradients/base/cot/checkpoint-8", "responses/base/candidates"):
+        path = finished.root / f"results/{table}.parquet"
+        assert int(pq.read_schema(path).metadata[b"threads"]) == certificate["threads"] == len(os.sched_getaffinity(0)), table
     assert metadata[b"scope"] == b"lora"
 
 

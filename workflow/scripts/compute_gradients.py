@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -21,7 +22,7 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
 from swift_study.memory import keep_freed_memory
-from swift_study.models import add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
+from swift_study.models import about_threads, add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
 from swift_study.panel import Member, read_panel
 from swift_study.rendering import load_renderer
 from swift_study.sketch import about_projection
@@ -52,7 +53,7 @@ def main(a: Namespace) -> None:
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
-    models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if (work / f"{s}.done").is_file()})
+    models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if is_done(work, s)})
     progress = cli.Progress(f"gradients {a.panel}")
     for step, model in models:
         moments = load_moments(checkpoints[step]) if step and settings.scope == run.method and settings.representation != "sketch" else None
@@ -64,6 +65,7 @@ def main(a: Namespace) -> None:
             "panel": ids,
             "checkpoint": hash_files(*sorted(checkpoints[step].glob("*.safetensors"))) if step else f"seed {run.seed}",
             "model": weights,
+            **about_threads(),
         }
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
         certificate_file = Path(a.certificate) if step == steps[-1] else None
@@ -74,6 +76,21 @@ def main(a: Namespace) -> None:
         copy_file(work / output.name, output)
     remove(work)
     progress(f"done, {len(panel)} examples at {len(steps)} checkpoints", True)
+
+
+def is_done(work: Path, step: int) -> bool:
+    """Whether everything of a checkpoint is in the work folder."""
+    tables = (work / f"checkpoint-{step}.parquet", work / f"checkpoint-{step}.modules.parquet")
+    return (work / f"{step}.done").is_file() and all(map(is_whole, tables))
+
+
+def is_whole(table: Path) -> bool:
+    """Whether a Parquet file is there to its end, where its table of contents stands."""
+    try:
+        pq.read_metadata(table)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return True
 
 
 def models_at(
@@ -114,7 +131,7 @@ def one_checkpoint(
     whole, shards = work / f"checkpoint-{step}.parquet", []
     for number, start in enumerate(range(0, n, size)):
         shards.append(work / f"checkpoint-{step}.{number}.parquet")
-        if sketched and shards[-1].is_file():
+        if sketched and is_whole(shards[-1]):
             continue
         part = panel[start : start + size]
 
@@ -135,7 +152,7 @@ def one_checkpoint(
             tokens = [m.tokens for m in part]
             found = panel_gradients(model, tokens, pad_id, settings)
         made = certificate(model, found, tokens, [m.example for m in part], pad_id, settings.certificate_examples, scales)
-        about = {"panel": name, "step": step, **certify(made, settings)}
+        about = {"panel": name, "step": step, "threads": torch.get_num_threads(), **certify(made, settings)}
         metadata = metadata | {"certificate": json.dumps(about)}
         with publish(certificate_file) as file:
             file.write_text(json.dumps(about, indent=2) + "\n")

@@ -17,7 +17,7 @@ from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.lines import append_lines, read_lines
-from swift_study.models import load_checkpoint, quiet_libraries
+from swift_study.models import about_threads, load_checkpoint, quiet_libraries
 from swift_study.panel import read_panel
 from swift_study.rendering import load_renderer
 from swift_study.rivals import STEP, rivals_at_checkpoint
@@ -61,7 +61,7 @@ def main(a: Namespace) -> None:
         pl.lit(comparison.run).alias("run"),
         pl.lit(int(checkpoint.name.removeprefix("checkpoint-"))).alias("step"),
     )
-    write_table(Path(a.output), rows, RIVALS)
+    write_table(Path(a.output), rows, RIVALS, about_threads())
     remove(work)
     progress(f"{len(rows)} pairs of {total} probes in {time.monotonic() - start:.0f} s", True)
 

@@ -30,18 +30,7 @@ def main(a: Namespace) -> None:
     if not report.is_file() or report.stat().st_mtime < newest:
         proved = (results / "pages" / "costs.html").is_file()
         targets = ["swift", *(["validation"] if proved else [])]
-        with tempfile.TemporaryDirectory() as folder:
-            # Beside its place, since Snakemake puts the values of environment variables into the report's path.
-            made = Path(folder) / "report.html"
-            command = [sys.executable, "-m", "snakemake", *targets, "--report", str(made), "--configfile", str(results / "config.yaml")]
-            done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
-            if done.returncode:
-                # Not all of the targets are up to date: tables of the parts that are there remain readable.
-                print(done.stderr, file=sys.stderr)
-                cli.say(f"{report} was not written: {(done.stderr.strip() or 'Snakemake gave no reason').splitlines()[-1]}")
-            else:
-                with publish(report) as part:
-                    shutil.copyfile(made, part)
+        write_report(report, targets)
     show(read_table(tables, VERDICTS))
     confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
     for sentence in (overview(confounds), *disagreements(confounds)):
@@ -51,6 +40,22 @@ def main(a: Namespace) -> None:
             show_validation(name, read_table(path, VALIDATION))
     if report.is_file():
         cli.say(f"Report: {report}")
+
+
+def write_report(report: Path, targets: list[str]) -> None:
+    """Beside its place, since Snakemake puts the values of environment variables into the report's path, and half a report would be newer
+    than the tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "report.html"
+        command = [sys.executable, "-m", "snakemake", *targets, "--report", str(made), "--configfile", str(report.parent / "config.yaml")]
+        done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            # Not all of the targets are up to date: tables of the parts that are there remain readable.
+            print(done.stderr, file=sys.stderr)
+            cli.say(f"{report} was not written: {(done.stderr.strip() or 'Snakemake gave no reason').splitlines()[-1]}")
+            return
+        with publish(report) as part:
+            shutil.copyfile(made, part)
 
 
 def show(verdicts: pl.DataFrame) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +18,7 @@ from swift_study.config import Lora, Model, Responses
 from swift_study.datasets import model_folder
 from swift_study.examples import Example
 from swift_study.gpus import check_gpus
-from swift_study.models import load_checkpoint, quiet_libraries
+from swift_study.models import about_threads, load_checkpoint, quiet_libraries
 from swift_study.rendering import load_renderer
 from swift_study.responses import Response, merge_adapter, respond, respond_by_server
 from swift_study.tables import RESPONSES, read_examples, write_table
@@ -65,12 +66,14 @@ def respond_here(a: Namespace, settings: Responses, examples: list[Example], lab
         progress(f"{done} of {len(examples)} responses, {speed}")
 
     responses = respond(model, load_renderer(folder, base), examples, settings, work / "responses.jsonl", report)
-    write(Path(a.output), responses, settings, label, speed)
+    write(Path(a.output), responses, settings, label, speed, about_threads())
     remove(work)
 
 
-def write(output: Path, responses: list[Response], settings: Responses, label: str, pace: str) -> None:
-    write_table(output, pl.DataFrame([vars(r) for r in responses], schema_overrides={"seed": pl.Int64}), RESPONSES)
+def write(
+    output: Path, responses: list[Response], settings: Responses, label: str, pace: str, metadata: Mapping[str, str] | None = None
+) -> None:
+    write_table(output, pl.DataFrame([vars(r) for r in responses], schema_overrides={"seed": pl.Int64}), RESPONSES, metadata)
     cut = sum(r.finish_reason == "length" for r in responses)
     tokens = sum(r.n_tokens for r in responses)
     text = f"{label}: {len(responses)} responses of {tokens} tokens, {cut} cut at {settings.max_new_tokens} tokens; {pace}"

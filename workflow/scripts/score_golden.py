@@ -12,7 +12,7 @@ from swift_study.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gpus import check_gpus
 from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
-from swift_study.models import load_checkpoint, quiet_libraries
+from swift_study.models import about_threads, load_checkpoint, quiet_libraries
 from swift_study.rendering import load_renderer
 from swift_study.tables import LIKELIHOODS, read_examples, write_table
 
@@ -39,7 +39,7 @@ def main(a: Namespace) -> None:
             f"{checkpoint}: the likelihood of {len(wrong)} of {len(examples)} golden answers is not a finite number (the first: example "
             f"{wrong[0]}). The run has probably diverged: see its loss, and lower its learning_rate."
         )
-    write_table(Path(a.output), frame, LIKELIHOODS)
+    write_table(Path(a.output), frame, LIKELIHOODS, about_threads())
     total = frame.sum()
     nats = -total["log_likelihood"].item() / total["n_tokens"].item()
     cli.say(f"{label}: {len(examples)} golden answers, {nats:.3f} nats a token")

@@ -18,7 +18,7 @@ from swift_study.datasets import model_folder
 from swift_study.gpus import check_gpus
 from swift_study.models import quiet_libraries
 from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
-from swift_study.trainer import read_stage, train
+from swift_study.trainer import check_notes, read_stage, train
 from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_folder
 
 
@@ -50,6 +50,7 @@ def main(a: Namespace) -> None:
     if first:
         history = pl.read_ndjson(work / "history.jsonl")
         consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
+        check_notes(history, consumed, schedule, work)
         for checkpoint in map(Path, a.checkpoints):
             copy_tree(work / checkpoint.name, checkpoint)
         write_table(Path(a.history), history, HISTORY)

@@ -5,6 +5,7 @@ Standard output is for people: progress lines and the sentence. Standard error i
 
 import argparse
 import base64
+import io
 import json
 import os
 import signal
@@ -13,10 +14,13 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from swift_study.errors import Stopped, UserError
+from swift_study.processes import end_with_parent
+from swift_study.work import full_disk, says_no_space
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
@@ -24,7 +28,25 @@ _people = sys.stdout
 
 
 def say(text: str) -> None:
-    print(text, file=_people, flush=True)
+    """For people. Where it cannot be written (a full disk, a closed pipe), the work goes on without."""
+    with suppress(OSError):
+        print(text, file=_people, flush=True)
+
+
+class _Log(io.TextIOWrapper):
+    """Standard error without a buffer. What no longer fits on the disk of the log is dropped; the work goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(io.FileIO(2, "w", closefd=False), write_through=True, errors="backslashreplace")
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 class Progress:
@@ -62,27 +84,40 @@ def parser(description: str | None, **arguments: str) -> argparse.ArgumentParser
 
 
 def run(main: Callable[[argparse.Namespace], Any], p: argparse.ArgumentParser) -> None:
-    """Call ``main`` with the parsed arguments. An error prints one sentence, its traceback goes to standard error, exit code 1."""
+    """Call ``main`` with the parsed arguments. An error prints one sentence, its traceback goes to standard error, exit code 1.
+
+    The process ends when the one that started it ends (on Linux).
+    """
     global _people  # noqa: PLW0603 - one process has one standard output
+    end_with_parent()
     arguments = p.parse_args()
     # What libraries print to standard output belongs to the log as well.
     _people = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    sys.stdout = sys.stderr = _Log()
     script = Path(sys.argv[0]).stem
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # a launcher that catches it has its children ignore it
         signal.signal(signal.SIGTERM, _stop)
+    code = 0
     try:
         main(arguments)
     except Stopped as stopped:
         say(f"STOPPED {script}: {stopped}")
-        sys.exit(STOPPED)
+        code = STOPPED
     except UserError as error:
-        traceback.print_exc()
-        say(f"ERROR in {script}: {error}")
-        sys.exit(1)
+        code = _fail(f"ERROR in {script}: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
     except Exception as error:
-        traceback.print_exc()
-        say(f"ERROR in {script}: {type(error).__name__}: {error} (this is unexpected; the traceback is in the rule's log)")
-        sys.exit(1)
+        if says_no_space(error):
+            code = _fail(f"ERROR in {script}: {full_disk(getattr(error, 'filename', None) or 'A file')}")
+        else:
+            code = _fail(f"ERROR in {script}: {type(error).__name__}: {error} (this is unexpected; the traceback is in the rule's log)")
+    sys.exit(code)
+
+
+def _fail(sentence: str) -> int:
+    """The sentence first: the log may lie on the full disk that it tells of."""
+    say(sentence)
+    traceback.print_exc()
+    return 1

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from swift_study.work import writing_to
+from swift_study.work import publish, writing_to
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -24,12 +24,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                 found.pop()
                 break
             whole += len(line)
-    with path.open("r+b") as stream:
-        stream.truncate(whole)
+    if whole < path.stat().st_size:
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
     return found
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write the objects in one go, one a line; floats keep every bit."""
     with writing_to(path), path.open("ab") as stream:
-        stream.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        stream.write(_encode(rows))
+
+
+def replace_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of just these objects in the place of the one that is there; a kill leaves the one or the other."""
+    with publish(path) as part:
+        part.write_bytes(_encode(rows))
+
+
+def _encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

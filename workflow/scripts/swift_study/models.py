@@ -326,6 +326,11 @@ def exact_numerics(model: Any = None) -> Iterator[None]:
             model.set_experts_implementation(before)
 
 
+def about_threads() -> dict[str, str]:
+    """What a table's metadata say of the threads on the CPU: long sums are cut into as many pieces, so their last digits depend on it."""
+    return {"threads": str(torch.get_num_threads())}
+
+
 def quiet_libraries() -> None:
     """Progress bars and notices of the libraries go to the log only."""
     import transformers

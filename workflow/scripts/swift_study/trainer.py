@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from swift_study import __version__
 from swift_study.config import Gradients, Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
-from swift_study.lines import append_lines, read_lines
+from swift_study.lines import append_lines, read_lines, replace_lines
 from swift_study.models import check_fits, load_adapter, load_model
 from swift_study.rendering import Renderer, load_renderer
 from swift_study.tokens import Tokens, collate, sum_losses
@@ -139,16 +140,35 @@ def train(
             model_parameters=[p for p in model.parameters() if p.requires_grad],
             config=deepspeed_config(run, settings.dtype, stage),
         )
-    done = _resume(engine, work)
-    if done:
-        progress(f"resuming after step {done} of {steps}")
     history, consumed = work / "history.jsonl", work / f"consumed-{rank}.jsonl"
+
+    def shares(step: int) -> list[Batch]:
+        return share_of(batches[step - 1], rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
+
+    def notes_are_whole(done: int) -> bool:
+        """Of the steps that the saved state has behind it each is noted once, and by this process what it worked on."""
+        steps_behind = range(1, done + 1)
+        used = [row for step in steps_behind for row in _consumption(step, rank, shares(step))]
+        noted = [row["step"] for row in _up_to(history, done)] if rank == 0 else list(steps_behind)
+        return _up_to(consumed, done) == used and noted == list(steps_behind)
+
+    done = saved = _saved_step(work / "state")
+    if saved and _any_process(not (is_whole(work / "state") and notes_are_whole(saved)), world, engine.device):
+        done = 0
+        progress(f"what is kept in {work} is not whole; training starts again at the first step")
+    if done:
+        engine.load_checkpoint(str(work / "state"), tag=f"step-{done}", load_module_strict=False)
+        progress(f"resuming after step {done} of {steps}")
+    elif saved:
+        if rank == 0:
+            remove(work / "state")
+        torch.distributed.barrier()
     for file in (history, consumed) if rank == 0 else (consumed,):
-        _forget_after(file, done)
+        replace_lines(file, _up_to(file, done))  # what came after the state is done again
     for step in range(done + 1, steps + 1):
         rate = learning_rate(run, step, steps)
         batch = batches[step - 1]
-        parts = share_of(batch, rank, world, run.micro_batch_size, engine.gradient_accumulation_steps())
+        parts = shares(step)
         with _telling_of_memory(run):
             loss, norm = take_step(engine, run, batch, parts, rate, world, renderer.pad_id)
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -156,9 +176,7 @@ def train(
                 f"At step {step} the loss is {loss} and the gradient norm {norm}: training has diverged. Lower "
                 f"the run's learning_rate (at this step {rate:.2e}){' or its lora.alpha' if run.method == 'lora' else ''}."
             )
-        append_lines(
-            consumed, [{"step": step, "process": rank, "micro_batch": k, "example_id": i} for k, p in enumerate(parts) for i, _ in p]
-        )
+        append_lines(consumed, _consumption(step, rank, parts))
         if rank == 0:
             tokens = sum(t.n_completion for _, t in batch)
             append_lines(history, [{"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens}])
@@ -173,6 +191,16 @@ def train(
             _save_state(engine, work / "state", step, rank)
         if stopping:
             raise Stopped(f"Stopped on request after step {step} of {steps}; its state is saved, and the same command goes on from there.")
+
+
+def _consumption(step: int, rank: int, parts: Sequence[Batch]) -> list[dict[str, Any]]:
+    """One line for each example of this process's micro-batches."""
+    return [{"step": step, "process": rank, "micro_batch": k, "example_id": i} for k, part in enumerate(parts) for i, _ in part]
+
+
+def _up_to(file: Path, step: int) -> list[dict[str, Any]]:
+    """What was noted up to this step."""
+    return [row for row in read_lines(file) if row["step"] <= step]
 
 
 def _any_process(here: bool, world: int, device: torch.device) -> bool:
@@ -337,6 +365,9 @@ def _save_state(engine: Any, folder: Path, step: int, rank: int) -> None:
         engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False, exclude_frozen_parameters=True)
     torch.distributed.barrier()
     if rank == 0:
+        names = sorted(file.name for file in (folder / tag).glob("*.pt"))
+        with publish(folder / tag / "files.json") as part:
+            part.write_text(json.dumps(names))
         with publish(folder / "latest") as part:
             part.write_text(tag)
         for other in folder.glob("step-*"):
@@ -344,18 +375,46 @@ def _save_state(engine: Any, folder: Path, step: int, rank: int) -> None:
                 remove(other)
 
 
-def _resume(engine: Any, work: Path) -> int:
-    if not (work / "state" / "latest").is_file():
-        return 0
-    _, state = engine.load_checkpoint(str(work / "state"), load_module_strict=False)
-    return int(state["step"])
+def _saved_step(folder: Path) -> int:
+    """The step after which the last state was saved; 0 where there is none."""
+    latest = folder / "latest"
+    found = re.fullmatch(r"step-(\d+)", latest.read_text()) if latest.is_file() else None
+    return int(found[1]) if found else 0
 
 
-def _forget_after(file: Path, step: int) -> None:
-    """Forget what was noted after the state that the run resumes from."""
-    kept = [row for row in read_lines(file) if row["step"] <= step]
-    file.write_bytes(b"")
-    append_lines(file, kept)
+def is_whole(folder: Path) -> bool:
+    """Whether every file of the last state is there to its end: they are zip archives, whose table of contents stands last."""
+    tag = folder / (folder / "latest").read_text()
+    try:
+        names = json.loads((tag / "files.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(names) and all(zipfile.is_zipfile(tag / name) for name in names)
+
+
+def check_notes(history: pl.DataFrame, consumed: pl.DataFrame, schedule: pl.DataFrame, work: Path) -> None:
+    """UserError unless the history has every step of the schedule exactly once, and every use of an example was worked on exactly once."""
+    steps = list(range(1, schedule["step"].n_unique() + 1))
+    if history["step"].to_list() != steps:
+        _refuse(f"the history has the steps {_ranges(history['step'].to_list())}, not each of 1 to {steps[-1]} once", work)
+    used, asked = (frame.select("step", "example_id").sort("step", "example_id") for frame in (consumed, schedule))
+    if not used.cast(pl.String).equals(asked.cast(pl.String)):
+        _refuse(f"{len(used)} uses of examples are noted, which are not the {len(asked)} of the schedule", work)
+
+
+def _refuse(why: str, work: Path) -> None:
+    raise UserError(f"{work}: {why}. Nothing was published. Run the same command again: training starts again at the first step.")
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """`1 to 3, 7, 7 to 8`."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and runs[-1][-1] == step - 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) or "none"
 
 
 def _versions(world: int, run: Run) -> dict[str, Any]:
@@ -373,6 +432,7 @@ def _versions(world: int, run: Run) -> dict[str, Any]:
         "peft": peft.__version__,
         "deepspeed": deepspeed.__version__,
         "world_size": world,
+        "threads": torch.get_num_threads(),  # of each process
         "zero_stage": run.zero_stage,
         "seed": run.seed,
     }

@@ -27,10 +27,11 @@ def publish(path: Path) -> Iterator[Path]:
         with writing_to(path):
             yield part
             if path.is_dir():
-                remove(path)
+                path.rename(_aside(path))
             os.replace(part, path)
     finally:
         remove(part)  # after an error; or if both were hard links to one file, which replace leaves as they are
+        _aside(path)
 
 
 @contextmanager
@@ -42,26 +43,49 @@ def writing_to(path: Path) -> Iterator[None]:
         if not _tells_a_full_disk(error, path.parent):
             raise
         free = shutil.disk_usage(path.parent).free / 1e9
-        raise UserError(
-            f"{path} could not be written: no space is left on the disk ({free:.1f} GB free). Make room and run the same "
-            "command again; finished steps are kept in the work folder and are not computed again."
-        ) from error
+        raise UserError(full_disk(f"{path}", f" ({free:.1f} GB free)")) from error
+
+
+def full_disk(file: str, free: str = "") -> str:
+    """The sentence for people."""
+    return (
+        f"{file} could not be written: no space is left on the disk{free}. Make room and run the same "
+        "command again; finished steps are kept in the work folder and are not computed again."
+    )
+
+
+def says_no_space(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _tells_a_full_disk(error: Exception, folder: Path) -> bool:
     """Not every library keeps the error number: some keep only its text, and torch not even that."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return says_no_space(error)
     if isinstance(error, UserError):
         return False
     return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(folder).free < 1 << 16
 
 
 def remove(path: Path) -> None:
+    """Remove a file, or a folder in one go: it gets another name first, so that a kill leaves it whole or not at all.
+
+    What a kill left under that name is removed with the next file or folder of the same name.
+    """
+    aside = _aside(path)
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        path.rename(aside)
+        shutil.rmtree(aside)
     else:
         path.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """The name, free now, that a folder has while it is removed."""
+    aside = path.with_name(f"{path.name}.gone")
+    if aside.exists():
+        shutil.rmtree(aside)
+    return aside
 
 
 def copy_tree(source: Path, target: Path) -> None:
