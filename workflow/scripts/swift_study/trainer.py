@@ -24,6 +24,7 @@ from swift_study import __version__
 from swift_study.config import Gradients, Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
+from swift_study.extensions import compile_in_turns
 from swift_study.lines import append_lines, read_lines, replace_lines
 from swift_study.models import check_fits, load_adapter, load_model
 from swift_study.rendering import Renderer, load_renderer
@@ -124,6 +125,7 @@ def train(
         raise UserError(f"The run asks for {run.processes} processes, but {world} were started. Launch it with torchrun as the rule does.")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    compile_in_turns()
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
     renderer = load_renderer(model_folder, model_settings)
