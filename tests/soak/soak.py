@@ -33,7 +33,7 @@ INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "validation")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
-LONGEST = 5.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
+LONGEST = 12.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
 WAIT = 20.0  # seconds in which everything that was killed must be gone
 
 
@@ -112,11 +112,11 @@ def start_and_kill(checkout: Checkout, targets: Sequence[str], how: dict[str, An
 def draw(random_: random.Random, scripts: Sequence[str], lately: Counter[str]) -> dict[str, Any]:
     """A random time, or a place in one of the scripts, rather in one that was killed seldom so far."""
     if random_.random() < 0.5:
-        return {"after": round(random_.uniform(0, LONGEST), 2)}
+        return {"after": round(random_.random() ** 2 * LONGEST, 2)}  # most early, some after more than one training
     fewest = sorted(scripts, key=lambda s: (lately[s], random_.random()))
     # The first changes of a script fall into its start, the last ones into publishing and clearing away. It may not run at all this time.
     change = random_.choice([1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100])
-    return {"script": random_.choice(fewest[:6]), "change": change, "after": 2 * LONGEST}
+    return {"script": random_.choice(fewest[:6]), "change": change, "after": LONGEST}
 
 
 def soak(

@@ -31,7 +31,8 @@ if [ "$nodes" -gt 1 ] && [ -z "${RENDEZVOUS_PORT:-}" ]; then
         "$0" --stop "$stop" --nodes "$nodes" --processes "$processes" --threads "$threads" -- "$@"
 fi
 
-if [ -z "${TIED:-}" ]; then
+# On several nodes Slurm has started this, and ends all of it.
+if [ "$nodes" -eq 1 ] && [ -z "${TIED:-}" ]; then
     export TIED=1
     exec python "$scripts/with_parent.py" "$0" "${given[@]}"
 fi
