@@ -7,7 +7,7 @@ from filelock import FileLock
 
 
 class Turn:
-    """In place of PyTorch's baton. That is a file whose existence is the lock: a process that is killed leaves it behind, and all later ones
+    """In place of PyTorch's baton. That is a file whose existence is the lock: a killed process leaves it behind, and all later ones
     wait for ever. This lock ends with its process. Each process has its turn; the second one finds the extension compiled."""
 
     def __init__(self, path: str, *_: Any, **__: Any) -> None:
@@ -25,4 +25,4 @@ class Turn:
 
 
 def compile_in_turns() -> None:
-    torch.utils.cpp_extension.FileBaton = Turn  # type: ignore[assignment, attr-defined, misc]
+    torch.utils.cpp_extension.FileBaton = Turn  # type: ignore[assignment, attr-defined]
