@@ -432,7 +432,7 @@ def test_a_cut_short_start_is_a_sentence(full: Path, tiny_model: Path, tmp_path:
     whole = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert f"{cut}: the model could not be loaded" in fails(tmp_path / "run", tiny_model, cut, **FULL)
+    assert f"{cut}/model.safetensors: the file is not whole" in fails(tmp_path / "run", tiny_model, cut, **FULL)
 
 
 def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
