@@ -18,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from snakemake.utils import update_config
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -33,6 +34,7 @@ from swift_study.config import (
     HubSource,
     Model,
     Panel,
+    default_yaml,
     load,
 )
 from swift_study.datasets import fit, write_rejects
@@ -1015,7 +1017,9 @@ def reasoning_data() -> Config:
     if not (REAL_DATA / "gsm8k").is_dir() or not (REAL_DATA / "flan-cot").is_dir():
         pytest.skip(f"{REAL_DATA} does not hold gsm8k and flan-cot")
     text = (ROOT / "studies" / "reasoning_data.yaml").read_text(encoding="utf-8")
-    return load(yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/")))
+    values = yaml.safe_load(default_yaml())
+    update_config(values, yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/")))  # as Snakemake lays one file over another
+    return load(values)
 
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:

@@ -1153,7 +1153,7 @@ def load(values: Mapping[str, Any]) -> Config:
             lines = [_sentence(e["loc"], e["type"], e["msg"], e["input"]) for e in problems]
     shown = [" ".join(line.splitlines()) for line in lines]
     shown = [line if len(line) <= 1000 else f"{line[:999]}…" for line in shown]
-    raise UserError("The configuration is not valid:\n" + "\n".join(f"  - {line}" for line in shown))
+    raise UserError("The configuration is not valid:\n" + "\n".join(f"  - {line}" for line in shown)) from None
 
 
 def _no_plain_data(value: Any, path: list[str]) -> typing.Iterator[str]:
