@@ -1,8 +1,8 @@
 """Kill a script from inside when it is about to change a file for the n-th time. Python imports this file from PYTHONPATH at its start.
 
-KILL_SCRIPT names the script (`train.py`; empty: any Python), KILL_UNDER the folder whose files count, KILL_AT the change (0: none), and
-KILL_GROUP a process group that is killed with it. Every change is noted in the file KILL_NOTE: event, path. Where that file says that a
-kill has been done, none follows.
+KILL_SCRIPTS is a part of the path of the scripts (`workflow/scripts/`; empty: any Python), KILL_UNDER the folder whose files count, KILL_AT
+the change (0: none), each script counting its own, and KILL_GROUP a process group that is killed with it. Every change is noted in the
+file KILL_NOTE: its number, event, path, script. Where that file says that a kill has been done, none follows.
 """
 
 import os
@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate", "shutil.rmtree", "open"}
-SCRIPT, UNDER, NOTE = (os.environ.get(f"KILL_{name}", "") for name in ("SCRIPT", "UNDER", "NOTE"))
+SCRIPTS, UNDER, NOTE = (os.environ.get(f"KILL_{name}", "") for name in ("SCRIPTS", "UNDER", "NOTE"))
 AT, GROUP = (int(os.environ.get(f"KILL_{name}") or 0) for name in ("AT", "GROUP"))
+SCRIPT = next((os.path.basename(word) for word in sys.orig_argv if SCRIPTS in word), "")
 seen = 0
 
 
@@ -49,7 +50,7 @@ def hook(event: str, arguments: tuple[object, ...]) -> None:
     seen += 1
     due = seen == AT
     note = os.open(NOTE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(note, f"{'KILLED' if due else 'seen'}\t{seen}\t{event}\t{path}\n".encode())
+    os.write(note, f"{'KILLED' if due else 'seen'}\t{seen}\t{event}\t{path}\t{SCRIPT}\n".encode())
     os.close(note)
     if due:
         if GROUP:
@@ -57,7 +58,7 @@ def hook(event: str, arguments: tuple[object, ...]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-if NOTE and (not SCRIPT or SCRIPT in [os.path.basename(word) for word in sys.orig_argv]):
+if NOTE and SCRIPT:
     if AT and Path(NOTE).is_file() and "KILLED" in Path(NOTE).read_text():
         AT = 0
     sys.addaudithook(hook)
