@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from pydantic import ValidationError
@@ -26,7 +27,7 @@ from swift_study.lines import append_lines, read_lines
 from swift_study.models import add_lora, load_model
 from swift_study.rendering import Renderer, load_renderer
 from swift_study.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
-from swift_study.tables import RESPONSES, read_table, write_examples
+from swift_study.tables import JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
 from swift_study.tokens import batches
 
 
@@ -305,12 +306,27 @@ def test_a_server_samples_with_the_seed_and_cannot_be_told_top_p(server: Server,
 
 
 def test_failures_of_a_server_are_counted_and_only_they_are_asked_for_again(server: Server, tmp_path: Path) -> None:
-    server.actions.extend([reply("one"), status(400), reply("three")])
-    with pytest.raises(UserError, match=r"1 of 3 queries got no response from the server .*model study-base.*the first: .*status 400"):
+    server.actions.extend([reply("one"), *[status(500)] * 2, reply("three")])
+    with pytest.raises(UserError, match=r"1 of 3 queries got no response from the server .*model study-base.*the first: .*status 500"):
         respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
     found, account = respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
     assert [r.response for r in found] == ["one", "fine", "three"]
     assert account.requests_sent == 1
+
+
+@pytest.mark.parametrize("refusal", [status(400), reply("", finish="content_filter")], ids=["status 400", "filter"])
+def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: Any, server: Server, folder: Path, tmp_path: Path) -> None:
+    server.actions.extend([reply("one"), refusal, reply("three")])
+    found, _ = respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
+    assert [(r.response, r.finish_reason) for r in found] == [("one", "stop"), (None, "refused"), ("three", "stop")]
+    write_examples(tmp_path / "queries.parquet", QUERIES[:3])
+    write_table(tmp_path / "responses.parquet", pl.DataFrame([vars(r) for r in found], schema_overrides={"seed": pl.Int64}), RESPONSES)
+    paths = {"dataset": tmp_path / "queries.parquet", "responses": tmp_path / "responses.parquet", "output": tmp_path / "labels.parquet"}
+    options = [text for name, path in paths.items() for text in (f"--{name}", str(path))]
+    subprocess.run([sys.executable, str(ROOT / "workflow/scripts/judge.py"), *options], check=True, capture_output=True)
+    rows = read_table(tmp_path / "labels.parquet", JUDGEMENTS).to_dicts()
+    assert [row["query_id"] for row in rows] == [e.example_id for e in QUERIES[:3]]
+    assert (rows[1]["label"], rows[1]["reason"]) == (None, "there is no response: the server refused the query")
 
 
 def test_the_script_asks_the_server_and_loads_no_model(server: Server, folder: Path) -> None:

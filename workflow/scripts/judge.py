@@ -9,7 +9,7 @@ import polars as pl
 from swift_study import cli
 from swift_study.endpoint import JudgeSettings
 from swift_study.errors import UserError
-from swift_study.judging import KEY_POINTS, judge_by_checks, judge_by_model, read_instructions
+from swift_study.judging import KEY_POINTS, judge_by_checks, judge_by_model, read_instructions, without_response
 from swift_study.tables import ACCOUNTS, JUDGEMENTS, RESPONSES, read_examples, read_table, write_table
 
 
@@ -19,7 +19,8 @@ def main(a: Namespace) -> None:
     for row in rows:
         if row["query_id"] not in by_id:
             raise UserError(f"{a.responses}: the query {row['query_id']} is not in {a.dataset}. Delete the responses and run again.")
-    examples, responses = [by_id[row["query_id"]] for row in rows], [row["response"] or "" for row in rows]
+    given = [row for row in rows if row["response"] is not None]  # a server may have refused a query
+    examples, responses = [by_id[row["query_id"]] for row in given], [row["response"] for row in given]
     name = Path(a.dataset).stem
     costs = []
     if a.scorer == KEY_POINTS:
@@ -30,6 +31,9 @@ def main(a: Namespace) -> None:
         progress = cli.Progress(f"judge {name}")
         judged, account = judge_by_model(settings, examples, responses, instructions, Path(a.cache) / "replies", progress)
         costs = [{"dataset": name, **account.__dict__}]
+    judge = KEY_POINTS if a.scorer == KEY_POINTS else settings.model
+    labels = {row["query_id"]: row for row in judged}
+    judged = [labels.get(row["query_id"]) or without_response(row["query_id"], judge) for row in rows]
     frame = pl.DataFrame(judged, schema=JUDGEMENTS.names, schema_overrides={"label": pl.Int64, "raw": pl.String}, infer_schema_length=None)
     write_table(Path(a.output), frame, JUDGEMENTS)
     if a.account:

@@ -74,9 +74,10 @@ def write(
     output: Path, responses: list[Response], settings: Responses, label: str, pace: str, metadata: Mapping[str, str] | None = None
 ) -> None:
     write_table(output, pl.DataFrame([vars(r) for r in responses], schema_overrides={"seed": pl.Int64}), RESPONSES, metadata)
-    cut = sum(r.finish_reason == "length" for r in responses)
+    cut, refused = (sum(r.finish_reason == reason for r in responses) for reason in ("length", "refused"))
     tokens = sum(r.n_tokens for r in responses)
     text = f"{label}: {len(responses)} responses of {tokens} tokens, {cut} cut at {settings.max_new_tokens} tokens; {pace}"
+    text += f"; the server refused {refused} queries, which have no response" if refused else ""
     cli.say(text)
     print(text, file=sys.stderr)
 

@@ -206,6 +206,8 @@ class Failure:
     tokens: int = field(default=0, compare=False)
     """Of all its replies, and their price."""
     cost_usd: float = field(default=0.0, compare=False)
+    refused: bool = field(default=False, compare=False)
+    """The server does not take this prompt, or its filter lets no reply to it through: to ask again would not help."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,14 @@ class _TryAgain(Exception):
 
 class _Unanswered(Exception):
     """A prompt gets no reply; the message says why."""
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
+
+
+class _Filtered(Rejected):
+    """The server, or the model behind it, refuses to reply."""
 
 
 class _Refused(Exception):
@@ -352,7 +362,7 @@ class _Reply(BaseModel):
     def text(self, allow_cut_off: bool) -> str:
         """The reply's text. Rejected where it is not a whole answer, or where there is none at all."""
         if self.refusal or self.finish_reason == "content_filter":
-            raise Rejected("the server refused to answer" + (f": {_line(self.refusal)}" if self.refusal else ""))
+            raise _Filtered("the server refused to answer" + (f": {_line(self.refusal)}" if self.refusal else ""))
         if allow_cut_off:
             return self.content or ""
         if self.finish_reason == "length":
@@ -500,7 +510,7 @@ class _Call(Generic[T]):
             self.progress(f"{len(outcomes)} of {len(self.prompts)} prompts, {failures} failed, {self.spent:.4f} USD")
 
     async def _outcome(self, index: int) -> Answer[T] | Failure:
-        reason = ""
+        reason, refused = "", False
         text: str | None = None
         tokens, cost = 0, 0.0
         for attempt in range(1, self.settings.reply_attempts + 1):
@@ -514,10 +524,10 @@ class _Call(Generic[T]):
                 return Answer(index, attempt, value, text or "", reply.finish_reason, reply_tokens, reply.completion_tokens, reply_cost)
             except Rejected as error:
                 self.rejected += 1
-                reason = str(error)
+                reason, refused = str(error), isinstance(error, _Filtered)
             except _Unanswered as error:
-                return Failure(index, attempt, str(error), text, tokens, cost)
-        return Failure(index, self.settings.reply_attempts, reason, text, tokens, cost)
+                return Failure(index, attempt, str(error), text, tokens, cost, error.refused)
+        return Failure(index, self.settings.reply_attempts, reason, text, tokens, cost, refused)
 
     def _request(self, index: int, attempt: int) -> _Request:
         s = self.settings
@@ -624,7 +634,7 @@ class _Call(Generic[T]):
                 self.refused[json.dumps([[m.role, m.content] for m in request.messages])] = str(error)
                 if await self._refuses_every_prompt():
                     raise self._refuses_all(str(error)) from None
-            raise _Unanswered(f"the server does not take this prompt: {error}") from None
+            raise _Unanswered(f"the server does not take this prompt: {error}", refused=True) from None
         except _TryAgain as error:
             self.unanswered_in_a_row += 1
             reason = f"{error}, {self.settings.attempts} times"

@@ -199,6 +199,12 @@ def judge_by_model(
     return rows, account
 
 
+def without_response(query_id: str, judge: str) -> dict[str, Any]:
+    """The row of a query that has no response: no label."""
+    row: dict[str, Any] = {"query_id": query_id, "label": None, "reason": "there is no response: the server refused the query"}
+    return row | {"raw": None, "judge": judge, "prompt_hash": None, "tokens": 0, "cost": 0.0}
+
+
 def judge_by_checks(examples: Sequence[Example], responses: Sequence[str]) -> list[dict[str, Any]]:
     """The same rows by the key points that a machine can check; the label is null where it can check none."""
     rows = []

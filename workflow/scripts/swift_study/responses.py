@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swift_study.config import Model, Responses
-from swift_study.endpoint import Account, Answer, EndpointSettings, Failure, ask
+from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.lines import append_lines, read_lines
@@ -31,8 +31,8 @@ NUCLEUS = 256  # so many of the likeliest tokens nearly always hold top_p of the
 @dataclass(frozen=True)
 class Response:
     query_id: str
-    response: str
-    finish_reason: str  # "stop" at an end token or a stop text, "length" at the limit
+    response: str | None  # None: a server refused the query
+    finish_reason: str  # "stop" at an end token or a stop text, "length" at the limit, "refused"
     n_tokens: int  # generated, with the end token or the tokens of the stop text
     seed: int | None = None  # None where the likeliest token was taken
 
@@ -210,8 +210,8 @@ def respond_by_server(
 ) -> tuple[list[Response], Account]:
     """A server's responses to the examples' queries, in their order, and what they took. Replies are kept in ``cache``.
 
-    The server renders with its own chat template, to which it is told the values that ``model`` gives it. UserError that counts them if
-    there are queries without any reply.
+    The server renders with its own chat template, to which it is told the values that ``model`` gives it. A query that it refuses, such as
+    one that its filter does not let through, has the response None. UserError that counts them if there are other queries without a reply.
     """
     server, model = server_of(settings, run), model or Model()
     if model.chat_template_kwargs:
@@ -220,7 +220,7 @@ def respond_by_server(
     outcomes, account = ask(
         server, [turns(e, model)[:-1] for e in examples], lambda i, reply: reply, cache, progress, "responses.server", allow_cut_off=True
     )
-    failures = [o for o in outcomes if isinstance(o, Failure)]
+    failures = [o for o in outcomes if isinstance(o, Failure) and not o.refused]
     if failures:
         raise UserError(
             f"{len(failures)} of {len(examples)} queries got no response from the server {server.base_url} (model {server.model}); the "
@@ -228,7 +228,10 @@ def respond_by_server(
         )
     seed = settings.seed if settings.temperature > 0 else None
     responses = []
-    for example, answer in zip(examples, [o for o in outcomes if isinstance(o, Answer)], strict=True):
+    for example, answer in zip(examples, outcomes, strict=True):
+        if isinstance(answer, Failure):
+            responses.append(Response(example.example_id, None, "refused", 0, seed))
+            continue
         text = cut_at(answer.value, settings.stop)
         reason = "length" if answer.finish_reason == "length" and text == answer.value else "stop"
         responses.append(Response(example.example_id, text.strip(), reason, answer.completion_tokens, seed))
@@ -262,7 +265,7 @@ class Judged:
     """An example whose query was answered by the base model, and how the answer was judged (None: it could not be)."""
 
     example: Example
-    response: str
+    response: str | None
     label: int | None
 
 
@@ -310,11 +313,11 @@ def select(chains: Sequence[Chain], tasks: int, positive_response: str) -> dict[
     chosen = chosen[:tasks]
 
     def responded(j: Judged, strategy: str) -> Example:
-        return j.example.derive(strategy, j.example.query, j.response)
+        return j.example.derive(strategy, j.example.query, j.response or "")
 
     def satisfied(j: Judged) -> Example:
         # The completion of a revised query is the golden answer (see revise).
-        return j.example.derive("positive", j.example.query, j.example.completion if positive_response == "golden" else j.response)
+        return j.example.derive("positive", j.example.query, j.example.completion if positive_response == "golden" else j.response or "")
 
     return {
         "negative": [responded(c.original, "negative") for c in chosen],
