@@ -233,6 +233,7 @@ BAD_FILES: list[tuple[str, bytes, str]] = [
     ("a.jsonl", jsonl({"messages": TALK["messages"][1:]}), "row 1: the example has no completion"),
     ("a.jsonl", jsonl({"messages": TALK["messages"][1:] * 2}), "row 1: the message before the completion must be"),
     ("a.jsonl", jsonl({"messages": [{"role": "human", "content": "x"}] * 2}), "row 1, column messages.0.role: "),
+    ("a.jsonl", jsonl({"messages": [{"role": "user", "content": [{"type": "image"}]}] * 2}), "row 1, column messages.0.content: "),
     ("a.jsonl", jsonl(GOOD | {"requirements": "Be brief."}), "row 1, column requirements: Input should be a valid"),
     ("a.jsonl", jsonl(GOOD | {"key_points": [{"text": "t", "check": "regex", "value": "("}]}), "does not compile"),
 ]
@@ -347,6 +348,7 @@ def save(path: Path, rows: list[dict[str, Any]]) -> Path:
         ({"conversation": [USER | {"language": "English"}, ASSISTANT | {"tool_calls": []}]}, TURNS),
         ({"prompt": [USER], "completion": [ASSISTANT]}, TURNS),
         ({"prompt": [{"role": "system", "content": "Be brief."}, USER], "completion": A}, [BRIEF, *TURNS]),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": Q, "image": None}]}, ASSISTANT]}, TURNS),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

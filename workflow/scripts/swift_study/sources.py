@@ -263,10 +263,17 @@ def _turns(items: list[Any], place: str, column: str) -> list[Any]:
                     f"{place}, column {column}.{number}.from: the role {item['from']!r} cannot be read; known are "
                     f"{', '.join(SHAREGPT_ROLES)}. Leave this row out, or rename the role."
                 )
-            turns.append({"role": role, "content": item.get("value")})
+            turns.append({"role": role, "content": _content(item.get("value"))})
         else:
-            turns.append({key: item[key] for key in ("role", "content") if key in item})
+            turns.append({key: _content(item[key]) for key in ("role", "content") if key in item})
     return turns
+
+
+def _content(value: Any) -> Any:
+    """A message's text, also where it stands in parts of the type `text` (OpenAI). Anything else is left for the example to refuse."""
+    parts = value if isinstance(value, list) else []
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(texts) if parts and len(texts) == len(parts) and all(isinstance(text, str) for text in texts) else value
 
 
 def _history(value: Any, place: str, column: str) -> list[Any]:

@@ -335,7 +335,8 @@ def _save_checkpoint(
     with deepspeed.zero.GatheredParameters([] if whole else list(trained.values()), enabled=sharded and not whole):
         if rank == 0:
             with publish(folder) as part:
-                engine.module.save_pretrained(part, **({"state_dict": weights} if whole else {}))
+                # The base model's embedding is no part of an adapter, also where the adapter is on it.
+                engine.module.save_pretrained(part, **({"state_dict": weights} if whole else {"save_embedding_layers": False}))
                 tokenizer.save_pretrained(part)
                 if moments is not None:
                     save_file(dict(moments), part / "exp_avg_sq.safetensors")
