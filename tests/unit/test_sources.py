@@ -307,6 +307,7 @@ def test_same_query_with_another_answer_is_another_example(tmp_path: Path) -> No
 Q, A = "Translate the sentence into German.", "Die Katze schläft."
 ALPACA = {"instruction": Q, "input": "The cat sleeps.", "output": A}
 HUMAN, GPT = {"from": "human", "value": Q}, {"from": "gpt", "value": A}
+PARTS = [{"type": "text", "text": Q[:3], "image": None}, {"type": "text", "text": Q[3:]}]
 USER, ASSISTANT = {"role": "user", "content": Q}, {"role": "assistant", "content": A}
 NULLS = {"name": None, "tool_calls": None, "tool_call_id": None, "audio": None}
 BRIEF = ("system", "Be brief.")
@@ -348,7 +349,7 @@ def save(path: Path, rows: list[dict[str, Any]]) -> Path:
         ({"conversation": [USER | {"language": "English"}, ASSISTANT | {"tool_calls": []}]}, TURNS),
         ({"prompt": [USER], "completion": [ASSISTANT]}, TURNS),
         ({"prompt": [{"role": "system", "content": "Be brief."}, USER], "completion": A}, [BRIEF, *TURNS]),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": Q, "image": None}]}, ASSISTANT]}, TURNS),
+        ({"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": [{"type": "text", "text": A}]}]}, TURNS),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -272,8 +272,8 @@ def _turns(items: list[Any], place: str, column: str) -> list[Any]:
 def _content(value: Any) -> Any:
     """A message's text, also where it stands in parts of the type `text` (OpenAI). Anything else is left for the example to refuse."""
     parts = value if isinstance(value, list) else []
-    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(texts) if parts and len(texts) == len(parts) and all(isinstance(text, str) for text in texts) else value
+    texts = [part["text"] for part in parts if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)]
+    return "".join(texts) if parts and len(texts) == len(parts) else value
 
 
 def _history(value: Any, place: str, column: str) -> list[Any]:
