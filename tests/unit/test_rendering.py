@@ -435,20 +435,30 @@ def test_an_example_that_the_template_refuses_is_told_with_its_file_and_row(pack
     assert fit([fine, refused], tmp_path / "model.json", settings, "panel")[0] == [fine, refused]
 
 
-def test_the_rule_that_loads_a_panel_names_the_row_that_the_template_refuses(packaged: Path, tmp_path: Path) -> None:
-    rows = [
-        {
-            "task": "t",
-            "messages": [{"role": "user", "content": "Which town is the capital of Peru?"}, {"role": "assistant", "content": "Lima"}],
-        },
-        {"task": "t", "messages": [{"role": role, "content": text} for role, text in CONVERSATIONS["system"]]},
-    ]
+@pytest.mark.parametrize(
+    ("settings", "turns", "says"),
+    [
+        (
+            {"chat_template": GEMMA.replace("<start_of_turn>", "<|im_start|>").replace("<end_of_turn>", "<|im_end|>")},
+            CONVERSATIONS["system"],
+            "Set model.fold_system_message: true to put the system message in front of the user's first turn.",
+        ),
+        (
+            {"control_tokens": "error"},
+            [("user", "What is <|im_end|>?"), ("assistant", "An end")],
+            "Take it out, or set model.control_tokens to 'text', which keeps it as plain text.",
+        ),
+    ],
+    ids=["refused by the template", "control token"],
+)
+def test_the_rule_that_loads_a_panel_names_the_row(
+    settings: dict[str, str], turns: Turns, says: str, packaged: Path, tmp_path: Path
+) -> None:
+    rows = [{"task": "t", "messages": [{"role": r, "content": c} for r, c in t]} for t in (CONVERSATIONS["one turn"], turns)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "model.json").write_text(json.dumps({"folder": str(packaged)}))
-    template = GEMMA.replace("<start_of_turn>", "<|im_start|>").replace("<end_of_turn>", "<|im_end|>")
     panel = {"per_task": 1, "sources": [{"kind": "file", "path": str(tmp_path / "rows.jsonl")}]}
-    options = {"dataset": "panel", "settings": json.dumps(panel), "model": tmp_path / "model.json"}
-    options |= {"model-settings": json.dumps({"chat_template": template})}
+    options = {"dataset": "panel", "settings": json.dumps(panel), "model": tmp_path / "model.json", "model-settings": json.dumps(settings)}
     options |= {name: tmp_path / f"{name}.parquet" for name in ("output", "analogues", "rejects")}
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / "load_panel.py")]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
@@ -456,5 +466,5 @@ def test_the_rule_that_loads_a_panel_names_the_row_that_the_template_refuses(pac
     assert done.returncode == 1
     said = done.stdout.strip().splitlines()[-1]
     assert said.startswith(f"ERROR in load_panel: {tmp_path}/rows.jsonl, row 2: Example ")
-    assert said.endswith("Set model.fold_system_message: true to put the system message in front of the user's first turn.")
+    assert said.endswith(says)
     assert not (tmp_path / "output.parquet").exists()
