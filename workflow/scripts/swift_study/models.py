@@ -152,20 +152,19 @@ def check_files(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     again = "Fetch or make the folder again."
-    for path in (folder / "config.json", *folder.glob("*.safetensors.index.json")):
+    weights, indices = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.safetensors.index.json"))
+    if not weights and not indices:
+        raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
+    for path in (folder / "config.json", *indices):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(content, dict)
+            content = dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise UserError(f"{path}: the file is missing; this is not a whole model folder. {again}") from error
-        except (OSError, ValueError, AssertionError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}: the file is not whole JSON. {again}") from error
         for name in sorted(set(content.get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise UserError(f"{folder / name}: the file is missing, but {path.name} names it. {again}")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
     for path in weights:
         try:
             with safe_open(path, framework="pt"):
