@@ -157,11 +157,13 @@ def check_files(folder: Path) -> None:
         raise UserError(f"{folder}: there are no *.safetensors files. Other weight formats can run code when loaded and are not read.")
     for path in (folder / "config.json", *indices):
         try:
-            content = dict(json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UserError(f"{path}: the file is missing; this is not a whole model folder. {again}") from error
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: the file is not whole JSON. {again}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: the file is not whole JSON. {again}")
         for name in sorted(set(content.get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise UserError(f"{folder / name}: the file is missing, but {path.name} names it. {again}")
