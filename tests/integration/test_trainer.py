@@ -125,6 +125,8 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
         assert about["step"] == step
         assert about["world_size"] == 1
         assert about["threads"] == 2
+        targets = json.loads((uninterrupted / f"checkpoint-{step}" / "adapter_config.json").read_text())["target_modules"]
+        assert targets == sorted(Lora().targets)  # in no order of a set, which changes from process to process
         assert about["settings"]["lora"]["rank"] == 4
         assert (uninterrupted / f"checkpoint-{step}" / "tokenizer.json").is_file()
     history = pl.read_parquet(uninterrupted / "history.parquet")

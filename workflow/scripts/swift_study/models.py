@@ -234,7 +234,9 @@ def add_lora(model: Any, settings: Lora, seed: int) -> Any:
             f"{', '.join(layers)}."
         ) from error
     # Where a model keeps its experts in one weight, peft has put other names in the targets' place.
-    unmatched = _unmatched(sorted(adapted.peft_config["default"].target_modules), names)
+    found = adapted.peft_config["default"]
+    found.target_modules = sorted(found.target_modules)  # a set would be written in another order by each process
+    unmatched = _unmatched(found.target_modules, names)
     if unmatched:
         raise UserError(_says_unmatched(unmatched, layers))
     return adapted
