@@ -100,7 +100,7 @@ def as_json(value):
         text = pack(text)
     if len(text) > LONGEST:
         raise WorkflowError(
-            f"A rule would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names "
+            f"A job would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names "
             "too many runs, models and seeds, or holds too much text. Make them fewer."
         )
     return text
