@@ -5,7 +5,8 @@
 Each start is the same command, `snakemake all validation` with the tiny configuration. A SIGKILL of its whole process group ends it:
 after a random time, or from inside a script that is about to change its n-th file (`inside/sitecustomize.py`: a rename, a removal, a link,
 a new folder, a file opened for writing). A loss is a start that fails by itself, a process that outlives the kill, or a file of the results
-whose bytes differ at the end. The soak can be ended at any time; the same command goes on.
+whose bytes differ at the end. The soak can be ended at any time; the same command goes on. With `--after-training` the trained runs are
+there already, so that the kills fall into what is made from them.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import platform
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "validation")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
+FROM_RUNS = ("gradients", "influence", "responses", "judgements", "likelihoods", "audit", "tables", "figures", "pages", "report.html")
 LONGEST = 12.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
 WAIT = 20.0  # seconds in which everything that was killed must be gone
 
@@ -128,10 +131,12 @@ def soak(
     record: Path,
     targets: Sequence[str] = TARGETS,
     minutes: float = 1e9,
+    trained: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Kill until ``kills`` kills stand in the record (JSON lines), then let it end, and compare with the digests that are ``kept``.
 
-    Returns the record; also where the time is up, or after a loss.
+    Each pass begins from nothing, or from the data and the trained runs of the checkout ``trained``. Returns the record; also where the
+    time is up, or after a loss.
     """
     deadline = time.monotonic() + 60 * minutes
     rows: list[dict[str, Any]] = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
@@ -158,12 +163,25 @@ def soak(
             keep({"outcome": "loss" if differing else "same bytes", "files": len(found), "differing": differing})
             if differing or done >= kills:
                 return rows
-            subprocess.run(["rm", "-rf", "results", ".snakemake"], cwd=checkout.root, check=True)  # the next pass
+            clear(checkout.root)
+            if trained is not None:
+                copy_trained(trained, checkout.root)
         else:
             keep(row | ({"outcome": "loss"} if row["left"] else {}))
             if row["left"]:
                 return rows
     return rows
+
+
+def clear(root: Path) -> None:
+    for name in ("results", ".snakemake"):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def copy_trained(source: Path, target: Path) -> None:
+    """Without what is made from trained runs, so that kills fall into that: half of a pass is training."""
+    shutil.copytree(source / ".snakemake", target / ".snakemake", dirs_exist_ok=True)
+    shutil.copytree(source / "results", target / "results", ignore=shutil.ignore_patterns(*FROM_RUNS), dirs_exist_ok=True)
 
 
 def summary(rows: Sequence[dict[str, Any]], seconds: float) -> str:
@@ -202,6 +220,9 @@ def main() -> None:
     p.add_argument("--folder", type=Path, required=True, help="where the two checkouts are")
     p.add_argument("--record", type=Path, required=True, help="folder of record.jsonl and README.md")
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument(
+        "--after-training", action="store_true", help="begin each pass with the data and trained runs of the run that nothing stopped"
+    )
     p.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the same command goes on")
     a = p.parse_args()
     folder, record = a.folder.resolve(), a.record.resolve()
@@ -217,9 +238,12 @@ def main() -> None:
     if not kept.is_file():
         checkouts["straight"].snakemake(*TARGETS)
         kept.write_text(json.dumps(digests(checkouts["straight"].root / "results"), indent=1))
+    trained = checkouts["straight"].root if a.after_training else None
+    if trained is not None and not (checkouts["killed"].root / "results").is_dir():
+        copy_trained(trained, checkouts["killed"].root)
     clock = folder / "seconds"
     before, began = float(clock.read_text()) if clock.is_file() else 0.0, time.monotonic()
-    rows = soak(checkouts["killed"], kept, a.kills, a.seed, folder / "record.jsonl", minutes=a.minutes)
+    rows = soak(checkouts["killed"], kept, a.kills, a.seed, folder / "record.jsonl", minutes=a.minutes, trained=trained)
     seconds = before + time.monotonic() - began
     clock.write_text(str(seconds))
     (record / "record.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
