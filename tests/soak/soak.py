@@ -97,13 +97,17 @@ def start_and_kill(checkout: Checkout, targets: Sequence[str], how: dict[str, An
             line, cwd=checkout.root, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=environment() | inside
         )
         launched, began = time.monotonic(), None
-        while run.poll() is None:
-            time.sleep(0.02)
-            if began is None and re.search(r"^(?:local)?rule \w+:", output.read_text(), re.MULTILINE):
-                began = time.monotonic()
-            if "after" in how and began is not None and time.monotonic() - began >= how["after"] * (began - launched):
-                os.killpg(run.pid, signal.SIGKILL)
-                run.wait()
+        try:
+            while run.poll() is None:
+                time.sleep(0.02)
+                if began is None and re.search(r"^(?:local)?rule \w+:", output.read_text(), re.MULTILINE):
+                    began = time.monotonic()
+                if "after" in how and began is not None and time.monotonic() - began >= how["after"] * (began - launched):
+                    os.killpg(run.pid, signal.SIGKILL)
+                    run.wait()
+        except BaseException:  # the soak itself is ended: nothing may go on in the checkout
+            os.killpg(run.pid, signal.SIGKILL)
+            raise
     text = output.read_text()
     if run.returncode != -signal.SIGKILL:
         return {"outcome": "ended", "code": run.returncode}
@@ -225,6 +229,7 @@ def main() -> None:
     )
     p.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the same command goes on")
     a = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The soak was ended; the same command goes on."))
     folder, record = a.folder.resolve(), a.record.resolve()
     record.mkdir(parents=True, exist_ok=True)
     model = folder / "tiny"
