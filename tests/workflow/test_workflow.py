@@ -342,3 +342,12 @@ def test_readme_shows_the_current_rule_graph() -> None:
     shown = (ROOT / "README.md").read_text().split("```mermaid")[1].split("```")[0]
     assert ("apply_strategy", "gradients_cot") in current
     assert edges(shown) == current
+
+
+def test_run_hands_its_arguments_to_snakemake() -> None:
+    if not (ROOT / ".venv" / "pins").is_file():
+        pytest.skip("./setup has not made .venv here")
+    done = subprocess.run([str(ROOT / "run"), "-n", "cot"], cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gradients_cot" in done.stdout
+    assert "gradients_clarify" not in done.stdout
