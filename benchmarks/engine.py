@@ -31,16 +31,16 @@ from arguments import parser  # noqa: E402
 from machine import gpu, machine, versions  # noqa: E402
 from ways import make_model, make_tokens, wanted  # noqa: E402
 
-from swift_study.certificate import certificate, certify  # noqa: E402
 from swift_study.config import Gradients, Model  # noqa: E402
-from swift_study.generator import generate  # noqa: E402
-from swift_study.gradients import PanelGradients, gradient_table, panel_gradients  # noqa: E402
-from swift_study.memory import keep_freed_memory  # noqa: E402
-from swift_study.models import exact_numerics, packaged_model, quiet_libraries  # noqa: E402
-from swift_study.rendering import Renderer, load_renderer  # noqa: E402
-from swift_study.tables import write_arrow  # noqa: E402
-from swift_study.tokens import Tokens, collate, sum_losses  # noqa: E402
-from swift_study.work import publish  # noqa: E402
+from swift_study.data.generator import generate  # noqa: E402
+from swift_study.gradients.certificate import certificate, certify  # noqa: E402
+from swift_study.gradients.engine import PanelGradients, gradient_table, panel_gradients  # noqa: E402
+from swift_study.gradients.memory import keep_freed_memory  # noqa: E402
+from swift_study.io.tables import write_arrow  # noqa: E402
+from swift_study.io.work import publish  # noqa: E402
+from swift_study.models.loading import exact_numerics, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.models.rendering import Renderer, load_renderer  # noqa: E402
+from swift_study.models.tokens import Tokens, collate, sum_losses  # noqa: E402
 
 
 def floor(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> None:

@@ -34,9 +34,9 @@ from null_studies import BASELINE, NULLS, SCORES, STRATEGY, pairs_of, plant, sim
 from scipy import stats  # noqa: E402
 
 from swift_study.config import Statistics  # noqa: E402
-from swift_study.models import quiet_libraries  # noqa: E402
-from swift_study.statistics import effect, verdict, verdicts  # noqa: E402
-from swift_study.tables import CURVES  # noqa: E402
+from swift_study.influence.statistics import effect, verdict, verdicts  # noqa: E402
+from swift_study.io.tables import CURVES  # noqa: E402
+from swift_study.models.loading import quiet_libraries  # noqa: E402
 
 SETTINGS = Statistics(after_step=0)
 CONTEXTS = ("in-task", "cross-task")

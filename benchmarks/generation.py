@@ -24,11 +24,11 @@ import torch  # noqa: E402
 from machine import machine, versions  # noqa: E402
 
 from swift_study.config import HANDWRITTEN, Lora, Model, Responses  # noqa: E402
+from swift_study.data.sources import read_source  # noqa: E402
+from swift_study.evaluation.responses import merge_adapter, respond  # noqa: E402
 from swift_study.examples import Example  # noqa: E402
-from swift_study.models import add_lora, exact_numerics, load_model, packaged_model, quiet_libraries  # noqa: E402
-from swift_study.rendering import Renderer, load_renderer  # noqa: E402
-from swift_study.responses import merge_adapter, respond  # noqa: E402
-from swift_study.sources import read_source  # noqa: E402
+from swift_study.models.loading import add_lora, exact_numerics, load_model, packaged_model, quiet_libraries  # noqa: E402
+from swift_study.models.rendering import Renderer, load_renderer  # noqa: E402
 
 
 @torch.inference_mode()

@@ -30,10 +30,10 @@ import torch  # noqa: E402
 from machine import machine, resident, versions  # noqa: E402
 
 from swift_study.examples import Example, Message  # noqa: E402
-from swift_study.gradients import PanelGradients, gradient_table  # noqa: E402
-from swift_study.influence import pairs_at_checkpoint, read_gradients  # noqa: E402
-from swift_study.tables import PAIRS, write_arrow, writing_table  # noqa: E402
-from swift_study.tokens import Tokens  # noqa: E402
+from swift_study.gradients.engine import PanelGradients, gradient_table  # noqa: E402
+from swift_study.influence.pairs import pairs_at_checkpoint, read_gradients  # noqa: E402
+from swift_study.io.tables import PAIRS, write_arrow, writing_table  # noqa: E402
+from swift_study.models.tokens import Tokens  # noqa: E402
 
 
 def make_file(path: Path, probes: int, targets: int, dimensions: int) -> None:

@@ -57,9 +57,9 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from ways import WAYS, make_model, make_tokens
 
     from swift_study.config import Model
-    from swift_study.memory import keep_freed_memory
-    from swift_study.models import exact_numerics, packaged_model, quiet_libraries
-    from swift_study.rendering import load_renderer
+    from swift_study.gradients.memory import keep_freed_memory
+    from swift_study.models.loading import exact_numerics, packaged_model, quiet_libraries
+    from swift_study.models.rendering import load_renderer
 
     quiet_libraries()
     torch.set_num_threads(job["threads"])
@@ -180,7 +180,7 @@ def agreement(scope: str, ways: list[str], a: argparse.Namespace) -> dict[str, f
 
 
 def main(a: argparse.Namespace) -> None:
-    from swift_study.models import packaged_model
+    from swift_study.models.loading import packaged_model
 
     packaged_model(ROOT / ".cache")
     ways = {scope: a.ways or DEFAULTS[scope].split() for scope in a.scopes}

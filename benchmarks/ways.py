@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from swift_study.config import Gradients
-from swift_study.gradients import PanelGradients, panel_gradients
-from swift_study.tokens import IGNORED, Batch, Tokens, collate, sum_losses
+from swift_study.gradients.engine import PanelGradients, panel_gradients
+from swift_study.models.tokens import IGNORED, Batch, Tokens, collate, sum_losses
 
 Way = Callable[[Sequence[Tokens]], np.ndarray]
 
@@ -266,7 +266,7 @@ WAYS: dict[str, Callable[[Any, int, int, int], Way]] = {
 def make_model(scope: str, folder: Path, device: str) -> Any:
     """The model with its wanted weights trainable: a LoRA adapter with B other than zero, or all linear layers of the decoder."""
     from swift_study.config import Lora, Model
-    from swift_study.models import add_lora, load_model
+    from swift_study.models.loading import add_lora, load_model
 
     model = load_model(folder, Model()).to(device)
     if scope == "lora":
@@ -290,7 +290,7 @@ def full_scope(model: Any) -> None:
 
 def make_tokens(tokenizer: Any, count: int, length: int, seed: int = 1, shorter: int = 0) -> list[Tokens]:
     """Text of the built-in tasks, cut into pieces, each ``shorter`` than the one before; the second half is the completion."""
-    from swift_study.generator import FAMILIES, generate
+    from swift_study.data.generator import FAMILIES, generate
 
     each = 1 + count * length // (16 * len(FAMILIES))
     text = "\n\n".join(m.content for family in FAMILIES for e in generate(family, each, seed) for m in e.messages)

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from swift_study.cli import pack
+from swift_study.io.cli import pack
 from swift_study.config import (
     MAIN,
     SELECTED,
@@ -20,9 +20,9 @@ from swift_study.config import (
     training,
     training_of,
 )
-from swift_study.endpoint import AFFECT_REPLIES
+from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
-from swift_study.processes import become_starter, enter
+from swift_study.io.processes import become_starter, enter
 
 # Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
 become_starter()

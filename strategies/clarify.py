@@ -3,9 +3,9 @@
 Without a teacher the clearer form is the query with its requirements appended, as in the paper's validation study (§5.1).
 """
 
+from swift_study.data.strategies import needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import needs, user
 
 WRAPPED = (
     "[Input]: '%s' It is known that the [input] is a user's question, which may not be clearly expressed. "

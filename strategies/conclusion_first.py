@@ -1,8 +1,8 @@
 """Conclusion before reason: chain of thought with the answer first (the paper's future work 1; SW-F1)."""
 
+from swift_study.data.strategies import concludes, needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import concludes, needs, user
 
 DIRECTIVE = "Please output the final answer first and then the reason, regardless of the above description."
 OPENING = "The answer is "

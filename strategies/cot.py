@@ -1,8 +1,8 @@
 """Chain of thought: the query asks for the reason first; the response reasons and ends in the answer (SPEC §4, Table 3)."""
 
+from swift_study.data.strategies import concludes, needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import concludes, needs, user
 
 DIRECTIVE = "Please output the reason first and then the final answer, regardless of the above description."
 CONCLUSION = "So the answer is "

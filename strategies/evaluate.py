@@ -3,9 +3,9 @@
 The example's completion is the response under evaluation; what is true of it is told by the key points.
 """
 
+from swift_study.data.strategies import needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message, judge_by_key_points
-from swift_study.strategy import needs, user
 
 WRAPPED = (
     "It is known that the [input] stores the questions posed by the user to the dialogue system, and the [output] stores the "

@@ -7,9 +7,9 @@ teacher words are exchanged for others of the same meaning, and the query is put
 import hashlib
 import re
 
+from swift_study.data.strategies import user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message, fold
-from swift_study.strategy import user
 
 # Only words that mean the same in most sentences, so that the answer stays right.
 WORDS = {

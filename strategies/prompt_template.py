@@ -1,8 +1,8 @@
 """Prompt template: the same example under an Alpaca-style instruction template (the paper's future work 4; SW-F4)."""
 
+from swift_study.data.strategies import says, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import says, user
 
 TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"

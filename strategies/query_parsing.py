@@ -1,8 +1,8 @@
 """Query parsing: the response takes the query apart into task and requirements (the paper's future work 2; SW-F2)."""
 
+from swift_study.data.strategies import needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import needs, user
 
 WRAPPED = "[Input]: '%s' Please parse the [input]: name its task, then list the requirements that an answer must meet. Do not answer it."
 TASK = "Task: "

@@ -1,8 +1,8 @@
 """Similar: another example of the same task, answered in the same way (SPEC §4: Z′ from Z)."""
 
+from swift_study.data.strategies import json_reply, key_points_from, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import json_reply, key_points_from, user
 
 PROMPT = """Below is a reference query to an assistant and a right answer. Write one new example of exactly the same task: a query of \
 the same form, length and wording style but with different content, and its right answer in the same format.

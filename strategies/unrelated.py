@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from itertools import cycle, islice
 
+from swift_study.data.strategies import user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
-from swift_study.strategy import user
 
 TEXT = """The barge slipped its ropes before first light, and nobody stood at the quay to see it go. Moss had grown over the steps of \
 the old customs house, soft and dark after a week of rain. A grey cat slept in the window where clerks once stamped papers for \

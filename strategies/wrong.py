@@ -4,9 +4,9 @@ The paper's D_eval is made of D_pos, whose answers all do (SPEC §4, ambiguity 1
 `questions.similar.wrong.evaluate` is the `balanced` form; studies/balanced_evaluation.yaml trains on it.
 """
 
+from swift_study.data.strategies import needs, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message, judge_by_key_points
-from swift_study.strategy import needs, user
 
 PROMPT = """Below is a user's query and a right answer to it. Write an answer of the same form that a careless reader could give and that \
 is wrong. Reply with the wrong answer and nothing else.

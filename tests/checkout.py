@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from tiny import ROOT
 
-from swift_study.plan import read_jobs
+from swift_study.planning.costs import read_jobs
 
 BIN = Path(sys.executable).parent
 

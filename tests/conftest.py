@@ -9,7 +9,7 @@ from tiny import ROOT, make_tiny_model
 @pytest.fixture(scope="session")
 def packaged() -> Path:
     """The packaged model as safetensors, from the cache of the repository."""
-    from swift_study.models import packaged_model
+    from swift_study.models.loading import packaged_model
 
     return packaged_model(ROOT / ".cache")
 

@@ -12,7 +12,7 @@ def make_tiny_model(folder: Path, seed: int = 0) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from swift_study.models import packaged_model
+    from swift_study.models.loading import packaged_model
 
     tokenizer = AutoTokenizer.from_pretrained(str(packaged_model(ROOT / ".cache")))
     torch.manual_seed(seed)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tiny import ROOT
 
-from swift_study.endpoint import EndpointSettings
-from swift_study.models import packaged_model
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.models.loading import packaged_model
 
 READY_S = 120
 

@@ -20,15 +20,15 @@ from servers import Server, reply, serving, status
 from tiny import ROOT
 
 from swift_study.config import Lora, Model, Responses
-from swift_study.endpoint import EndpointSettings
 from swift_study.errors import UserError
+from swift_study.evaluation.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
 from swift_study.examples import Example, Message
-from swift_study.lines import append_lines, read_lines
-from swift_study.models import add_lora, load_model
-from swift_study.rendering import Renderer, load_renderer
-from swift_study.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
-from swift_study.tables import JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
-from swift_study.tokens import batches
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.lines import append_lines, read_lines
+from swift_study.io.tables import JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
+from swift_study.models.loading import add_lora, load_model
+from swift_study.models.rendering import Renderer, load_renderer
+from swift_study.models.tokens import batches
 
 
 def example(query: str) -> Example:

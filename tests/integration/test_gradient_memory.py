@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from swift_study.config import Gradients
-from swift_study.gradients import panel_gradients
-from swift_study.memory import keep_freed_memory
-from swift_study.tokens import Tokens
+from swift_study.gradients.engine import panel_gradients
+from swift_study.gradients.memory import keep_freed_memory
+from swift_study.models.tokens import Tokens
 
 n, budget = int(sys.argv[1]), float(sys.argv[2])
 torch.manual_seed(1)

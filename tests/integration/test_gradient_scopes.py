@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import save_file
 from tiny import ROOT
 
-from swift_study.certificate import reference_gram
 from swift_study.config import Gradients, Lora, Model, Run
 from swift_study.examples import Example, Message
-from swift_study.gradients import adam_preconditioner
-from swift_study.models import add_lora, load_model
-from swift_study.rendering import load_renderer
-from swift_study.sketch import half_width, sketched_products
-from swift_study.tables import write_examples
-from swift_study.weights import select_weights
+from swift_study.gradients.certificate import reference_gram
+from swift_study.gradients.engine import adam_preconditioner
+from swift_study.gradients.sketch import half_width, sketched_products
+from swift_study.io.tables import write_examples
+from swift_study.models.loading import add_lora, load_model
+from swift_study.models.rendering import load_renderer
+from swift_study.models.weights import select_weights
 
 EXAMPLES = [
     Example(
@@ -87,7 +87,7 @@ def vectors(folder: Path, column: str = "gradient") -> np.ndarray:
 def expected(model: Path, checkpoint: Path, method: str, settings: Gradients, adam: bool) -> tuple[np.ndarray, np.ndarray | None]:
     from safetensors.torch import load_file
 
-    from swift_study.models import load_checkpoint
+    from swift_study.models.loading import load_checkpoint
 
     loaded = load_checkpoint(model, Model(), checkpoint, RUN.lora)
     if method == "lora" and settings.scope == "full":
@@ -149,7 +149,7 @@ def test_a_sketched_pool_is_made_in_shards_and_goes_on_after_a_kill(checkpoints:
 
     # After the first shard nothing can be published: the job ends there, as if it had been killed.
     line = command(killed, tiny_model, checkpoints["full"], "full", settings)
-    code = f"import sys, runpy, swift_study.gradients as g; sys.argv = {line[1:]!r}\n" + (
+    code = f"import sys, runpy, swift_study.gradients.engine as g; sys.argv = {line[1:]!r}\n" + (
         "real, calls = g.panel_gradients, []\n"
         "def once(*a, **k):\n"
         "    calls.append(1)\n"

@@ -12,9 +12,9 @@ import polars as pl
 from tiny import ROOT
 
 from swift_study.config import HANDWRITTEN
-from swift_study.endpoint import AFFECT_REPLIES, EndpointSettings
-from swift_study.sources import read_source
-from swift_study.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
+from swift_study.data.sources import read_source
+from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
+from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
 
 N = 2  # responses that are judged, and as many for the audit
 

@@ -9,17 +9,17 @@ import torch
 import yaml
 from tiny import ROOT
 
-from swift_study.certificate import reference_gram
 from swift_study.config import HANDWRITTEN, Gradients, Lora, Model, Responses
+from swift_study.data.sources import read_source
+from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
+from swift_study.evaluation.responses import respond
 from swift_study.examples import Example, Message
-from swift_study.gradients import panel_gradients
-from swift_study.models import add_lora, find_model, load_model, packaged_model
-from swift_study.rendering import load_renderer
-from swift_study.responses import respond
-from swift_study.sources import read_source
-from swift_study.strategy import load_strategy
-from swift_study.tokens import IGNORED, Tokens, collate, sum_losses
+from swift_study.gradients.certificate import reference_gram
+from swift_study.gradients.engine import panel_gradients
+from swift_study.models.loading import add_lora, find_model, load_model, packaged_model
+from swift_study.models.rendering import load_renderer
+from swift_study.models.tokens import IGNORED, Tokens, collate, sum_losses
 
 
 def example(query: str, answer: str) -> Example:

@@ -9,11 +9,11 @@ import pytest
 from tiny import ROOT
 
 from swift_study.config import HANDWRITTEN
-from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
+from swift_study.data.sources import read_source
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
-from swift_study.sources import read_source
-from swift_study.tables import ACCOUNTS, REJECTS, read_examples, read_table, write_examples
+from swift_study.io.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
+from swift_study.io.tables import ACCOUNTS, REJECTS, read_examples, read_table, write_examples
 
 PROMPTS = [
     [Message(role="user", content="What is 2 + 2?")],

@@ -19,13 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from swift_study.config import Lora, Model, Part, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.models import load_model
-from swift_study.rendering import load_renderer
-from swift_study.schedule import make_schedule
-from swift_study.tables import SCHEDULE, write_examples, write_table
-from swift_study.tokens import collate, sum_losses
-from swift_study.trainer import check_notes, is_whole, learning_rate
-from swift_study.work import work_folder
+from swift_study.io.tables import SCHEDULE, write_examples, write_table
+from swift_study.io.work import work_folder
+from swift_study.models.loading import load_model
+from swift_study.models.rendering import load_renderer
+from swift_study.models.tokens import collate, sum_losses
+from swift_study.training.schedule import make_schedule
+from swift_study.training.trainer import check_notes, is_whole, learning_rate
 
 STEPS = (2, 4, 6, 8)
 

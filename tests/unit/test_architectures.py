@@ -30,14 +30,14 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from swift_study.certificate import certificate, certify
 from swift_study.config import Gradients, Lora, Run
 from swift_study.errors import UserError
-from swift_study.gradients import PanelGradients, adam_preconditioner, panel_gradients
-from swift_study.memory import needs
-from swift_study.models import add_lora
-from swift_study.tokens import Tokens
-from swift_study.weights import calls, check_captured, select_weights, train_weights, trainable_weights
+from swift_study.gradients.certificate import certificate, certify
+from swift_study.gradients.engine import PanelGradients, adam_preconditioner, panel_gradients
+from swift_study.gradients.memory import needs
+from swift_study.models.loading import add_lora
+from swift_study.models.tokens import Tokens
+from swift_study.models.weights import calls, check_captured, select_weights, train_weights, trainable_weights
 
 PAD = 0
 SHAPE = {
@@ -236,7 +236,7 @@ def test_layers_in_groups_give_the_same_numbers(kind: str, monkeypatch: pytest.M
     weights = trainable_weights(model)
     need = needs(model, weights, calls(model, weights, tokens[0], PAD), tokens, [[3, 4, 1, 0], [2]], "gram")
     everything = sum(n.own + sum(n.inputs.values()) for n in need.values()) / 1e9
-    monkeypatch.setattr("swift_study.stages.fixed_bytes", lambda *given: 0.0)
+    monkeypatch.setattr("swift_study.gradients.stages.fixed_bytes", lambda *given: 0.0)
     groups = set()
     for share in (1.0, 0.9, 0.8, 0.7, 0.6):
         done: list[int] = []

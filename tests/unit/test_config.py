@@ -13,8 +13,8 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from swift_study.config import Config, FileSource, GeneratorSource, Part, default_yaml, load, schema_json, training
-from swift_study.endpoint import JudgeSettings
 from swift_study.errors import UserError
+from swift_study.io.endpoint import JudgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "config.yaml"

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from swift_study.config import CEILING, FLOOR, Statistics
-from swift_study.confounds import (
+from swift_study.influence.confounds import (
     CANNOT_TELL,
     confound_table,
     disagreements,
@@ -21,9 +21,9 @@ from swift_study.confounds import (
     power_table,
     verdicts_of,
 )
-from swift_study.figures import draw_layers
-from swift_study.statistics import curves, verdicts
-from swift_study.tables import CONFOUNDS, write_table
+from swift_study.influence.statistics import curves, verdicts
+from swift_study.io.tables import CONFOUNDS, write_table
+from swift_study.report.figures import draw_layers
 
 QUICK = Statistics(after_step=0, resamples=400)
 TASKS = 8

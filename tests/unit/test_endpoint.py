@@ -35,11 +35,11 @@ from servers import (
     status,
 )
 
-from swift_study import endpoint
 from swift_study.config import load
-from swift_study.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
+from swift_study.io import endpoint
+from swift_study.io.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 
 CANARY = "sk-canary-0123456789abcdef"
 SCRIPTS = Path(endpoint.__file__).parents[1]
@@ -863,7 +863,7 @@ def test_a_request_of_a_killed_job_counts_with_the_most_it_can_have_cost(server:
     given = settings(server, concurrency=1, timeout_s=60.0, **paid)
     code = f"""
 from pathlib import Path
-from swift_study.endpoint import EndpointSettings, ask
+from swift_study.io.endpoint import EndpointSettings, ask
 from swift_study.examples import Message
 prompts = [[Message(role="system", content="Be brief."), Message(role="user", content="a")]]
 ask(EndpointSettings.model_validate_json({given.model_dump_json()!r}), prompts, lambda i, reply: reply, Path({str(tmp_path)!r}))
@@ -920,7 +920,7 @@ def test_a_killed_job_asks_only_for_what_is_missing(server: Server, tmp_path: Pa
     texts = [str(i) for i in range(30)]
     code = f"""
 from pathlib import Path
-from swift_study.endpoint import EndpointSettings, ask
+from swift_study.io.endpoint import EndpointSettings, ask
 from swift_study.examples import Message
 settings = EndpointSettings(base_url={server.url!r}, model="m", concurrency=2)
 prompts = [[Message(role="user", content=text)] for text in {texts!r}]

@@ -19,7 +19,7 @@ import null_pool  # noqa: E402
 from null_studies import BASELINE, NULLS, STRATEGY, pairs_of, plant, simulate  # noqa: E402
 
 from swift_study.config import Statistics  # noqa: E402
-from swift_study.influence import GradientFile, pairs_at_checkpoint  # noqa: E402
+from swift_study.influence.pairs import GradientFile, pairs_at_checkpoint  # noqa: E402
 
 
 def quick(part: str, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], Path]:

@@ -3,9 +3,9 @@
 from tiny import ROOT
 
 from swift_study.config import HELD_OUT, Config, FileSource
-from swift_study.duplicates import nearest
+from swift_study.data.duplicates import nearest
+from swift_study.data.sources import read_sources, split_panel, without_near_duplicates
 from swift_study.examples import judge_by_key_points
-from swift_study.sources import read_sources, split_panel, without_near_duplicates
 
 
 def test_q_eval_has_200_checkable_queries_of_tasks_that_the_base_data_have_not() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch.utils.cpp_extension
 from tiny import ROOT
 
-from swift_study.extensions import compile_in_turns
+from swift_study.training.extensions import compile_in_turns
 
 HOLD = """
 import sys, time
-from swift_study.extensions import Turn
+from swift_study.training.extensions import Turn
 turn = Turn(sys.argv[1])
 turn.try_acquire()
 print("held", flush=True)

@@ -17,9 +17,9 @@ import reasoning_gym
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swift_study import generator
+from swift_study.data import generator
+from swift_study.data.generator import FAMILIES, Family, generate
 from swift_study.examples import Example, judge_by_key_points
-from swift_study.generator import FAMILIES, Family, generate
 
 SEEDS = (0, 1, 12345)
 SCRIPTS = Path(generator.__file__).parents[1]
@@ -160,7 +160,7 @@ def digest() -> str:
 def test_another_process_gives_the_same_examples(hash_seed: str) -> None:
     program = (
         "import hashlib, json\n"
-        "from swift_study.generator import FAMILIES, generate\n"
+        "from swift_study.data.generator import FAMILIES, generate\n"
         "texts = [example.model_dump_json() for family in FAMILIES for example in generate(family, 25, 3)]\n"
         "print(hashlib.sha256(json.dumps(texts).encode()).hexdigest())\n"
     )

@@ -22,16 +22,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from swift_study.certificate import certificate, certify, reference_gram, relative_error, weight_gradients
 from swift_study.config import Gradients, Lora
 from swift_study.errors import UserError
-from swift_study.gradients import PanelGradients, adam_preconditioner, isometric_embedding, panel_gradients
-from swift_study.gram import PIECE, Factors, dense_is_cheaper, ghost, products_of_factors, products_of_vectors
-from swift_study.memory import needs, used_bytes
-from swift_study.models import add_lora
-from swift_study.stages import make_stages
-from swift_study.tokens import Tokens, batches, collate, sum_losses
-from swift_study.weights import Weight, calls, select_weights, trainable_weights
+from swift_study.gradients.certificate import certificate, certify, reference_gram, relative_error, weight_gradients
+from swift_study.gradients.engine import PanelGradients, adam_preconditioner, isometric_embedding, panel_gradients
+from swift_study.gradients.gram import PIECE, Factors, dense_is_cheaper, ghost, products_of_factors, products_of_vectors
+from swift_study.gradients.memory import needs, used_bytes
+from swift_study.gradients.stages import make_stages
+from swift_study.models.loading import add_lora
+from swift_study.models.tokens import Tokens, batches, collate, sum_losses
+from swift_study.models.weights import Weight, calls, select_weights, trainable_weights
 
 PAD = 0
 SHAPE = {
@@ -173,9 +173,9 @@ def budget(
     representation: str = "gram",
 ) -> float:
     """A budget in GB that leaves this share of what all weights together would need, where nothing else counts."""
-    monkeypatch.setattr("swift_study.memory.used_bytes", lambda model: 0.0)
-    monkeypatch.setattr("swift_study.memory.pass_bytes", lambda *given: 0.0)
-    monkeypatch.setattr("swift_study.memory.BLOCK", {"cpu": 0})
+    monkeypatch.setattr("swift_study.gradients.memory.used_bytes", lambda model: 0.0)
+    monkeypatch.setattr("swift_study.gradients.memory.pass_bytes", lambda *given: 0.0)
+    monkeypatch.setattr("swift_study.gradients.memory.BLOCK", {"cpu": 0})
     batches = [list(range(len(tokens)))]
     need = needs(model, weights, calls(model, weights, tokens[0], PAD), tokens, batches, representation)
     return (share * sum(n.own + sum(n.inputs.values()) for n in need.values()) + len(tokens) ** 2 * 8 * (len(weights) + 8)) / 1e9
@@ -315,8 +315,8 @@ def test_ghost_and_dense_products_are_those_of_the_gradients(
     scaled = (gradients * scale).flatten(1) @ (gradients * scale).flatten(1).T
     cpu = torch.device("cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("swift_study.gram.BLOCK", {"cpu": block})
-        patch.setattr("swift_study.gram.GHOST_TOKENS", block)
+        patch.setattr("swift_study.gradients.gram.BLOCK", {"cpu": block})
+        patch.setattr("swift_study.gradients.gram.GHOST_TOKENS", block)
         dense, with_scale = products_of_factors(found, (rows, columns), scale, cpu)
         assert torch.allclose(dense, expected, rtol=1e-12, atol=1e-10)
         assert with_scale is not None

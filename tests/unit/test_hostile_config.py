@@ -18,9 +18,9 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from swift_study.cli import pack, unpack
 from swift_study.config import RULES, TABLES, Config, load
 from swift_study.errors import UserError
+from swift_study.io.cli import pack, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -14,12 +14,12 @@ from polars.testing import assert_frame_equal
 from swift_study.config import Statistics
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.gradients import MODULE_COLUMNS, PanelGradients, gradient_table
-from swift_study.influence import GradientFile, inner_products, pairs_at_checkpoint, part_pairs, read_gradients, read_modules
-from swift_study.sketch import sketched_products
-from swift_study.statistics import curves
-from swift_study.tables import FAMILIES, LAYERS, PAIRS, read_table, write_arrow, write_table
-from swift_study.tokens import Tokens
+from swift_study.gradients.engine import MODULE_COLUMNS, PanelGradients, gradient_table
+from swift_study.gradients.sketch import sketched_products
+from swift_study.influence.pairs import GradientFile, inner_products, pairs_at_checkpoint, part_pairs, read_gradients, read_modules
+from swift_study.influence.statistics import curves
+from swift_study.io.tables import FAMILIES, LAYERS, PAIRS, read_table, write_arrow, write_table
+from swift_study.models.tokens import Tokens
 
 METADATA = {"scope": "lora", "representation": "exact", "projection_seed": "none", "checkpoint": "c1", "panel": "p1"}
 FLOOR = 1e-12

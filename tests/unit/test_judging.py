@@ -22,13 +22,22 @@ from hypothesis import strategies as st
 from servers import Handler, Server, break_off, completion, reply, serving, status
 from tiny import ROOT
 
-from swift_study import judging
 from swift_study.config import Audit
-from swift_study.endpoint import JudgeSettings
 from swift_study.errors import Rejected, UserError
+from swift_study.evaluation import judging
+from swift_study.evaluation.judging import (
+    HOSTILE,
+    Labelled,
+    agreement,
+    flip_rate,
+    judge_by_model,
+    judge_prompt,
+    read_judgement,
+    repeatability,
+)
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.judging import HOSTILE, Labelled, agreement, flip_rate, judge_by_model, judge_prompt, read_judgement, repeatability
-from swift_study.tables import (
+from swift_study.io.endpoint import JudgeSettings
+from swift_study.io.tables import (
     ACCOUNTS,
     AUDIT,
     AUDIT_SUMMARY,

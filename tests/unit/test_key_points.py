@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swift_study.data.generator import generate
 from swift_study.errors import Rejected
 from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
-from swift_study.generator import generate
 
 WITHIN = ["0.5", "-5", "−5", "–5", "5.7", "0,5 kg", "5,7 kg", "1,500", "5,000", "1 005", "5’000", "5e3", "1e5", "5×10^3", "-$5", "15", "55"]
 WITHIN += ["5/8", "1/5", "5 / 8", "5½", "½5", r"\frac{5}{8}", r"5{,}000", "2^5", "5²", "x^5", "x₅", "x5", "1.2.5", "0x5", "5a1", "٥٥"]
@@ -184,7 +184,7 @@ def test_a_pattern_that_takes_too_long_is_not_checked_and_named() -> None:
 def test_an_example_whose_pattern_takes_too_long_is_rejected_by_evaluate() -> None:
     from tiny import ROOT
 
-    from swift_study.strategy import load_strategy
+    from swift_study.data.strategies import load_strategy
 
     messages = [Message(role="user", content="q"), Message(role="assistant", content=HOSTILE)]
     example = Example(task="t", messages=messages, requirements=["r"], key_points=[point("regex", SLOW[0])])

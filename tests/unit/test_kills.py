@@ -21,8 +21,8 @@ INSIDE = str(ROOT / "tests/soak/inside")
 JOB = """
 import sys, json
 from pathlib import Path
-from swift_study.lines import append_lines, read_lines, replace_lines
-from swift_study.work import copy_file, copy_tree, publish, remove, work_folder
+from swift_study.io.lines import append_lines, read_lines, replace_lines
+from swift_study.io.work import copy_file, copy_tree, publish, remove, work_folder
 
 root = Path(sys.argv[1])
 work = work_folder(root / "work", sys.argv[2])
@@ -115,7 +115,7 @@ def test_a_kill_while_other_work_is_cleared_away_leaves_it_whole_or_gone(tmp_pat
 STARTED = """
 import sys, time
 sys.path.insert(0, {library!r})
-from swift_study import cli
+from swift_study.io import cli
 
 def main(a):
     cli.say("started")
@@ -164,7 +164,7 @@ def test_a_script_whose_starter_ended_while_it_was_loading_ends_at_once(tmp_path
     parent = f"""
 import subprocess, sys
 sys.path.insert(0, {LIBRARY!r})
-from swift_study.processes import become_starter
+from swift_study.io.processes import become_starter
 become_starter()
 p = subprocess.Popen([sys.executable, {str(script)!r}], stdout=open({str(tmp_path / "out")!r}, "w"))
 print(p.pid)
@@ -188,7 +188,7 @@ SNAKEFILE = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {library!r})
-from swift_study.processes import enter
+from swift_study.io.processes import enter
 enter(Path(".snakemake"), first=workflow.is_main_process)
 
 rule all:
@@ -232,7 +232,7 @@ def test_the_lock_of_another_machine_stays(tmp_path: Path) -> None:
     (folder / "locks").mkdir(parents=True)
     lock = folder / "locks/0.output.lock"
     lock.write_text("made\n")
-    enter = f"import sys; sys.path.insert(0, {LIBRARY!r}); from pathlib import Path; from swift_study.processes import enter; "
+    enter = f"import sys; sys.path.insert(0, {LIBRARY!r}); from pathlib import Path; from swift_study.io.processes import enter; "
     for machine, first, stays in (("", True, True), ("elsewhere", True, True), (socket.gethostname(), False, True)):
         (folder / "at_work").write_text(machine)
         subprocess.run([sys.executable, "-c", f"{enter}enter(Path({str(folder)!r}), {first})"], check=True)
@@ -247,8 +247,8 @@ FULL = """
 import sys
 sys.path.insert(0, {library!r})
 from pathlib import Path
-from swift_study import cli
-from swift_study.work import publish
+from swift_study.io import cli
+from swift_study.io.work import publish
 
 def main(a):
     {work}

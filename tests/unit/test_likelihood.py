@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from swift_study.config import Model
+from swift_study.evaluation.likelihood import golden_example, likelihood_frame, log_likelihoods
 from swift_study.examples import Example, Message
-from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
-from swift_study.models import load_model
-from swift_study.rendering import load_renderer
-from swift_study.tables import LIKELIHOODS, read_table, write_table
-from swift_study.tokens import Tokens
+from swift_study.io.tables import LIKELIHOODS, read_table, write_table
+from swift_study.models.loading import load_model
+from swift_study.models.rendering import load_renderer
+from swift_study.models.tokens import Tokens
 
 LENGTHS = [(6, 3), (4, 8), (3, 2), (9, 11), (1, 1), (12, 5), (2, 30)]
 

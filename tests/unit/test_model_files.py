@@ -26,8 +26,8 @@ from transformers import (
 
 from swift_study.config import Gradients, Lora, Model, Run
 from swift_study.errors import UserError
-from swift_study.models import add_lora, find_model, load_adapter, load_checkpoint, load_model, outline
-from swift_study.trainer import _start
+from swift_study.models.loading import add_lora, find_model, load_adapter, load_checkpoint, load_model, outline
+from swift_study.training.trainer import _start
 
 SHAPE = {
     "vocab_size": 97,

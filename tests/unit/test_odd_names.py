@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from swift_study import cli
-from swift_study.figures import draw_curves
-from swift_study.report import markdown, page, paragraph
-from swift_study.tables import VERDICTS
+from swift_study.io import cli
+from swift_study.io.tables import VERDICTS
+from swift_study.report.figures import draw_curves
+from swift_study.report.pages import markdown, page, paragraph
 
 ROOT = Path(__file__).resolve().parents[2]
 ODD = [

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from swift_study.config import Column, Columns, FileSource, Gradients
+from swift_study.data.generator import FAMILIES, generate
+from swift_study.data.sources import read_source
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.generator import FAMILIES, generate
+from swift_study.models.weights import select_weights
 from swift_study.patterns import DOTALL, IGNORECASE, MULTILINE, TooSlow, remove, search
-from swift_study.sources import read_source
-from swift_study.weights import select_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = re.MULTILINE | re.IGNORECASE

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from swift_study.config import Config, Gradients, Lora, Part, Plan, Run, load
-from swift_study.endpoint import EndpointSettings
 from swift_study.errors import UserError
-from swift_study.plan import (
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.planning.costs import (
     LIVE_PARAMETERS,
     Memory,
     Size,
@@ -33,8 +33,8 @@ from swift_study.plan import (
     warning,
     what_to_change,
 )
-from swift_study.plan_data import PlannedData
-from swift_study.plan_report import Planner, text
+from swift_study.planning.data import PlannedData
+from swift_study.planning.report import Planner, text
 
 # 10^9 weights, 10 layers of width 1,000; an adapter of rank 8 on up_proj and down_proj has 8 × 2 × 50,000 = 800,000.
 SIZE = Size(1e9, 1000, 10, 32000, 500, {"up_proj": 50_000, "down_proj": 50_000}, tokenizer_bytes=123)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swift_study.redaction import redactor
+from swift_study.io.redaction import redactor
 
 KEY = "sk-canary-0123/456789abcdef"
 SPELLED = {

@@ -19,10 +19,10 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from swift_study.config import Model
-from swift_study.datasets import fit
+from swift_study.data.datasets import fit
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.rendering import Renderer, load_renderer
+from swift_study.models.rendering import Renderer, load_renderer
 
 Turns = list[tuple[str, str]]
 TEXT = [

@@ -9,12 +9,12 @@ import pytest
 from servers import Server, reply, serving
 
 from swift_study.config import Strategy
-from swift_study.endpoint import EndpointSettings
+from swift_study.data.strategies import StrategyFile, apply_strategy, load_strategy
 from swift_study.errors import Rejected
+from swift_study.evaluation.judging import read_judgement
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.judging import read_judgement
-from swift_study.replies import whole_text, without_fence, without_reasoning
-from swift_study.strategy import StrategyFile, apply_strategy, load_strategy
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.replies import whole_text, without_fence, without_reasoning
 
 COT = Path(__file__).resolve().parents[2] / "strategies" / "cot.py"
 

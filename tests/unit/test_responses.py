@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
+from swift_study.evaluation.responses import Chain, Judged, revise, select
 from swift_study.examples import Example, Message
-from swift_study.responses import Chain, Judged, revise, select
-from swift_study.strategy import load_strategy
 
 CLARIFY = load_strategy(Path(__file__).resolve().parents[2] / "strategies" / "clarify.py")
 DATASETS = ("negative", "negative.similar", "positive", "positive.similar", "negative.clarify")

@@ -10,14 +10,14 @@ import torch
 
 from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example, Message
-from swift_study.gradients import PanelGradients, gradient_table, panel_gradients
-from swift_study.influence import pairs_at_checkpoint, read_gradients
-from swift_study.models import add_lora, load_model
-from swift_study.panel import Member
-from swift_study.rendering import load_renderer
-from swift_study.rivals import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
-from swift_study.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
-from swift_study.tokens import Tokens
+from swift_study.gradients.engine import PanelGradients, gradient_table, panel_gradients
+from swift_study.gradients.panel import Member
+from swift_study.influence.baselines import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
+from swift_study.influence.pairs import pairs_at_checkpoint, read_gradients
+from swift_study.io.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
+from swift_study.models.loading import add_lora, load_model
+from swift_study.models.rendering import load_renderer
+from swift_study.models.tokens import Tokens
 
 PAD = 2
 LENGTHS = [(6, 3), (4, 8), (3, 2), (9, 11), (2, 1), (12, 5)]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from swift_study.config import Part, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.schedule import make_schedule
-from swift_study.tables import SCHEDULE
+from swift_study.io.tables import SCHEDULE
+from swift_study.training.schedule import make_schedule
 
 
 def dataset(name: str, n: int) -> list[Example]:

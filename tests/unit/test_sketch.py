@@ -6,9 +6,9 @@ import torch
 from test_gradients import LENGTHS, PAD, gram, small_model, some_tokens, whole_model
 
 from swift_study.config import Gradients
-from swift_study.gradients import panel_gradients
-from swift_study.sketch import REPLICATES, half_width, sides, signs, sketched_products
-from swift_study.tokens import Tokens
+from swift_study.gradients.engine import panel_gradients
+from swift_study.gradients.sketch import REPLICATES, half_width, sides, signs, sketched_products
+from swift_study.models.tokens import Tokens
 
 
 def sketched(

@@ -37,12 +37,12 @@ from swift_study.config import (
     default_yaml,
     load,
 )
-from swift_study.datasets import fit, write_rejects
-from swift_study.duplicates import nearest
+from swift_study.data.datasets import fit, write_rejects
+from swift_study.data.duplicates import nearest
+from swift_study.data.sources import draw_base, find_leaks, read_source, read_sources, split_panel
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.sources import draw_base, find_leaks, read_source, read_sources, split_panel
-from swift_study.tables import REJECTS, read_table
+from swift_study.io.tables import REJECTS, read_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -172,7 +172,7 @@ def test_limit_takes_rows_from_the_top_and_does_not_read_further(tmp_path: Path)
 
 
 def test_generator_source_gives_so_many_of_each_family() -> None:
-    from swift_study.generator import FAMILIES
+    from swift_study.data.generator import FAMILIES
 
     families = list(FAMILIES)[:2]
     examples = read_source(GeneratorSource(families=families, per_family=3, seed=5))
@@ -434,7 +434,7 @@ def test_row_that_is_not_of_its_form_is_told(rows: list[dict[str, Any]], told: s
 def test_what_is_read_as_what_is_in_the_log_and_text_that_is_not_read_is_told_to_people(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swift_study.cli._people", people := io.StringIO())
+    monkeypatch.setattr("swift_study.io.cli._people", people := io.StringIO())
     rows = [
         {"question": "Where?", "answer": "Here", "passage": "I am here.", "id": 1, "hint": ""},
         {"question": "When?", "answer": "Now", "passage": "It is now.", "id": 2, "hint": "look", "key_points": []},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from swift_study.errors import UserError
-from swift_study.trainer import read_stage
+from swift_study.training.trainer import read_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from swift_study.config import Statistics
 from swift_study.errors import UserError
-from swift_study.statistics import (
+from swift_study.influence.statistics import (
     Grid,
     curves,
     effect,
@@ -27,7 +27,7 @@ from swift_study.statistics import (
     verdicts,
     with_scores,
 )
-from swift_study.tables import CURVES, PAIRS, VERDICTS
+from swift_study.io.tables import CURVES, PAIRS, VERDICTS
 
 QUICK = Statistics(after_step=0, resamples=200)
 

@@ -19,7 +19,7 @@ WORK = {
 SCRIPT = """
 import asyncio, sys, time
 sys.path.insert(0, {library!r})
-from swift_study import cli
+from swift_study.io import cli
 
 async def wait():
     while True:

@@ -15,12 +15,9 @@ import polars as pl
 import pytest
 
 from swift_study.config import FileSource, Panel, Strategy
-from swift_study.endpoint import EndpointSettings
-from swift_study.errors import Rejected, Stopped, UserError
-from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
-from swift_study.generator import FAMILIES, generate
-from swift_study.sources import read_source, split_panel
-from swift_study.strategy import (
+from swift_study.data.generator import FAMILIES, generate
+from swift_study.data.sources import read_source, split_panel
+from swift_study.data.strategies import (
     Reject,
     StrategyFile,
     apply_strategy,
@@ -30,7 +27,10 @@ from swift_study.strategy import (
     says,
     teacher_prompts,
 )
-from swift_study.tables import read_examples, write_examples
+from swift_study.errors import Rejected, Stopped, UserError
+from swift_study.examples import Example, KeyPoint, Message, judge_by_key_points
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.tables import read_examples, write_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 PANEL = read_source(FileSource(path=str(ROOT / "data" / "panel" / "handwritten.jsonl")))
@@ -609,7 +609,7 @@ def test_strategy_file_that_cannot_be_used_is_told(code: str | None, told: str, 
 def test_ones_own_strategy_file_is_all_it_takes(tmp_path: Path) -> None:
     path = tmp_path / "shout.py"
     path.write_text(
-        "from swift_study.strategy import user\n"
+        "from swift_study.data.strategies import user\n"
         "def from_fields(example, analogue):\n"
         "    return example.derive('shout', example.query.upper(), example.completion)\n"
         "def prompt(example):\n    return user(example.query)\n"
@@ -622,7 +622,7 @@ def test_ones_own_strategy_file_is_all_it_takes(tmp_path: Path) -> None:
 
 # ---- a strategy file that is wrong ----
 
-IMPORTS = "from swift_study.examples import Example, Message\nfrom swift_study.strategy import user\n"
+IMPORTS = "from swift_study.examples import Example, Message\nfrom swift_study.data.strategies import user\n"
 
 
 def strategy_of(folder: Path, from_fields: str = "return example", prompt: str = "return user('?')", from_reply: str = "") -> StrategyFile:
@@ -694,7 +694,7 @@ def test_a_prompt_that_is_none_is_told_before_anything_is_paid(body: str, told: 
 
 
 def test_an_example_of_which_no_prompt_is_made_is_a_reject(tmp_path: Path) -> None:
-    strategy = strategy_of(tmp_path, prompt="from swift_study.strategy import needs; needs(example, 'rationale'); return user('?')")
+    strategy = strategy_of(tmp_path, prompt="from swift_study.data.strategies import needs; needs(example, 'rationale'); return user('?')")
     lacking = SUM.model_copy(update={"rationale": None})
     asked, prompts, rejects = teacher_prompts(strategy, [lacking, SUM], "panel.mine")
     assert (asked, prompts) == ([SUM], [[Message(role="user", content="?")]])

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from swift_study import __version__
 from swift_study.errors import UserError
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.tables import EXAMPLES, HISTORY, read_arrow, read_examples, read_table, write_arrow, write_examples, write_table
-from swift_study.work import copy_file, copy_tree, fingerprint, hash_files, publish, remove, work_folder
+from swift_study.io.tables import EXAMPLES, HISTORY, read_arrow, read_examples, read_table, write_arrow, write_examples, write_table
+from swift_study.io.work import copy_file, copy_tree, fingerprint, hash_files, publish, remove, work_folder
 
 STEPS = pl.DataFrame(
     [(1, 2.5, 0.1, 1.0, 7), (2, None, 0.2, 2.0, 8)],

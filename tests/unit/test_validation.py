@@ -19,8 +19,8 @@ from tiny import ROOT
 from swift_study.config import STUDIES, VALIDATION, Prediction, Statistics, Validation, ValidationTable
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.statistics import curves, verdicts
-from swift_study.tables import (
+from swift_study.influence.statistics import curves, verdicts
+from swift_study.io.tables import (
     ACCOUNTS,
     AGREEMENT,
     COSTS,
@@ -35,7 +35,7 @@ from swift_study.tables import (
     write_examples,
     write_table,
 )
-from swift_study.validation import (
+from swift_study.studies.validation import (
     Claim,
     Estimate,
     Files,

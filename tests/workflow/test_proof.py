@@ -20,7 +20,7 @@ from servers import Handler, completion
 from tiny import ROOT
 
 from swift_study.config import MAIN, load
-from swift_study.tables import (
+from swift_study.io.tables import (
     AGREEMENT,
     AUDIT_SUMMARY,
     CONSUMED,

@@ -22,7 +22,7 @@ import yaml
 from checkout import BIN, Checkout, environment, jobs_in, make_checkout
 from tiny import ROOT
 
-from swift_study.work import hash_files
+from swift_study.io.work import hash_files
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
@@ -356,7 +356,7 @@ def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: 
 
 def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from swift_study.errors import UserError
-    from swift_study.gpus import check_gpus
+    from swift_study.models.gpus import check_gpus
 
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     check_gpus(2)
@@ -373,7 +373,7 @@ def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.M
 @pytest.mark.parametrize("stand_in", ["", "1"])
 def test_a_job_that_asked_for_no_gpus_computes_on_the_cpu_whatever_it_sees(monkeypatch: pytest.MonkeyPatch, stand_in: str) -> None:
     """On clusters that do not confine devices it sees those of others. DeepSpeed too takes the CPU then."""
-    from swift_study.gpus import check_gpus
+    from swift_study.models.gpus import check_gpus
 
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")

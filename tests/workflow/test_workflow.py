@@ -15,7 +15,7 @@ import yaml
 from checkout import BIN, Checkout, environment, make_checkout
 from tiny import ROOT
 
-from swift_study.tables import (
+from swift_study.io.tables import (
     CONFOUNDS,
     CURVES,
     EXAMPLES,
@@ -200,7 +200,7 @@ def test_a_studys_own_keys_rerun_only_its_own_rules(finished: Checkout, tmp_path
 
 
 def test_a_comment_in_the_library_reruns_nothing(finished: Checkout) -> None:
-    with (finished.root / "workflow/scripts/swift_study/trainer.py").open("a") as stream:
+    with (finished.root / "workflow/scripts/swift_study/training/trainer.py").open("a") as stream:
         stream.write("# a comment\n")
     with (finished.root / "workflow/scripts/train.py").open("a") as stream:
         stream.write("# a comment\n")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
 from swift_study.config import Model, Strategy
-from swift_study.datasets import fit, write_rejects
-from swift_study.endpoint import EndpointSettings
-from swift_study.strategy import apply_strategy, load_strategy
-from swift_study.tables import ACCOUNTS, read_examples, write_examples, write_table
+from swift_study.data.datasets import fit, write_rejects
+from swift_study.data.strategies import apply_strategy, load_strategy
+from swift_study.io import cli
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.tables import ACCOUNTS, read_examples, write_examples, write_table
 
 
 def main(a: Namespace) -> None:

@@ -8,11 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from swift_study import cli
 from swift_study.config import Audit
-from swift_study.endpoint import Account, JudgeSettings
-from swift_study.examples import Example
-from swift_study.judging import (
+from swift_study.evaluation.judging import (
     KEY_POINTS,
     audit,
     judge_by_checks,
@@ -21,7 +18,10 @@ from swift_study.judging import (
     read_instructions,
     summarise,
 )
-from swift_study.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, read_examples, write_table
+from swift_study.examples import Example
+from swift_study.io import cli
+from swift_study.io.endpoint import Account, JudgeSettings
+from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, read_examples, write_table
 
 
 def main(a: Namespace) -> None:

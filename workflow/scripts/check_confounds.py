@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Confounds, Statistics
-from swift_study.confounds import confound_table, disagreements, power_table
-from swift_study.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, read_table, write_table
+from swift_study.influence.confounds import confound_table, disagreements, power_table
+from swift_study.io import cli
+from swift_study.io.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, read_table, write_table
 
 
 def main(a: Namespace) -> None:

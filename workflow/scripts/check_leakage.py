@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
+from swift_study.data.sources import find_leaks
 from swift_study.errors import UserError
-from swift_study.sources import find_leaks
-from swift_study.tables import LEAKAGE, read_examples, write_table
+from swift_study.io import cli
+from swift_study.io.tables import LEAKAGE, read_examples, write_table
 
 
 def main(a: Namespace) -> None:

@@ -15,20 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from swift_study import cli
-from swift_study.certificate import certificate, certify
 from swift_study.config import Gradients, Model, Run
-from swift_study.datasets import model_folder
-from swift_study.gpus import check_gpus
-from swift_study.gradients import adam_preconditioner, gradient_table, module_table, panel_gradients
-from swift_study.memory import keep_freed_memory
-from swift_study.models import about_threads, add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
-from swift_study.panel import Member, read_panel
-from swift_study.rendering import load_renderer
-from swift_study.sketch import about_projection
-from swift_study.tables import vector_storage, write_arrow
-from swift_study.weights import select_weights, trainable_weights
-from swift_study.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
+from swift_study.data.datasets import model_folder
+from swift_study.gradients.certificate import certificate, certify
+from swift_study.gradients.engine import adam_preconditioner, gradient_table, module_table, panel_gradients
+from swift_study.gradients.memory import keep_freed_memory
+from swift_study.gradients.panel import Member, read_panel
+from swift_study.gradients.sketch import about_projection
+from swift_study.io import cli
+from swift_study.io.tables import vector_storage, write_arrow
+from swift_study.io.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import about_threads, add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
+from swift_study.models.rendering import load_renderer
+from swift_study.models.weights import select_weights, trainable_weights
 
 
 def main(a: Namespace) -> None:

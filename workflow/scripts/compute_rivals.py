@@ -11,19 +11,19 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study import cli
 from swift_study.config import Comparison, Model, Run
-from swift_study.datasets import model_folder
+from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
-from swift_study.gpus import check_gpus
-from swift_study.lines import append_lines, read_lines
-from swift_study.models import about_threads, load_checkpoint, quiet_libraries
-from swift_study.panel import read_panel
-from swift_study.rendering import load_renderer
-from swift_study.rivals import STEP, rivals_at_checkpoint
-from swift_study.tables import RIVALS, write_table
-from swift_study.weights import select_weights
-from swift_study.work import fingerprint, hash_files, remove, work_folder
+from swift_study.gradients.panel import read_panel
+from swift_study.influence.baselines import STEP, rivals_at_checkpoint
+from swift_study.io import cli
+from swift_study.io.lines import append_lines, read_lines
+from swift_study.io.tables import RIVALS, write_table
+from swift_study.io.work import fingerprint, hash_files, remove, work_folder
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
+from swift_study.models.rendering import load_renderer
+from swift_study.models.weights import select_weights
 
 
 def main(a: Namespace) -> None:

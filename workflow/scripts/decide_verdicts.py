@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Statistics
-from swift_study.statistics import curves, verdicts
-from swift_study.tables import CURVES, PAIRS, VERDICTS, read_table, write_table
+from swift_study.influence.statistics import curves, verdicts
+from swift_study.io import cli
+from swift_study.io.tables import CURVES, PAIRS, VERDICTS, read_table, write_table
 
 
 def main(a: Namespace) -> None:

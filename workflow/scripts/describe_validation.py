@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
-from swift_study.datasets import describe
-from swift_study.report import heading, html_table, page, paragraph, write_formats
-from swift_study.tables import DATASETS, LEAKAGE, REJECTS, read_table
-from swift_study.work import publish
+from swift_study.data.datasets import describe
+from swift_study.io import cli
+from swift_study.io.tables import DATASETS, LEAKAGE, REJECTS, read_table
+from swift_study.io.work import publish
+from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
 
 
 def main(a: Namespace) -> None:

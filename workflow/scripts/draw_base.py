@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
 from swift_study.config import BaseData, Model
-from swift_study.datasets import fit, write_rejects
-from swift_study.sources import draw_base, read_sources
-from swift_study.tables import EXCLUSIONS, read_examples, write_examples, write_table
+from swift_study.data.datasets import fit, write_rejects
+from swift_study.data.sources import draw_base, read_sources
+from swift_study.io import cli
+from swift_study.io.tables import EXCLUSIONS, read_examples, write_examples, write_table
 
 
 def main(a: Namespace) -> None:

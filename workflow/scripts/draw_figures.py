@@ -4,11 +4,11 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Statistics
-from swift_study.confounds import layer_table
-from swift_study.figures import draw_curves, draw_layers
-from swift_study.tables import CURVES, LAYERS, read_table
+from swift_study.influence.confounds import layer_table
+from swift_study.io import cli
+from swift_study.io.tables import CURVES, LAYERS, read_table
+from swift_study.report.figures import draw_curves, draw_layers
 
 
 def main(a: Namespace) -> None:

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
-from swift_study.figures import draw_loss
-from swift_study.tables import HISTORY, read_table
+from swift_study.io import cli
+from swift_study.io.tables import HISTORY, read_table
+from swift_study.report.figures import draw_loss
 
 
 def main(a: Namespace) -> None:

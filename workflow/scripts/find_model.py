@@ -8,12 +8,12 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Gradients, Model, Run
-from swift_study.models import find_model, outline
-from swift_study.rendering import load_renderer
-from swift_study.weights import train_weights
-from swift_study.work import hash_files, publish
+from swift_study.io import cli
+from swift_study.io.work import hash_files, publish
+from swift_study.models.loading import find_model, outline
+from swift_study.models.rendering import load_renderer
+from swift_study.models.weights import train_weights
 
 
 def main(a: Namespace) -> None:

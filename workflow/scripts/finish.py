@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from swift_study import cli
-from swift_study.confounds import disagreements, overview
-from swift_study.tables import CONFOUNDS, VALIDATION, VERDICTS, read_table
-from swift_study.work import publish
+from swift_study.influence.confounds import disagreements, overview
+from swift_study.io import cli
+from swift_study.io.tables import CONFOUNDS, VALIDATION, VERDICTS, read_table
+from swift_study.io.work import publish
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 

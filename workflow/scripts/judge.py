@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
-from swift_study.endpoint import JudgeSettings
 from swift_study.errors import UserError
-from swift_study.judging import KEY_POINTS, judge_by_checks, judge_by_model, read_instructions, without_response
-from swift_study.tables import ACCOUNTS, JUDGEMENTS, RESPONSES, read_examples, read_table, write_table
+from swift_study.evaluation.judging import KEY_POINTS, judge_by_checks, judge_by_model, read_instructions, without_response
+from swift_study.io import cli
+from swift_study.io.endpoint import JudgeSettings
+from swift_study.io.tables import ACCOUNTS, JUDGEMENTS, RESPONSES, read_examples, read_table, write_table
 
 
 def main(a: Namespace) -> None:

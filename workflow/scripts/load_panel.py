@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from swift_study import cli
 from swift_study.config import Model, Panel
-from swift_study.datasets import fit, write_rejects
-from swift_study.sources import read_sources, split_panel, without_near_duplicates
-from swift_study.strategy import Reject
-from swift_study.tables import write_examples
+from swift_study.data.datasets import fit, write_rejects
+from swift_study.data.sources import read_sources, split_panel, without_near_duplicates
+from swift_study.data.strategies import Reject
+from swift_study.io import cli
+from swift_study.io.tables import write_examples
 
 
 def main(a: Namespace) -> None:

@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Run
-from swift_study.schedule import make_schedule
-from swift_study.tables import SCHEDULE, read_examples, write_table
+from swift_study.io import cli
+from swift_study.io.tables import SCHEDULE, read_examples, write_table
+from swift_study.training.schedule import make_schedule
 
 
 def main(a: Namespace) -> None:

@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Comparison
-from swift_study.influence import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
-from swift_study.tables import FAMILIES, LAYERS, PAIRS, writing_table
+from swift_study.influence.pairs import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
+from swift_study.io import cli
+from swift_study.io.tables import FAMILIES, LAYERS, PAIRS, writing_table
 
 
 def main(a: Namespace) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 # Before the libraries are imported, which read it then: a plan must not download what it plans for.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
-from swift_study import cli
 from swift_study.config import MAIN, Model, load
 from swift_study.errors import UserError
-from swift_study.models import find_model, quiet_libraries
-from swift_study.plan import Job, Size, configured_size, read_jobs, read_size
-from swift_study.plan_data import PlannedData
-from swift_study.plan_report import Planner, text
-from swift_study.rendering import load_renderer
+from swift_study.io import cli
+from swift_study.models.loading import find_model, quiet_libraries
+from swift_study.models.rendering import load_renderer
+from swift_study.planning.costs import Job, Size, configured_size, read_jobs, read_size
+from swift_study.planning.data import PlannedData
+from swift_study.planning.report import Planner, text
 
 
 def main(a: Namespace) -> None:

@@ -13,16 +13,16 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study import cli
 from swift_study.config import Lora, Model, Responses
-from swift_study.datasets import model_folder
+from swift_study.data.datasets import model_folder
+from swift_study.evaluation.responses import Response, merge_adapter, respond, respond_by_server
 from swift_study.examples import Example
-from swift_study.gpus import check_gpus
-from swift_study.models import about_threads, load_checkpoint, quiet_libraries
-from swift_study.rendering import load_renderer
-from swift_study.responses import Response, merge_adapter, respond, respond_by_server
-from swift_study.tables import RESPONSES, read_examples, write_table
-from swift_study.work import fingerprint, hash_files, remove, work_folder
+from swift_study.io import cli
+from swift_study.io.tables import RESPONSES, read_examples, write_table
+from swift_study.io.work import fingerprint, hash_files, remove, work_folder
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
+from swift_study.models.rendering import load_renderer
 
 
 def complete(settings: str, limits: str) -> Responses:

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
-from swift_study.responses import revise
-from swift_study.tables import read_examples, write_examples
+from swift_study.evaluation.responses import revise
+from swift_study.io import cli
+from swift_study.io.tables import read_examples, write_examples
 
 
 def main(a: Namespace) -> None:

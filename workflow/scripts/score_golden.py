@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from swift_study import cli
 from swift_study.config import Lora, Model
-from swift_study.datasets import model_folder
+from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
-from swift_study.gpus import check_gpus
-from swift_study.likelihood import golden_example, likelihood_frame, log_likelihoods
-from swift_study.models import about_threads, load_checkpoint, quiet_libraries
-from swift_study.rendering import load_renderer
-from swift_study.tables import LIKELIHOODS, read_examples, write_table
+from swift_study.evaluation.likelihood import golden_example, likelihood_frame, log_likelihoods
+from swift_study.io import cli
+from swift_study.io.tables import LIKELIHOODS, read_examples, write_table
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
+from swift_study.models.rendering import load_renderer
 
 
 def main(a: Namespace) -> None:

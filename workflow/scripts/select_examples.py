@@ -3,12 +3,12 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study import cli
 from swift_study.config import Model, Selection
-from swift_study.datasets import fit, write_rejects
+from swift_study.data.datasets import fit, write_rejects
+from swift_study.evaluation.responses import Chain, Judged, select
 from swift_study.examples import Example
-from swift_study.responses import Chain, Judged, select
-from swift_study.tables import JUDGEMENTS, RESPONSES, read_examples, read_table, write_examples
+from swift_study.io import cli
+from swift_study.io.tables import JUDGEMENTS, RESPONSES, read_examples, read_table, write_examples
 
 
 def judged(folder: Path, responses: Path, judgements: Path, dataset: str) -> dict[str, Judged]:

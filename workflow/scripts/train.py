@@ -12,14 +12,14 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study import cli
 from swift_study.config import Gradients, Model, Run
-from swift_study.datasets import model_folder
-from swift_study.gpus import check_gpus
-from swift_study.models import quiet_libraries
-from swift_study.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
-from swift_study.trainer import check_notes, read_stage, train
-from swift_study.work import copy_tree, fingerprint, hash_files, remove, work_folder
+from swift_study.data.datasets import model_folder
+from swift_study.io import cli
+from swift_study.io.tables import CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
+from swift_study.io.work import copy_tree, fingerprint, hash_files, remove, work_folder
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import quiet_libraries
+from swift_study.training.trainer import check_notes, read_stage, train
 
 
 def main(a: Namespace) -> None:

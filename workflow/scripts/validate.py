@@ -6,11 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
 from swift_study.config import MAIN, Statistics, Validation
-from swift_study.figures import draw_agreement, draw_validation
-from swift_study.report import heading, html_table, page, paragraph, write_formats
-from swift_study.tables import (
+from swift_study.io import cli
+from swift_study.io.tables import (
     AGREEMENT,
     JUDGEMENTS,
     LIKELIHOODS,
@@ -21,7 +19,10 @@ from swift_study.tables import (
     read_examples,
     read_table,
 )
-from swift_study.validation import (
+from swift_study.io.work import publish
+from swift_study.report.figures import draw_agreement, draw_validation
+from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
+from swift_study.studies.validation import (
     Measured,
     Queries,
     SwiftStudy,
@@ -41,7 +42,6 @@ from swift_study.validation import (
     validation_schema,
     validation_table,
 )
-from swift_study.work import publish
 
 
 def main(a: Namespace) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from swift_study.processes import become_starter, end_with_parent
+from swift_study.io.processes import become_starter, end_with_parent
 
 end_with_parent()  # holds for the command as well, which takes this process's place
 become_starter()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
-from swift_study.report import heading, html_table, page, paragraph, write_formats
-from swift_study.tables import AUDIT, AUDIT_SUMMARY, CONFUSION, read_table
-from swift_study.work import publish
+from swift_study.io import cli
+from swift_study.io.tables import AUDIT, AUDIT_SUMMARY, CONFUSION, read_table
+from swift_study.io.work import publish
+from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
 
 NOTE = (
     "Responses whose label is known were given to the judge: how often it agrees (with Wilson's interval), Cohen's kappa (with a bootstrap "

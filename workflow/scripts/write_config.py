@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
-from swift_study import cli
-from swift_study.work import publish
+from swift_study.io import cli
+from swift_study.io.work import publish
 
 
 def main(a: Namespace) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import cli
-from swift_study.report import html_table, page, paragraph, write_formats
-from swift_study.tables import COSTS
-from swift_study.validation import Files, cost_sentences, costs, untimed
-from swift_study.work import publish
+from swift_study.io import cli
+from swift_study.io.tables import COSTS
+from swift_study.io.work import publish
+from swift_study.report.pages import html_table, page, paragraph, write_formats
+from swift_study.studies.validation import Files, cost_sentences, costs, untimed
 
 
 def main(a: Namespace) -> None:

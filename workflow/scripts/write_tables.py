@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study import __version__, cli
+from swift_study import __version__
 from swift_study.config import Statistics
-from swift_study.datasets import describe
-from swift_study.report import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
-from swift_study.tables import (
+from swift_study.data.datasets import describe
+from swift_study.io import cli
+from swift_study.io.tables import (
     ACCOUNTS,
     CERTIFICATES,
     CONFOUNDS,
@@ -23,7 +23,8 @@ from swift_study.tables import (
     VERDICTS,
     read_table,
 )
-from swift_study.work import publish
+from swift_study.io.work import publish
+from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 
 
 def main(a: Namespace) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 
 from swift_study.config import Model
+from swift_study.data.strategies import Reject
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.rendering import Overlong, load_renderer
-from swift_study.strategy import Reject
-from swift_study.tables import REJECTS, read_examples, write_table
+from swift_study.io.tables import REJECTS, read_examples, write_table
+from swift_study.models.rendering import Overlong, load_renderer
 
 
 def fit(

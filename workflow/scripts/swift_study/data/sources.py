@@ -14,13 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from swift_study import cli, generator
 from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorSource, HubSource, Panel, Records, Source, Text
-from swift_study.duplicates import nearest
+from swift_study.data import generator
+from swift_study.data.duplicates import nearest
+from swift_study.data.rows import Row, Rows, file_rows, hub_rows
 from swift_study.errors import UserError
 from swift_study.examples import Example, KeyPoint
+from swift_study.io import cli
 from swift_study.patterns import DOTALL, remove, search
-from swift_study.rows import Row, Rows, file_rows, hub_rows
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 OWN_PAIR = ("prompt", "completion")

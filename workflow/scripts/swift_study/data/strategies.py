@@ -22,12 +22,12 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from swift_study.config import FileSource, Strategy
-from swift_study.endpoint import Account, EndpointSettings, Failure, ask
+from swift_study.data.rows import file_rows
 from swift_study.errors import Rejected, Stopped, UserError
 from swift_study.examples import Example, KeyPoint, Message, as_number, fold, occurs
+from swift_study.io.endpoint import Account, EndpointSettings, Failure, ask
+from swift_study.io.replies import whole_text, without_reasoning
 from swift_study.numerals import Number, tokens
-from swift_study.replies import whole_text, without_reasoning
-from swift_study.rows import file_rows
 
 FUNCTIONS = ("from_fields", "prompt", "from_reply")
 

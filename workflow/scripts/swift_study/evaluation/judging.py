@@ -24,12 +24,12 @@ import numpy as np
 from scipy import stats
 
 from swift_study.config import Audit, FileSource
-from swift_study.endpoint import Account, Answer, JudgeSettings, ask
+from swift_study.data.rows import file_rows
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, fold, judge_by_key_points
-from swift_study.replies import whole_text, without_fence, without_reasoning
-from swift_study.rows import file_rows
-from swift_study.work import fingerprint
+from swift_study.io.endpoint import Account, Answer, JudgeSettings, ask
+from swift_study.io.replies import whole_text, without_fence, without_reasoning
+from swift_study.io.work import fingerprint
 
 Label = int | None
 KEY_POINTS = "key_points"  # the name of the programmatic judge

@@ -8,8 +8,8 @@ import polars as pl
 import torch
 
 from swift_study.examples import Example
-from swift_study.models import exact_numerics
-from swift_study.tokens import IGNORED, Batch, Tokens, batches, collate
+from swift_study.models.loading import exact_numerics
+from swift_study.models.tokens import IGNORED, Batch, Tokens, batches, collate
 
 
 def golden_example(example: Example) -> Example:

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from swift_study.config import Model, Responses
-from swift_study.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.lines import append_lines, read_lines
-from swift_study.models import exact_numerics
-from swift_study.rendering import Renderer, turns
-from swift_study.tokens import batches
+from swift_study.io.endpoint import Account, EndpointSettings, Failure, ask
+from swift_study.io.lines import append_lines, read_lines
+from swift_study.models.loading import exact_numerics
+from swift_study.models.rendering import Renderer, turns
+from swift_study.models.tokens import batches
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # keeps the logarithm of an exponential draw finite
 NUCLEUS = 256  # so many of the likeliest tokens nearly always hold top_p of the probability

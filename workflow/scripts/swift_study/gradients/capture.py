@@ -18,7 +18,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from swift_study.errors import UserError
-from swift_study.weights import FACTORED, Use, Weight, first_tensor
+from swift_study.models.weights import FACTORED, Use, Weight, first_tensor
 
 Receive = Callable[[Weight, Use, torch.Tensor | None, torch.Tensor], None]
 

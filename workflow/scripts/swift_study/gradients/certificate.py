@@ -10,10 +10,10 @@ import torch
 from swift_study.config import Gradients
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.gradients import PanelGradients
-from swift_study.models import exact_numerics
-from swift_study.sketch import half_width, sketched_products
-from swift_study.tokens import Tokens, collate, sum_losses
+from swift_study.gradients.engine import PanelGradients
+from swift_study.gradients.sketch import half_width, sketched_products
+from swift_study.models.loading import exact_numerics
+from swift_study.models.tokens import Tokens, collate, sum_losses
 
 ATTENTION = {"sdpa": "sdpa, math kernel", "eager": "eager"}
 CHUNK_BYTES = 2e9  # of weight gradients that are held at once

@@ -18,16 +18,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from swift_study.capture import watching, wide
 from swift_study.config import Gradients
 from swift_study.examples import Example
-from swift_study.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
-from swift_study.memory import PASS_TOKENS, needs
-from swift_study.models import exact_numerics
-from swift_study.sketch import sketch_gradients
-from swift_study.stages import Passes, make_stages
-from swift_study.tokens import Tokens, batches, collate
-from swift_study.weights import Use, Weight, calls, idle_modules, trainable_weights
+from swift_study.gradients.capture import watching, wide
+from swift_study.gradients.gram import Factors, dense_blocks, products_of_factors, products_of_vectors
+from swift_study.gradients.memory import PASS_TOKENS, needs
+from swift_study.gradients.sketch import sketch_gradients
+from swift_study.gradients.stages import Passes, make_stages
+from swift_study.models.loading import exact_numerics
+from swift_study.models.tokens import Tokens, batches, collate
+from swift_study.models.weights import Use, Weight, calls, idle_modules, trainable_weights
 
 log = logging.getLogger(__name__)
 

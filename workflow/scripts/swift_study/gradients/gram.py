@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from swift_study.capture import wide
+from swift_study.gradients.capture import wide
 
 GHOST_TOKENS = 4096  # of each side of a block of tokens × tokens
 BLOCK = {"cpu": 2**22, "cuda": 2**28}  # elements of gradients that are formed at once: what a CPU's cache holds, and what keeps a GPU busy

@@ -9,9 +9,9 @@ import torch
 
 from swift_study.config import Gradients
 from swift_study.errors import UserError
-from swift_study.gram import BLOCK
-from swift_study.tokens import Tokens
-from swift_study.weights import FACTORED, Call, Use, Weight
+from swift_study.gradients.gram import BLOCK
+from swift_study.models.tokens import Tokens
+from swift_study.models.weights import FACTORED, Call, Use, Weight
 
 GB = 1e9
 PASS_TOKENS = {"cpu": 1024, "cuda": None}  # on a CPU a pass over more is no faster a token, only larger (benchmarks/RESULTS.md)

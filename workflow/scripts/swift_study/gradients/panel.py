@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swift_study.examples import Example
-from swift_study.rendering import Renderer
-from swift_study.tables import read_examples
-from swift_study.tokens import Tokens
+from swift_study.io.tables import read_examples
+from swift_study.models.rendering import Renderer
+from swift_study.models.tokens import Tokens
 
 
 @dataclass(frozen=True)

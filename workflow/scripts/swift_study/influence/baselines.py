@@ -17,9 +17,9 @@ import polars as pl
 import torch
 
 from swift_study.examples import fold
-from swift_study.models import exact_numerics
-from swift_study.panel import Member
-from swift_study.tokens import Tokens, batches, collate, sum_losses
+from swift_study.gradients.panel import Member
+from swift_study.models.loading import exact_numerics
+from swift_study.models.tokens import Tokens, batches, collate, sum_losses
 
 STEP = 0.01  # length of the step on a probe, relative to the norm of the trainable weights
 

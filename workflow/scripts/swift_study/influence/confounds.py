@@ -15,7 +15,7 @@ import polars as pl
 
 from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
-from swift_study.statistics import counted, effect, power, verdict, with_scores
+from swift_study.influence.statistics import counted, effect, power, verdict, with_scores
 
 MAIN_CHECK = "sum-loss"
 # Checks by the score that they take, all pairs being counted.

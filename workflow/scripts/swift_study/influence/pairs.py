@@ -16,9 +16,9 @@ import pyarrow as pa
 import torch
 
 from swift_study.errors import UserError
-from swift_study.gradients import GRADIENT_COLUMNS, MODULE_COLUMNS
-from swift_study.sketch import sketched_products
-from swift_study.tables import read_arrow
+from swift_study.gradients.engine import GRADIENT_COLUMNS, MODULE_COLUMNS
+from swift_study.gradients.sketch import sketched_products
+from swift_study.io.tables import read_arrow
 
 # Vectors can be multiplied only if all of these are the same.
 MUST_AGREE = ("scope", "representation", "projection_seed", "checkpoint", "panel")

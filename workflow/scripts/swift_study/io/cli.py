@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from swift_study.errors import Stopped, UserError
-from swift_study.processes import end_with_parent
-from swift_study.work import full_disk, says_no_space
+from swift_study.io.processes import end_with_parent
+from swift_study.io.work import full_disk, says_no_space
 
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 

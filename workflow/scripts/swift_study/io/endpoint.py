@@ -37,9 +37,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
-from swift_study.ledger import Ledger, lost
-from swift_study.redaction import redactor
-from swift_study.replies import whole_text
+from swift_study.io.ledger import Ledger, lost
+from swift_study.io.redaction import redactor
+from swift_study.io.replies import whole_text
 
 if TYPE_CHECKING:  # imported where a request is sent: it is slow, and the configuration imports this module everywhere
     import openai
@@ -703,7 +703,7 @@ class _Call(Generic[T]):
         import httpx2
         import openai
 
-        from swift_study.bounded_http import TooLong
+        from swift_study.io.bounded_http import TooLong
 
         s = self.settings
         client = self._connect()
@@ -782,7 +782,7 @@ class _Call(Generic[T]):
         if self.client is None:
             import openai
 
-            from swift_study.bounded_http import limited_to
+            from swift_study.io.bounded_http import limited_to
 
             s = self.settings
             if not self.key and not s.is_local:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from swift_study.work import publish, writing_to
+from swift_study.io.work import publish, writing_to
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

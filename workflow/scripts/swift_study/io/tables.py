@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from swift_study import __version__
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.work import publish
+from swift_study.io.work import publish
 
 NUMBERED = pa.dictionary(pa.uint32(), pa.large_string())
 KEY_POINT = pa.struct([("text", pa.string()), ("check", pa.string()), ("value", pa.string())])

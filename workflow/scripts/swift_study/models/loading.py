@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swift_study.config import Lora, Model
 from swift_study.errors import UserError
-from swift_study.work import hash_files, publish
+from swift_study.io.work import hash_files, publish
 
 PACKAGED = "SmolLM2-135M-Instruct"
 ATTENTION = {"math": "sdpa", "eager": "eager"}  # as transformers names them

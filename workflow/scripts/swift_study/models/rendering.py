@@ -16,7 +16,7 @@ from typing import Any
 from swift_study.config import Model
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.tokens import Tokens
+from swift_study.models.tokens import Tokens
 
 PROBE = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": "Answer"}]
 

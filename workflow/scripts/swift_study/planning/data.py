@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swift_study.config import SELECTED, Config, HubSource, Panel, Source
+from swift_study.data.sources import draw_base, read_source, split_panel, without_near_duplicates
+from swift_study.data.strategies import apply_strategy, load_strategy
 from swift_study.errors import UserError
+from swift_study.evaluation.likelihood import golden_example
+from swift_study.evaluation.responses import revise
 from swift_study.examples import Example, Message
-from swift_study.likelihood import golden_example
-from swift_study.rendering import Renderer
-from swift_study.responses import revise
-from swift_study.sources import draw_base, read_source, split_panel, without_near_duplicates
-from swift_study.strategy import apply_strategy, load_strategy
-from swift_study.tables import read_examples
+from swift_study.io.tables import read_examples
+from swift_study.models.rendering import Renderer
 
 NEVER = 2.0  # a similarity that no two queries have
 

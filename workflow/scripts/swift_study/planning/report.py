@@ -8,8 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from swift_study.config import MAIN, Config, training_of
-from swift_study.judging import judge_prompt, labelled_responses
-from swift_study.plan import (
+from swift_study.data.strategies import load_strategy, teacher_prompts
+from swift_study.evaluation.judging import judge_prompt, labelled_responses
+from swift_study.evaluation.responses import server_of
+from swift_study.planning.costs import (
     BATCH,
     DATA_FILE,
     DATA_ROW,
@@ -36,10 +38,8 @@ from swift_study.plan import (
     warning,
     what_to_change,
 )
-from swift_study.plan_data import PlannedData
-from swift_study.report import markdown
-from swift_study.responses import server_of
-from swift_study.strategy import load_strategy, teacher_prompts
+from swift_study.planning.data import PlannedData
+from swift_study.report.pages import markdown
 
 FEW_TOKENS = 1000  # a pass; an H100 does some 300 operations in the time in which it reads a byte, so fewer tokens leave it waiting
 

@@ -16,7 +16,7 @@ import polars as pl
 from matplotlib.ticker import MaxNLocator
 
 from swift_study.config import CEILING, FLOOR
-from swift_study.work import publish
+from swift_study.io.work import publish
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from swift_study.confounds import disagreements, overview, panel, power_panel
-from swift_study.tables import write_table
-from swift_study.work import publish
+from swift_study.influence.confounds import disagreements, overview, panel, power_panel
+from swift_study.io.tables import write_table
+from swift_study.io.work import publish
 
 STYLE = """body{font:14px/1.5 system-ui,sans-serif;margin:2em;color:#222;max-width:1200px}
 table{border-collapse:collapse;margin:1em 0;width:100%}th,td{padding:.35em .7em;border-bottom:1px solid #ddd;text-align:left;

@@ -24,7 +24,7 @@ from scipy import stats
 
 from swift_study.config import MAIN, STUDIES, VALIDATION, Near, Prediction, Statistics, Validation, ValidationTable, nearest
 from swift_study.errors import UserError
-from swift_study.statistics import (
+from swift_study.influence.statistics import (
     counted,
     curve_name,
     effect,
@@ -37,8 +37,8 @@ from swift_study.statistics import (
     task_draws,
     with_scores,
 )
-from swift_study.tables import ACCOUNTS, AGREEMENT, CLAIMS, COSTS, HISTORY, RANK_AGREEMENT, read_table
-from swift_study.tables import VALIDATION as VALIDATION_SCHEMA
+from swift_study.io.tables import ACCOUNTS, AGREEMENT, CLAIMS, COSTS, HISTORY, RANK_AGREEMENT, read_table
+from swift_study.io.tables import VALIDATION as VALIDATION_SCHEMA
 
 MEASURES = ("accuracy", "ll_token", "ll_answer")  # of one row of a table, each with a value for every query
 CLAIMED = {"accuracy": "accuracy", "log_likelihood": "ll_token"}  # what claims and agreement are about

@@ -24,13 +24,13 @@ from swift_study import __version__
 from swift_study.config import Gradients, Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
-from swift_study.extensions import compile_in_turns
-from swift_study.lines import append_lines, read_lines, replace_lines
-from swift_study.models import check_fits, load_adapter, load_model
-from swift_study.rendering import Renderer, load_renderer
-from swift_study.tokens import Tokens, collate, sum_losses
-from swift_study.weights import train_weights
-from swift_study.work import publish, remove, writing_to
+from swift_study.io.lines import append_lines, read_lines, replace_lines
+from swift_study.io.work import publish, remove, writing_to
+from swift_study.models.loading import check_fits, load_adapter, load_model
+from swift_study.models.rendering import Renderer, load_renderer
+from swift_study.models.tokens import Tokens, collate, sum_losses
+from swift_study.models.weights import train_weights
+from swift_study.training.extensions import compile_in_turns
 
 log = logging.getLogger(__name__)
 Batch = list[tuple[str, Tokens]]  # ids of examples, and their tokens

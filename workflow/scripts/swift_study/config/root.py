@@ -1,0 +1,337 @@
+"""The whole configuration, and whether its parts agree."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from swift_study.config.base import MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
+from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
+from swift_study.config.defaults import RUNS, STUDIES, VALIDATION
+from swift_study.config.evaluations import Responses
+from swift_study.config.gradients import Gradients
+from swift_study.config.models import Model
+from swift_study.config.plan import Plan
+from swift_study.config.runs import Run, training, training_of
+from swift_study.config.statistics import Confounds, Statistics
+from swift_study.config.studies import Study, Validation
+from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+
+# What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
+RULES = frozenset(
+    {
+        "all", "apply_strategy", "audit_judge", "check_confounds", "check_leakage", "compute_rivals", "decide_verdicts",
+        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "pair_influence", "plan",
+        "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate", "validation", "write_audit",
+        "write_config", "write_costs", "write_tables",
+    }
+)  # fmt: skip
+
+
+# The tables that a rule writes for any configuration.
+TABLES = {
+    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "certificates"),
+    "validate": ("claims", "agreement", "rank_agreement"),
+    "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
+    "describe_validation": ("validation_datasets",),
+    "write_costs": ("costs",),
+}
+# What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
+PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
+# Sections that are empty by default: their settings, and values for what has no default.
+ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
+    "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
+    "judge": (JudgeSettings, {}),
+}
+
+
+def _values_may_be_null(schema: dict[str, Any]) -> None:
+    schema["additionalProperties"] = {"anyOf": [schema["additionalProperties"], {"type": "null"}]}
+
+
+class Config(Section):
+    results: Folder = "results"
+    """Folder of all results."""
+    cache: Folder = ".cache"
+    """Folder of what later runs reuse: the converted packaged model, teacher replies."""
+    gpus: bool = True
+    """Whether cluster jobs that train, generate or compute gradients ask for GPUs, one a process."""
+    network: Literal["submit_host", "everywhere"] = "submit_host"
+    """Rules that ask a hub, a teacher or a judge run where snakemake was started, or `everywhere`: in cluster jobs, like the others."""
+    model: Model = Model()
+    """The model under study."""
+    models: dict[str, Model] = {}
+    """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
+    data: Data = Data()
+    """Where examples come from."""
+    strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate", "paraphrase", "unrelated")}
+    """Ways of making data: for each name a file `strategies/<name>.py`."""
+    teacher: EndpointSettings | None = None
+    """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
+    judge: JudgeSettings | None = None
+    """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
+    runs: dict[str, Run] = RUNS
+    """Trainings, by name."""
+    responses: Responses = Responses()
+    """How runs respond to queries."""
+    selection: Selection = Selection()
+    """How negatives and positives are chosen from the base model's responses."""
+    gradients: Gradients = Gradients()
+    """The gradient engine."""
+    statistics: Statistics = Statistics()
+    """Intervals and the rule of the verdict."""
+    confounds: Confounds = Confounds()
+    """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
+    studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
+    """Swift studies, by name; each is a target of its own. A null removes one."""
+    validation: Validation = VALIDATION
+    """The proof: training with and without the data, and the comparison with what the swift studies said."""
+    plan: Plan = Plan()
+    """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
+
+    def key_names(self) -> list[str]:
+        """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
+        endpoints = [self.teacher, self.judge, self.responses.server]
+        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_removes_a_study(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("studies"), dict):
+            values = values | {"studies": {k: v for k, v in values["studies"].items() if v is not None}}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_are_like_the_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("models"), dict) and isinstance(values.get("model", {}), dict):
+            own = {name: m for name, m in values["models"].items() if isinstance(m, dict)}
+            values = values | {"models": values["models"] | {name: values.get("model", {}) | m for name, m in own.items()}}
+        return values
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        self._check_names()
+        for name, strategy in self.strategies.items():
+            if strategy.by == "teacher" and self.teacher is None:
+                raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
+        if "base" not in self.runs:
+            raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
+        if not self.studies:
+            raise ValueError("studies: there is none left; keep one, since all tables and verdicts are those of studies")
+        for name in self.runs:
+            self._check_run(name)
+        for name, study in self.studies.items():
+            if study.run not in self.runs:
+                raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
+            for dataset in study.datasets():
+                self._check_dataset(f"studies.{name}", dataset)
+            if self.run(study.run).checkpoint_every is None:
+                raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
+                                 "state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).method == "full" and self.gradients.scope == "lora":
+                raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
+        self._check_validation()
+        return self
+
+    def _check_names(self) -> None:
+        """Each name has one reading: as a rule, as a file, and in a dotted name."""
+        taken = {
+            "run": {"model": "the model itself, where a run starts from it"},
+            "model": {MAIN: "the model under study"},
+            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
+            "study": dict.fromkeys(RULES, "a target of the workflow")
+            | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
+            | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
+            "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
+            | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
+            | {f"layers_{s}": f"a figure of the study {s!r}" for s in self.studies}
+            | {f"loss_{r}": f"a figure of the run {r!r}" for r in self.runs}
+            | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
+        }
+        for kind, names in (
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
+            ("table", self.validation.tables),
+        ):  # fmt: skip
+            for name in names:
+                if not NAME.fullmatch(name) or (kind == "model" and SEED.fullmatch(name)):
+                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64"
+                                     + ("; names like 's1' mean a seed" if kind == "model" else ""))  # fmt: skip
+                if name in taken[kind]:
+                    raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
+        if "control" in self.validation.predictions:
+            raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
+        self._check_figures()
+
+    def _check_figures(self) -> None:
+        """Each figure is a file of its own in the folder of figures."""
+        files = {f"layers_{study}": f"the layers of the study {study!r}" for study in self.studies}
+        files |= {table: f"the table {table!r} of the validation" for table in self.validation.tables}
+        files["agreement"] = "the agreement of the validation"
+        for name, study in self.studies.items():
+            for figure in study.figures:
+                run = figure.removeprefix("loss_").split(".")[0] if figure.startswith("loss_") else ""
+                other = files.get(figure) or (f"the loss of the run {run!r}" if run in self.runs else None)
+                if other:
+                    raise ValueError(f"studies.{name}.figures: the figure {figure!r} would have the file of {other}; take another name")
+                files[figure] = f"a figure of the study {name!r}"
+
+    def _check_run(self, name: str) -> None:
+        run = self.run(name)
+        where = f"runs.{name}"
+        for phase in run.schedule:
+            for dataset in phase:
+                self._check_dataset(f"{where}.schedule", dataset)
+            if not phase:
+                raise ValueError(f"{where}.schedule: a phase is empty")
+        if run.start != "model":
+            start = self.run(run.start, f"{where}.start")
+            if start.method != run.method or (run.method == "lora" and start.lora != run.lora):
+                raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
+                                 f"{run.start!r} is another kind")  # fmt: skip
+        self.ancestry(name)
+        if run.offload == "optimizer" and run.zero_stage == 0:
+            raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
+        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
+            raise ValueError(f"{where}: all parameters in bfloat16 need zero_stage 1, 2 or 3, where DeepSpeed keeps float32 masters")
+        if run.offload == "parameters" and run.zero_stage != 3:
+            raise ValueError(f"{where}.offload: parameters needs zero_stage 3")
+        if run.processes % run.nodes:
+            raise ValueError(f"{where}.processes {run.processes} is not a multiple of nodes {run.nodes}")
+        if run.batch_size % (run.processes * run.micro_batch_size):
+            raise ValueError(f"{where}.batch_size {run.batch_size} is not a multiple of processes × micro_batch_size "
+                             f"= {run.processes} × {run.micro_batch_size}")  # fmt: skip
+        steps = self._number_of_steps(run)
+        if steps is not None and steps > MOST_STEPS:
+            raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
+        # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
+        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len)}/checkpoint-1234567.modules.parquet".encode())
+        most = 110_000 // (3 * path)
+        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
+            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
+                             f"the paths of {most} fit on a command line. Raise it")  # fmt: skip
+        if run.checkpoint_every is not None and steps is None:
+            raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
+                             "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
+        if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
+            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
+                             f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
+        if steps is not None and run.warmup_steps >= steps:
+            raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
+
+    def _number_of_steps(self, run: Run) -> int | None:
+        """None where the datasets' sizes are not known before they are made."""
+        size = 0
+        for phase in run.schedule:
+            for dataset, part in phase.items():
+                n = part.examples or (self.data.base.examples if dataset == "base" else None)
+                if n is None:
+                    return None
+                size += round(n * part.weight)
+        return run.epochs * -(-size // run.batch_size)
+
+    def _check_validation(self) -> None:
+        v = self.validation
+        for model in v.models:
+            if model != MAIN and model not in self.models:
+                raise ValueError(f"validation.models: there is no model {model!r}{nearest(model, self.models)}; known: "
+                                 f"{', '.join([MAIN, *self.models])}")  # fmt: skip
+        if len(set(v.seeds)) < len(v.seeds) or len(set(v.models)) < len(v.models):
+            raise ValueError("validation.seeds and validation.models must not name anything twice")
+        if v.scorer == "judge" and self.judge is None:
+            raise ValueError("validation.scorer is 'judge', but no `judge` is configured")
+        for name, table in v.tables.items():
+            for run in table.runs.values():
+                self.run(run, f"validation.tables.{name}.runs")
+        known = [row for table in v.tables.values() for row in table.runs]
+        for row in v.rows or []:
+            if row not in known:
+                raise ValueError(f"validation.rows: no table has the row {row!r}{nearest(row, known)}")
+        contexts = [table.context for table in v.tables.values()]
+        for name, prediction in v.predictions.items():
+            where = f"validation.predictions.{name}"
+            study = self.studies.get(prediction.study)
+            if study is None and prediction.study in STUDIES:
+                continue  # the study was removed, and with it what it predicts
+            if study is None:
+                known = [*self.studies, *STUDIES]
+                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, known)}; known: "
+                                 f"{', '.join(self.studies)}")  # fmt: skip
+            if prediction.probes not in study.probes or prediction.targets not in study.targets:
+                raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
+                                 f"{list(study.targets)}, not {prediction.probes!r} or {prediction.targets!r}")  # fmt: skip
+            for context, row in prediction.measured.items():
+                tables = [t for t in v.tables.values() if t.context == context]
+                if contexts.count(context) != 1 or row not in tables[0].runs:
+                    raise ValueError(f"{where}.measured.{context}: there must be one table of this context, with the row {row!r}")
+            for context, run in prediction.proxy.items():
+                self.run(run, f"{where}.proxy")
+                if context not in v.proxy_control:
+                    raise ValueError(f"{where}.proxy.{context} needs validation.proxy_control.{context} beside it")
+        for run in v.proxy_control.values():
+            self.run(run, "validation.proxy_control")
+
+    def _check_dataset(self, where: str, dataset: str) -> None:
+        if len(dataset) > 200:  # it names a file
+            raise ValueError(f"{where}: the dataset name {dataset[:40]!r}… has {len(dataset)} characters, more than 200")
+        if dataset in SELECTED:
+            for strategy in ("similar", "clarify"):
+                if strategy not in self.strategies:
+                    raise ValueError(f"{where}: {dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {strategy!r}")
+            return
+        if dataset in SOURCES:
+            return
+        parent, _, strategy = dataset.rpartition(".")
+        if strategy not in self.strategies or not parent:
+            known = [*SOURCES, *SELECTED, *(f"panel.{s}" for s in self.strategies)]
+            raise ValueError(f"{where}: unknown dataset {dataset!r}{nearest(dataset, known)}; known are "
+                             f"{', '.join([*SOURCES, *SELECTED])}, and any of them followed by a dot and a strategy "
+                             f"({', '.join(self.strategies)})")  # fmt: skip
+        self._check_dataset(where, parent)
+
+    def run(self, name: str, where: str = "runs") -> Run:
+        """The settings of a run, with what it takes from the run that it is like.
+
+        ``name`` is one of ``runs``, or that of one training among several of it (see ``training``): its seed and what it starts
+        from are then those of that training.
+        """
+        plain, model, seed = training_of(name)
+        chain: list[Run] = []
+        following: str | None = plain
+        while following is not None:
+            if following not in self.runs:
+                raise ValueError(f"{where}: there is no run {following!r}{nearest(following, self.runs)}; known: {', '.join(self.runs)}")
+            if self.runs[following] in chain:
+                raise ValueError(f"runs.{plain}.like: the run is like itself in the end")
+            chain.append(self.runs[following])
+            following = chain[-1].like
+        values: dict[str, Any] = {}
+        for run in reversed(chain):
+            values |= {key: getattr(run, key) for key in run.model_fields_set}
+        run = Run.model_construct(**{key: field.get_default() for key, field in Run.model_fields.items()} | values | {"like": None})
+        if seed is not None:
+            start = "model" if run.start == "model" else training(run.start, model, seed)
+            run = run.model_copy(update={"seed": seed, "start": start})
+        return run
+
+    def ancestry(self, name: str) -> list[str]:
+        """The run and those it starts from, the last one first. ValueError if they go round in a circle."""
+        found = [name]
+        while (start := self.run(found[0]).start) != "model":
+            if start in found:
+                raise ValueError(f"runs.{name}.start: the run starts from itself in the end")
+            found.insert(0, start)
+        return found
+
+    def model_of(self, name: str) -> Model:
+        """The model that a training is of."""
+        model = training_of(name)[1]
+        return self.model if model == MAIN else self.models[model]
+
+    def steps(self, run: str) -> list[int]:
+        """The steps at which a run publishes a checkpoint; empty where it publishes the last state only."""
+        r = self.run(run)
+        last = self._number_of_steps(r)
+        return [] if r.checkpoint_every is None or last is None else list(range(r.checkpoint_every, last + 1, r.checkpoint_every))
+
+    def gradient_steps(self, run: str) -> list[int]:
+        return [0] * self.gradients.include_step_0 + self.steps(run)

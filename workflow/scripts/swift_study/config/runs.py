@@ -1,0 +1,94 @@
+"""Runs: what is trained on what, and how."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from swift_study.config.base import MAIN, Section, Seed
+
+
+class Lora(Section):
+    rank: int = Field(default=64, ge=1, le=65_536)
+    """r of the adapter."""
+    alpha: int = Field(default=512, ge=1)
+    """The update is scaled by alpha / rank."""
+    targets: list[Annotated[str, Field(min_length=1)]] = Field(default=["up_proj", "down_proj"], min_length=1)
+    """Linear layers that get an adapter, by the end of their module name."""
+
+
+class Part(Section):
+    """How much of a dataset a schedule takes."""
+
+    examples: int | None = Field(default=None, ge=1)
+    """So many of its examples, drawn by the run's seed; null takes all."""
+    weight: float = Field(default=1.0, gt=0, le=10_000)
+    """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
+
+
+class Run(Section):
+    like: str | None = None
+    """Take what is not named here from this run."""
+    start: str = "model"
+    """What it starts from: `model`, or the last checkpoint of another run of the same method."""
+    schedule: list[dict[str, Part]] = Field(default=[{"base": Part()}], min_length=1)
+    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets."""
+    method: Literal["lora", "full"] = "lora"
+    """Which parameters are trained: those of a LoRA adapter, or all."""
+    lora: Lora = Lora()
+    """The adapter."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the weights in training, null: model.dtype; with `full`, DeepSpeed keeps float32 masters of bfloat16 weights."""
+    epochs: int = Field(default=2, ge=1)
+    """Times each example is seen."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples a step, over all processes; the last batch of an epoch may be smaller."""
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Examples a process works on at once; the batch is accumulated from these."""
+    loss_on: Literal["completion", "all"] = "completion"
+    """Tokens that the loss is on: the completion and its end token, or the prompt's as well."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """At the end of the warm-up."""
+    decay: Literal["linear", "constant"] = "linear"
+    """After the warm-up: down to `final_learning_rate` in a straight line, or none."""
+    final_learning_rate: float = Field(default=1e-6, ge=0)
+    """Reached linearly at the last step."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps of linear warm-up from zero."""
+    checkpoint_every: int | None = Field(default=8, ge=1)
+    """Steps between published checkpoints; must divide the number of steps. null publishes the last state only, as `checkpoint-last`."""
+    resume_every: int = Field(default=50, ge=1)
+    """Steps between states from which a killed run goes on, where no checkpoint is published."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """AdamW."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW."""
+    clip_norm: float = Field(default=1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 leaves them."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage; what else DeepSpeed is told stands in deepspeed/zero-STAGE.json."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What is kept in the host's memory: nothing, the optimizer's state (stage 1 and up), or the parameters as well (stage 3)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    processes: int = Field(default=1, ge=1, le=65_536)
+    """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
+    nodes: int = Field(default=1, ge=1, le=65_536)
+    """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
+    export_second_moments: bool = False
+    """Also publish Adam's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
+    seed: Seed = 17
+    """Of the adapter's initial values and of the order of the examples."""
+
+
+def training(run: str, model: str, seed: int) -> str:
+    """The name of one training of a run, on one of several models with one of several seeds: ``run.s17``, ``run.model.s17``."""
+    return ".".join([run, *([] if model == MAIN else [model]), f"s{seed}"])
+
+
+def training_of(name: str) -> tuple[str, str, int | None]:
+    """Run, model and seed of a training; model ``main`` and no seed for the plain name of a run."""
+    run, *rest = name.split(".")
+    seed = int(rest[-1].removeprefix("s")) if rest else None
+    return run, rest[0] if len(rest) == 2 else MAIN, seed

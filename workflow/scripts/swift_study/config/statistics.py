@@ -1,0 +1,36 @@
+"""Intervals, verdicts, and what is taken for none."""
+
+from pydantic import Field
+
+from swift_study.config.base import Section, Seed
+
+
+class Statistics(Section):
+    after_step: int = Field(default=8, ge=0)
+    """Checkpoints after this step count for the verdict (the paper speaks of 'after about 150 steps' of 1,200)."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of every interval; a verdict needs p <= 1 - confidence as well."""
+    resamples: int = Field(default=2000, ge=200, le=10**6)
+    """Bootstrap resamples of tasks and probes."""
+    effective_share: float = Field(default=0.8, gt=0, le=1)
+    """A curve is `effective` if its interval lies above 0 at this share of the counted checkpoints (SPEC, ambiguity 18)."""
+    norm_floor: float = Field(default=1e-12, ge=0)
+    """A target whose squared gradient norm is not above this has no RelInf: the pair is left out and counted."""
+    seed: Seed = 17
+    """Of the bootstrap."""
+
+
+class Confounds(Section):
+    length_factor: float = Field(default=1.5, gt=1)
+    """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
+
+
+class Near(Section):
+    """How small a difference is taken for none, where a claim is that two things are alike."""
+
+    accuracy: float = Field(default=0.02, gt=0)
+    """Of accuracies, as shares."""
+    log_likelihood: float = Field(default=0.02, gt=0)
+    """Of log-likelihoods, in nats a token."""
+    rel_inf: float = Field(default=0.05, gt=0)
+    """Of RelInf."""

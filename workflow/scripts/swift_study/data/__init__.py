@@ -1,0 +1,1 @@
+"""Sources, strategies, datasets."""

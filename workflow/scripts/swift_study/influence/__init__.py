@@ -1,0 +1,1 @@
+"""Influence, curves, verdicts, and what else could explain them."""

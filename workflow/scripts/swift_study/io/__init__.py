@@ -1,0 +1,1 @@
+"""Files, processes and servers: what the rest reads, writes and asks with."""

@@ -1,0 +1,1 @@
+"""What everything would cost, told beforehand."""

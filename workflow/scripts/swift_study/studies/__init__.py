@@ -1,0 +1,1 @@
+"""What studies compare, and their tables."""

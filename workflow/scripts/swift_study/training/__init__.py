@@ -1,0 +1,1 @@
+"""Schedules, and the trainer that follows them."""
