@@ -51,6 +51,17 @@ LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
 STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
+# The keys of `model` that a dataset's tokens depend on.
+AFFECT_TOKENS = {
+    "chat_template",
+    "chat_template_kwargs",
+    "template_date",
+    "trust_remote_code",
+    "control_tokens",
+    "fold_system_message",
+    "max_length",
+    "overlong",
+}
 # Sources whose examples are split into those that are used and their analogues.
 SPLIT = ["panel", "candidates", "questions"]
 # Where the queries come from on which the base model is tried, in their original and in their revised form.
@@ -115,6 +126,21 @@ def model_file(model):
     return f"{RESULTS}/models/{model}.json"
 
 
+def settings_of(model):
+    return CONFIG.model if model == MAIN else CONFIG.models[model]
+
+
+def lengths(model, names):
+    """How long the examples of these datasets are for a model."""
+    return [f"{RESULTS}/lengths/{model}/{name}.parquet" for name in names]
+
+
+def all_lengths(runs, names):
+    """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
+    found = [f for run in runs for f in lengths(training_of(run)[1], scheduled(run))]
+    return list(dict.fromkeys(found + lengths(MAIN, names)))
+
+
 def model_of(run):
     return model_file(training_of(run)[1])
 
@@ -150,17 +176,25 @@ def started_from(run):
 
 
 def trained_on(run):
-    """The datasets whose queries a run has seen, what it starts from included.
-
-    Strategies keep a query, perhaps in other words around it, so the dataset before them is named; `similar` makes another query.
-    """
-    seen = [d for r in CONFIG.ancestry(run) for d in scheduled(r)]
-    return list(dict.fromkeys(map(with_queries_of, seen)))
+    """The datasets that a run has seen, what it starts from included."""
+    return list(dict.fromkeys(d for r in CONFIG.ancestry(run) for d in scheduled(r)))
 
 
-def with_queries_of(name):
-    parent, _, strategy = name.rpartition(".")
-    return name if not parent or strategy == "similar" else with_queries_of(parent)
+def ancestors(names):
+    """The datasets that hold what the examples of these were made from, each once."""
+    found = list(dict.fromkeys(p for name in names for p in made_from(name)))
+    above = [name for name in found if name not in names]
+    return list(dict.fromkeys([*found, *(ancestors(above) if above else [])]))
+
+
+def made_from(name):
+    """The datasets whose examples are the parents of this one's."""
+    parent, _, last = name.rpartition(".")
+    if name in SELECTED:
+        return [*TRIED, "candidates.clarify"]
+    if not parent or last == "analogues":
+        return []
+    return [parent, *([f"{parent}.clarify"] if last == "revised" else [])]
 
 
 def derived(name):
@@ -334,10 +368,7 @@ def made_datasets():
 def reject_files():
     derived = [name for name in derived_datasets() if name not in SELECTED]
     sources = ["panel", "candidates"] if selecting() else ["panel"]
-    return [
-        f"{RESULTS}/data/rejects/{n}.parquet"
-        for n in [*sources, "base", *derived, *(["selection"] if selecting() else [])]
-    ]
+    return [f"{RESULTS}/data/rejects/{n}.parquet" for n in [*sources, "base", *derived]]
 
 
 def account_files(names):

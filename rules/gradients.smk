@@ -9,6 +9,7 @@ for name, study in CONFIG.studies.items():
             model=model_file("main"),
             checkpoints=[checkpoint(study.run, step) for step in STEPS[study.run]],
             datasets=[dataset(d) for d in panel(name)],
+            lengths=lengths(MAIN, panel(name)),
             leakage=f"{RESULTS}/data/leakage/{name}.parquet",
         output:
             gradients=gradient_files(name),

@@ -6,6 +6,7 @@ rule respond:
         model=lambda w: model_of(w.run),
         checkpoint=lambda w: last_checkpoint(w.run),
         dataset=f"{RESULTS}/data/{{queries}}.parquet",
+        lengths=lambda w: lengths(training_of(w.run)[1], [w.queries]),
     output:
         f"{RESULTS}/responses/{{run}}/{{queries}}.parquet",
     log:
@@ -64,6 +65,7 @@ rule score_golden:
         model=lambda w: model_of(w.run),
         checkpoint=lambda w: last_checkpoint(w.run),
         dataset=f"{RESULTS}/data/{{queries}}.parquet",
+        lengths=lambda w: lengths(training_of(w.run)[1], [w.queries]),
     output:
         f"{RESULTS}/likelihoods/{{run}}/{{queries}}.parquet",
     log:

@@ -92,6 +92,7 @@ rule write_tables:
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in CONFIG.studies],
+        lengths=all_lengths(swift_runs(), [d for s in CONFIG.studies for d in panel(s)]),
         judgements=[
             f"{RESULTS}/judgements/base/{name}/key_points.parquet"
             for name in TRIED
@@ -152,7 +153,7 @@ rule write_tables:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
-        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --judgements {input.judgements:q}"
+        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --judgements {input.judgements:q}"
         " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 

@@ -20,15 +20,13 @@ rule revise_queries:
 
 rule select_examples:
     input:
-        model=model_file("main"),
         datasets=[dataset(name) for name in [*TRIED, "candidates.clarify"]],
         responses=[f"{RESULTS}/responses/base/{name}.parquet" for name in TRIED],
         judgements=[
             f"{RESULTS}/judgements/base/{name}/key_points.parquet" for name in TRIED
         ],
     output:
-        datasets=[dataset(name) for name in SELECTED],
-        rejects=f"{RESULTS}/data/rejects/selection.parquet",
+        [dataset(name) for name in SELECTED],
     log:
         f"{RESULTS}/logs/select_examples.log",
     benchmark:
@@ -37,11 +35,10 @@ rule select_examples:
         "../envs/swift_study.yaml"
     params:
         settings=settings(CONFIG.selection),
-        model=settings(CONFIG.model),
-        data=lambda w, output: str(Path(output.rejects).parents[1]),
+        data=lambda w, output: str(Path(output[0]).parent),
         responses=lambda w, input: str(Path(input.responses[0]).parent),
         judgements=lambda w, input: str(Path(input.judgements[0]).parents[1]),
     shell:
         "exec python workflow/scripts/select_examples.py --settings {params.settings:q}"
-        " --model {input.model:q} --model-settings {params.model:q} --data {params.data:q}"
-        " --responses {params.responses:q} --judgements {params.judgements:q} --rejects {output.rejects:q} 2> {log:q}"
+        " --data {params.data:q}"
+        " --responses {params.responses:q} --judgements {params.judgements:q} 2> {log:q}"

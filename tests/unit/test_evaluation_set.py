@@ -11,14 +11,14 @@ from swift_study.examples import judge_by_key_points
 def test_q_eval_has_200_checkable_queries_of_tasks_that_the_base_data_have_not() -> None:
     config = Config()
     sources = [s.model_copy(update={"path": str(ROOT / s.path)}) if isinstance(s, FileSource) else s for s in config.data.questions.sources]
-    questions, analogues = split_panel(read_sources(sources)[0], config.data.questions)
+    questions, analogues = split_panel(read_sources(sources), config.data.questions)
     assert len(questions) >= 200
     for question in questions:
         assert question.golden
         assert judge_by_key_points(question.golden, question.key_points)[0] == 1
         assert question.unsatisfactory
         assert judge_by_key_points(question.unsatisfactory, question.key_points)[0] == 0
-    base, _ = read_sources(config.data.base.sources)
+    base = read_sources(config.data.base.sources)
     assert not {q.task for q in questions} & {e.task for e in base}
     assert {q.task for q in questions} > {family.replace("_", "-") for family in HELD_OUT}
     similarity, _ = nearest([q.query for q in questions], [e.query for e in base])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import BaseData, Model
-from swift_study.data.datasets import fit, write_rejects
+from swift_study.config import BaseData
+from swift_study.data.datasets import write_rejects
 from swift_study.data.sources import draw_base, read_sources
 from swift_study.io import cli
 from swift_study.io.tables import EXCLUSIONS, read_examples, write_examples, write_table
@@ -14,13 +14,12 @@ from swift_study.io.tables import EXCLUSIONS, read_examples, write_examples, wri
 
 def main(a: Namespace) -> None:
     base = BaseData.model_validate_json(a.settings)
-    examples, places = read_sources(base.sources)
-    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), "base", places)
+    examples = read_sources(base.sources)
     probes = [e for path in a.probes for e in read_examples(Path(path))]
     drawn, counts = draw_base(examples, probes, base, a.near_duplicate, a.seed)
     write_examples(Path(a.output), drawn)
-    write_rejects(Path(a.rejects), rejects)
-    write_table(Path(a.exclusions), pl.DataFrame([{"dataset": "base", **counts, "overlong": len(rejects)}]), EXCLUSIONS)
+    write_rejects(Path(a.rejects), [])
+    write_table(Path(a.exclusions), pl.DataFrame([{"dataset": "base", **counts}]), EXCLUSIONS)
     cli.say(
         f"base: {len(drawn)} of {counts['pool']} examples; left out {counts['same_as_probe']} probes and "
         f"{counts['near_duplicates']} near-duplicates of probes"
@@ -31,10 +30,8 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         settings="the section `data.base` as JSON",
-        model="model.json",
-        model_settings="the section `model` as JSON",
         output="Parquet file of the base dataset",
-        rejects="Parquet file of what was left out as too long",
+        rejects="Parquet file of what was left out",
         exclusions="Parquet file of the counts",
     )
     p.add_argument("--probes", nargs="+", required=True, help="Parquet files of probes to keep out")

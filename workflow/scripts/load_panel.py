@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from swift_study.config import Model, Panel
-from swift_study.data.datasets import fit, write_rejects
+from swift_study.config import Panel
+from swift_study.data.datasets import write_rejects
 from swift_study.data.sources import read_sources, split_panel, without_near_duplicates
 from swift_study.data.strategies import Reject
 from swift_study.io import cli
@@ -15,9 +15,8 @@ from swift_study.io.tables import write_examples
 
 def main(a: Namespace) -> None:
     panel = TypeAdapter(Panel).validate_json(a.settings)
-    examples, places = read_sources(panel.sources)
-    examples, rejects = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), a.dataset, places)
-    used, analogues = split_panel(examples, panel)
+    rejects: list[Reject] = []
+    used, analogues = split_panel(read_sources(panel.sources), panel)
     if a.unlike is not None:
         analogues, near = without_near_duplicates(analogues, used, a.unlike)
         rejects += [Reject(a.dataset, e.task, e.example_id, "an analogue that is nearly one of the queries", 1, None) for e in near]
@@ -34,8 +33,6 @@ if __name__ == "__main__":
         __doc__,
         dataset="its name",
         settings="the panel's section as JSON",
-        model="model.json",
-        model_settings="the section `model` as JSON",
         output="Parquet file of the examples that are used",
         analogues="Parquet file of their analogues",
         rejects="Parquet file of what was left out",

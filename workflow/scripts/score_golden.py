@@ -4,6 +4,7 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+import polars as pl
 import torch
 
 from swift_study.config import Lora, Model
@@ -22,8 +23,9 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
     base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
-    examples, renderer = read_examples(Path(a.dataset)), load_renderer(folder, base)
-    tokens = [renderer.tokens(golden_example(e)) for e in examples]
+    renderer = load_renderer(folder, base)
+    measured = [(e, renderer.tokens_or_none(golden_example(e))) for e in read_examples(Path(a.dataset))]
+    examples, tokens = [e for e, t in measured if t is not None], [t for _, t in measured if t is not None]
     model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
     label = f"likelihood of {Path(a.dataset).stem} by {a.run}"
     progress, start = cli.Progress(label), time.monotonic()
@@ -39,10 +41,14 @@ def main(a: Namespace) -> None:
             f"{checkpoint}: the likelihood of {len(wrong)} of {len(examples)} golden answers is not a finite number (the first: example "
             f"{wrong[0]}). The run has probably diverged: see its loss, and lower its learning_rate."
         )
-    write_table(Path(a.output), frame, LIKELIHOODS, about_threads())
     total = frame.sum()
+    too_long = pl.DataFrame({"query_id": [e.example_id for e, t in measured if t is None]}, schema={"query_id": pl.String})
+    write_table(Path(a.output), pl.concat([frame, too_long], how="diagonal"), LIKELIHOODS, about_threads())
     nats = -total["log_likelihood"].item() / total["n_tokens"].item()
-    cli.say(f"{label}: {len(examples)} golden answers, {nats:.3f} nats a token")
+    cli.say(
+        f"{label}: {len(examples)} golden answers, {nats:.3f} nats a token"
+        + (f"; {len(too_long)} are too long and have none" if len(too_long) else "")
+    )
 
 
 if __name__ == "__main__":

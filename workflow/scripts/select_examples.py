@@ -3,8 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import Model, Selection
-from swift_study.data.datasets import fit, write_rejects
+from swift_study.config import Selection
 from swift_study.evaluation.responses import Chain, Judged, select
 from swift_study.examples import Example
 from swift_study.io import cli
@@ -39,12 +38,8 @@ def main(a: Namespace) -> None:
         if analogue is None or example_id not in clarifications or analogue.example.example_id not in revised:
             continue  # rejected by a strategy; counted in its rejects table
         chains.append(Chain(original, revised[example_id], clarifications[example_id], analogue, revised[analogue.example.example_id]))
-    rejects = []
     for name, examples in select(chains, selection.tasks, selection.positive_response).items():
-        kept, overlong = fit(examples, Path(a.model), Model.model_validate_json(a.model_settings), name)
-        write_examples(data / f"{name}.parquet", kept)
-        rejects += overlong
-    write_rejects(Path(a.rejects), rejects)
+        write_examples(data / f"{name}.parquet", examples)
     unsatisfactory = sum(j.label == 0 for j in sets["candidates"].values())
     cli.say(
         f"selection: {unsatisfactory} of {len(sets['candidates'])} candidates have an unsatisfactory response; "
@@ -56,11 +51,8 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         settings="the section `selection` as JSON",
-        model="model.json",
-        model_settings="the section `model` as JSON",
         data="folder of the datasets",
         responses="folder of the responses",
         judgements="folder of the judgements",
-        rejects="Parquet file of what was left out",
     )
     cli.run(main, p)

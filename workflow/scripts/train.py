@@ -30,7 +30,8 @@ def main(a: Namespace) -> None:
     gradients = None if a.gradients == "null" else Gradients.model_validate_json(a.gradients)
     base = json.loads(Path(a.model).read_text())
     schedule = read_table(Path(a.schedule), SCHEDULE)
-    examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path))}
+    used = set(schedule["example_id"])
+    examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path)) if e.example_id in used}
     start = Path(a.start_from) if a.start_from else None
     started_from = hash_files(*start.glob("*.safetensors")) if start else base["weights"]
     key = fingerprint(run.model_dump(), model.model_dump(), base["weights"], started_from, schedule.rows())

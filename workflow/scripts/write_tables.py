@@ -20,10 +20,12 @@ from swift_study.io.tables import (
     LEAKAGE,
     POWER,
     REJECTS,
+    TOKENS,
     VERDICTS,
     read_table,
 )
 from swift_study.io.work import publish
+from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 
 
@@ -57,6 +59,9 @@ def main(a: Namespace) -> None:
     if len(judgements):
         parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(judgements)]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
+    tokens = about_lengths(a.lengths)
+    write_formats(tables, "tokens", tokens, TOKENS)
+    parts += [heading("Lengths, in tokens"), html_table(tokens)]
     if len(accounts):
         parts += [heading("What the teacher cost"), html_table(accounts)]
     write_page(pages / "data.html", page("Data and reject counts", *parts))
@@ -126,6 +131,7 @@ if __name__ == "__main__":
         "rejects",
         "exclusions",
         "leakage",
+        "lengths",
         "judgements",
         "accounts",
         "certificates",

@@ -20,16 +20,16 @@ from swift_study.io.endpoint import EndpointSettings, JudgeSettings
 RULES = frozenset(
     {
         "all", "apply_strategy", "audit_judge", "check_confounds", "check_leakage", "compute_rivals", "decide_verdicts",
-        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "pair_influence", "plan",
-        "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate", "validation", "write_audit",
-        "write_config", "write_costs", "write_tables",
+        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "measure_lengths",
+        "pair_influence", "plan", "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate",
+        "validation", "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
 
 # The tables that a rule writes for any configuration.
 TABLES = {
-    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "certificates"),
+    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "tokens", "certificates"),
     "validate": ("claims", "agreement", "rank_agreement"),
     "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
     "describe_validation": ("validation_datasets",),

@@ -45,23 +45,21 @@ def read_source(source: Source) -> list[Example]:
     return [example for _, example in _placed(source)]
 
 
-def read_sources(sources: Sequence[Source]) -> tuple[list[Example], dict[str, str]]:
-    """The examples of all sources in order, and the place of each by its id: "my.jsonl, row 7".
+def read_sources(sources: Sequence[Source]) -> list[Example]:
+    """The examples of all sources in order, each with its place in ``source``: "my.jsonl, row 7".
 
     UserError if one example stands in two places.
     """
-    examples: list[Example] = []
-    places: dict[str, str] = {}
+    found: dict[str, Example] = {}
     for source in sources:
         for place, example in _placed(source):
-            if example.example_id in places:
+            if (other := found.get(example.example_id)) is not None:
                 raise UserError(
-                    f"{places[example.example_id]} and {place} are the same example (task {example.task!r}, "
+                    f"{other.source} and {place} are the same example (task {example.task!r}, "
                     f"query {example.query[:80]!r}). Remove one of them, or give generator sources different seeds."
                 )
-            places[example.example_id] = place
-            examples.append(example)
-    return examples, places
+            found[example.example_id] = example.model_copy(update={"source": place})
+    return list(found.values())
 
 
 def _placed(source: Source) -> list[tuple[str, Example]]:
@@ -378,14 +376,3 @@ def draw_base(
     drawn = random.Random(seed).sample(kept, base.examples)
     counts = {"pool": len(examples), "same_as_probe": sum(same), "near_duplicates": sum(near), "drawn": len(drawn)}
     return drawn, counts
-
-
-def find_leaks(probes: Sequence[Example], base: Sequence[Example], near_duplicate: float) -> list[str]:
-    """One sentence for every probe whose query is, or nearly is, a query of the base data."""
-    similarity, index = nearest([p.query for p in probes], [b.query for b in base])
-    return [
-        f"probe {probe.example_id} (task {probe.task!r}, {probe.query[:60]!r}) is in the base data as "
-        f"{base[i].example_id} (similarity {s:.2f})"
-        for probe, s, i in zip(probes, similarity, index, strict=True)
-        if s >= near_duplicate
-    ]

@@ -49,7 +49,9 @@ class Renderer:
         if excess > 0:
             raise Overlong(
                 f"{_who(example)} has {len(prompt)} + {len(completion)} tokens, more than model.max_length = {self.settings.max_length}. "
-                "Raise it, or set model.overlong to 'skip' or 'truncate'."
+                "Raise it, or set model.overlong to 'skip' or 'truncate'.",
+                len(prompt),
+                len(completion),
             )
         return Tokens(prompt + completion, len(prompt))
 
@@ -60,12 +62,14 @@ class Renderer:
             return tokens.ids[: tokens.prompt_length]
         return self._split(example)[0]
 
-    def is_overlong(self, example: Example) -> bool:
+    def tokens_or_none(self, example: Example) -> Tokens | None:
+        """The example's tokens; None where it is too long and `overlong: skip` leaves it out."""
         try:
-            self.tokens(example)
+            return self.tokens(example)
         except Overlong:
-            return True
-        return False
+            if self.settings.overlong != "skip":
+                raise
+            return None
 
     @cached_property
     def pad_id(self) -> int:
@@ -243,7 +247,11 @@ def turns(example: Example, settings: Model) -> list[Message]:
 
 
 class Overlong(UserError):
-    """An example is longer than the model's context."""
+    """An example is longer than the model's context: ``prompt`` and ``completion`` are its tokens."""
+
+    def __init__(self, message: str, prompt: int, completion: int) -> None:
+        super().__init__(message)
+        self.prompt, self.completion = prompt, completion
 
 
 def load_renderer(folder: Path, settings: Model) -> Renderer:

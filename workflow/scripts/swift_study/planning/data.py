@@ -48,14 +48,15 @@ class PlannedData:
         if name not in self._examples:
             file = Path(self.config.results) / "data" / f"{name}.parquet"
             self.read += file.is_file()
-            self._examples[name] = read_examples(file) if file.is_file() else self._fit(self._build(name))
+            self._examples[name] = read_examples(file) if file.is_file() else self._build(name)
         return self._examples[name]
 
     def lengths(self, name: str, golden: bool = False) -> list[Length]:
         """Tokens of each example of a dataset, with ``golden`` those of its golden answers."""
         key = f"{name} golden" if golden else name
         if key not in self._lengths:
-            self._lengths[key] = [self._length(golden_example(e) if golden else e) for e in self.examples(name)]
+            found = [self._length(golden_example(e) if golden else e) for e in self.examples(name)]
+            self._lengths[key] = [length for length in found if length is not None]
         return self._lengths[key]
 
     def text_tokens(self, messages: Sequence[Message]) -> int:
@@ -72,19 +73,14 @@ class PlannedData:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _length(self, example: Example) -> Length:
+    def _length(self, example: Example) -> Length | None:
+        """None for an example that is too long and left out."""
         plan, model = self.config.plan, self.config.model
         if self.renderer is not None:
-            tokens = self.renderer.tokens(example)
-            return Length(tokens.prompt_length, tokens.n_completion)
+            tokens = self.renderer.tokens_or_none(example)
+            return None if tokens is None else Length(tokens.prompt_length, tokens.n_completion)
         prompt = self.text_tokens(example.messages[:-1]) + plan.template_tokens
         return Length(min(prompt, model.max_length), self.text_tokens(example.messages[-1:]) + 1)
-
-    def _fit(self, examples: list[Example]) -> list[Example]:
-        """As ``datasets.fit``; an example that is too long ends in its sentence when it is counted, unless it is to be skipped."""
-        if self.renderer is None or self.config.model.overlong != "skip":
-            return examples
-        return [e for e in examples if not self.renderer.is_overlong(e)]
 
     def _build(self, name: str) -> list[Example]:
         parent, _, strategy = name.rpartition(".")
@@ -105,12 +101,12 @@ class PlannedData:
         # Stand-ins are alike, and none is a probe.
         near = NEVER if stood_in else self.config.data.near_duplicate
         probes = [e for source in ("panel", "candidates", "questions") for part in self._split(source) for e in part]
-        pool = self._fit([e for s in base.sources for e in self._source(s, base.examples)])
+        pool = [e for s in base.sources for e in self._source(s, base.examples)]
         return draw_base(pool, probes, base, near, self.config.runs["base"].seed)[0]
 
     def _split(self, name: str) -> tuple[list[Example], list[Example]]:
         panel: Panel = getattr(self.config.data, name)
-        used, analogues = split_panel(self._fit([e for s in panel.sources for e in self._source(s, 0)]), panel)
+        used, analogues = split_panel([e for s in panel.sources for e in self._source(s, 0)], panel)
         if name == "questions" and not any(isinstance(s, HubSource) for s in panel.sources):
             analogues, _ = without_near_duplicates(analogues, used, self.config.data.near_duplicate)
         return used, analogues
