@@ -495,6 +495,8 @@ def mutated(draw: random.Random) -> dict[str, Any]:
             old = here[path[-1]]
         except (KeyError, IndexError, TypeError):
             continue  # another change took it away
+        if not isinstance(here, dict | list):
+            continue  # or put a text there
         value, name = draw.choice(HOSTILE), draw.choice([h for h in HOSTILE if isinstance(h, str | int | float | None)])
         match draw.choice(["set", "set", "set", "remove", "rename", "add"]):
             case "set":
