@@ -154,6 +154,12 @@ def started_from(run):
     return [] if start == "model" else last_checkpoint(start)
 
 
+def held_out_by(run):
+    """The dataset on which a run measures its loss to stop early; nothing where it does not."""
+    stopping = CONFIG.run(run).early_stopping
+    return [] if stopping is None else dataset(stopping.dataset)
+
+
 def trained_on(run):
     """The datasets whose queries a run has seen, what it starts from included.
 

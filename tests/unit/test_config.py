@@ -290,6 +290,30 @@ def test_all_mistakes_are_told_at_once() -> None:
             "runs.base.warmup_steps 8 is not below the 8 steps of the run",
         ),
         (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similr"}}}},
+            "runs.in_pos.early_stopping.dataset: unknown dataset 'questions.similr'",
+        ),
+        (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similar"}}}},
+            "runs.in_pos.early_stopping.dataset: the run is trained on 'questions.similar'",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best"}}},
+            "runs.in_pos.publish is 'best', but nothing says on which dataset; set runs.in_pos.early_stopping",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best", "early_stopping": {"dataset": "panel"}, "checkpoint_every": 4}}},
+            "runs.in_pos.publish: 'best' publishes one checkpoint; set runs.in_pos.checkpoint_every to null",
+        ),
+        (
+            {"runs": {"base": {"early_stopping": {"dataset": "panel"}}}},
+            "a swift study reads all checkpoints up to the end of the schedule, and 'base' may stop before",
+        ),
+        (
+            {"runs": {"in_pos": {"optimizer": "lion", "export_second_moments": True}}},
+            "runs.in_pos.export_second_moments: lion has no second moments",
+        ),
+        (
             {"studies": {"mine": STUDY | {"run": "bsae"}}},
             "studies.mine.run: there is no run 'bsae'",
         ),
@@ -401,6 +425,8 @@ def test_same_without_the_mistakes_is_accepted() -> None:
     configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
     configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
+    configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
+    configured({"runs": {"proxy_in_plain": {"lora": {"dropout": 0.1}}}})  # it starts from an adapter that was trained without
 
 
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:

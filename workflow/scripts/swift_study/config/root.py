@@ -122,6 +122,9 @@ class Config(Section):
             if self.run(study.run).checkpoint_every is None:
                 raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
                                  "state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).early_stopping is not None:
+                raise ValueError(f"studies.{name}.run: a swift study reads all checkpoints up to the end of the schedule, and "
+                                 f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_validation()
@@ -179,10 +182,24 @@ class Config(Section):
                 raise ValueError(f"{where}.schedule: a phase is empty")
         if run.start != "model":
             start = self.run(run.start, f"{where}.start")
-            if start.method != run.method or (run.method == "lora" and start.lora != run.lora):
+            if start.method != run.method or (run.method == "lora" and not start.lora.same_weights(run.lora)):
                 raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
                                  f"{run.start!r} is another kind")  # fmt: skip
         self.ancestry(name)
+        if run.early_stopping is not None:
+            self._check_dataset(f"{where}.early_stopping.dataset", run.early_stopping.dataset)
+            if any(run.early_stopping.dataset in phase for phase in run.schedule):
+                raise ValueError(f"{where}.early_stopping.dataset: the run is trained on {run.early_stopping.dataset!r}; its loss there "
+                                 "says nothing of other data. Name another dataset")  # fmt: skip
+        if run.publish == "best" and run.early_stopping is None:
+            raise ValueError(f"{where}.publish is 'best', but nothing says on which dataset; set {where}.early_stopping (patience: null "
+                             "measures and never stops)")  # fmt: skip
+        if run.publish == "best" and run.checkpoint_every is not None:
+            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null")
+        if run.export_second_moments and run.optimizer != "adamw":
+            raise ValueError(
+                f"{where}.export_second_moments: {run.optimizer} has no second moments; set it to false, or optimizer to adamw"
+            )
         if run.offload == "optimizer" and run.zero_stage == 0:
             raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
         if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
@@ -209,7 +226,7 @@ class Config(Section):
         if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
             raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
                              f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
-        if steps is not None and run.warmup_steps >= steps:
+        if steps and run.warmup_steps >= steps:
             raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
 
     def _number_of_steps(self, run: Run) -> int | None:
@@ -217,7 +234,7 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = part.examples or (self.data.base.examples if dataset == "base" else None)
+                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
