@@ -5,8 +5,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from configuration import configured
 
-from swift_study.config import Config, Gradients, Lora, Part, Plan, Run, load
+from swift_study.config import Config, Gradients, Lora, Part, Plan, Run
 from swift_study.errors import UserError
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.planning.costs import (
@@ -66,6 +67,11 @@ def test_zero_divides_what_its_stage_says(stage: int, weights: float, gradients:
 def test_without_zero_every_process_holds_all_and_float32_needs_no_copy() -> None:
     memory = training_memory(FULL.model_copy(update={"zero_stage": 0, "dtype": "float32"}), SIZE, "float32", 100)
     assert (memory.weights, memory.gradients, memory.optimizer) == (4e9, 4e9, 8e9)
+
+
+def test_lion_has_one_moment() -> None:
+    assert training_memory(FULL.model_copy(update={"optimizer": "lion", "zero_stage": 0}), SIZE, "float32", 100).optimizer == 4e9
+    assert state_bytes(FULL, SIZE, "bfloat16") - state_bytes(FULL.model_copy(update={"optimizer": "lion"}), SIZE, "bfloat16") == 8e9
 
 
 def test_offload_moves_to_the_host() -> None:
@@ -196,7 +202,7 @@ def test_a_model_that_is_not_here_needs_its_size() -> None:
 
 
 def config_with(tmp_path: Path, values: dict[str, object]) -> Config:
-    return load({"results": str(tmp_path / "results")} | values)
+    return configured({"results": str(tmp_path / "results")} | values)
 
 
 def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
@@ -216,4 +222,4 @@ def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
 
 
 def _by_teacher(name: str) -> dict[str, object]:
-    return {s: {"by": "teacher"} if s == name else {} for s in Config().strategies}
+    return {s: {"by": "teacher"} if s == name else {} for s in configured().strategies}

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from configuration import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from tiny import ROOT
 
-from swift_study.config import STUDIES, VALIDATION, Prediction, Statistics, Validation, ValidationTable
+from swift_study.config import Prediction, Statistics, Validation, ValidationTable
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.influence.statistics import curves, verdicts
@@ -74,6 +75,7 @@ from swift_study.studies.validation import (
 
 QUICK = Statistics(after_step=0, resamples=400)
 NAN = float("nan")
+VALIDATION, STUDIES = configured().validation, {name: configured().studies[name] for name in ("cot", "clarify", "evaluate")}
 PAPER = VALIDATION.tables
 
 
@@ -605,7 +607,9 @@ def benchmark(path: Path, *rows: str) -> Path:
 
 def test_costs_add_up(tmp_path: Path) -> None:
     files = [benchmark(tmp_path / "a.tsv", "4.5\t0:00:04\t10\t8.0"), benchmark(tmp_path / "b.tsv", "0.5\t0:00:00\tNA\tNA")]
-    history = pl.DataFrame({"step": [1, 2], "loss": [1.0, 1.0], "learning_rate": [0.1, 0.1], "grad_norm": [1.0, 1.0], "tokens": [100, 50]})
+    history = pl.DataFrame(
+        {"step": [1, 2], "loss": [1.0, 1.0], "learning_rate": [0.1, 0.1], "grad_norm": [1.0, 1.0], "tokens": [100, 50]}
+    ).with_columns(held_out_loss=None)
     write_table(tmp_path / "history.parquet", history, HISTORY)
     account = pl.DataFrame(
         {

@@ -21,9 +21,9 @@ def main(a: Namespace) -> None:
     dropped = dict.fromkeys((name, i) for (_, name), ids in chosen(run, datasets).items() for i in ids if i in reasons)
     write_rejects(Path(a.rejects), [Reject(name, tasks[i], i, reasons[i], 0, None) for name, i in dropped])
     write_table(Path(a.output), schedule, SCHEDULE)
-    steps, examples = int(schedule["step"].to_numpy().max()), schedule["example_id"].n_unique()
+    examples = schedule["example_id"].n_unique()
     too_long = f"; {len(dropped)} examples are too long and left out" if dropped else ""
-    cli.say(f"schedule {a.run}: {steps} steps, {len(schedule)} uses of {examples} examples{too_long}")
+    cli.say(f"schedule {a.run}: {schedule['step'].n_unique()} steps, {len(schedule)} uses of {examples} examples{too_long}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
 from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
-from swift_study.config.defaults import RUNS, STUDIES, VALIDATION
 from swift_study.config.evaluations import Responses
 from swift_study.config.gradients import Gradients
 from swift_study.config.models import Model
@@ -49,6 +48,10 @@ def _values_may_be_null(schema: dict[str, Any]) -> None:
 
 
 class Config(Section):
+    scale: str = LAPTOP
+    """Whose values the studies take: `laptop`, or one that the files in studies/ have under `at`, such as `7b`. Files in scales/ set it"""
+    default: list[str] = ["swift_study"]
+    """What plain `snakemake` makes, beside studies of your own: collections (files in studies/) and studies."""
     results: Folder = "results"
     """Folder of all results."""
     cache: Folder = ".cache"
@@ -59,17 +62,17 @@ class Config(Section):
     """Rules that ask a hub, a teacher or a judge run where snakemake was started, or `everywhere`: in cluster jobs, like the others."""
     model: Model = Model()
     """The model under study."""
-    models: dict[str, Model] = {}
+    models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
     data: Data = Data()
     """Where examples come from."""
-    strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate", "paraphrase", "unrelated")}
+    strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
     teacher: EndpointSettings | None = None
     """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
     judge: JudgeSettings | None = None
     """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
-    runs: dict[str, Run] = RUNS
+    runs: dict[str, Run] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Trainings, by name."""
     responses: Responses = Responses()
     """How runs respond to queries."""
@@ -81,9 +84,9 @@ class Config(Section):
     """Intervals and the rule of the verdict."""
     confounds: Confounds = Confounds()
     """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
-    studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
-    """Swift studies, by name; each is a target of its own. A null removes one."""
-    validation: Validation = VALIDATION
+    studies: dict[str, Study] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Studies, by name; each is a target of its own. A null takes one out."""
+    validation: Validation = Validation()
     """The proof: training with and without the data, and the comparison with what the swift studies said."""
     plan: Plan = Plan()
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
@@ -92,13 +95,6 @@ class Config(Section):
         """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
         endpoints = [self.teacher, self.judge, self.responses.server]
         return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_removes_a_study(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("studies"), dict):
-            values = values | {"studies": {k: v for k, v in values["studies"].items() if v is not None}}
-        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -114,10 +110,8 @@ class Config(Section):
         for name, strategy in self.strategies.items():
             if strategy.by == "teacher" and self.teacher is None:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
-        if "base" not in self.runs:
+        if self.runs and "base" not in self.runs:
             raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
-        if not self.studies:
-            raise ValueError("studies: there is none left; keep one, since all tables and verdicts are those of studies")
         for name in self.runs:
             self._check_run(name)
         for name, study in self.studies.items():
@@ -128,6 +122,9 @@ class Config(Section):
             if self.run(study.run).checkpoint_every is None:
                 raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
                                  "state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).early_stopping is not None:
+                raise ValueError(f"studies.{name}.run: a swift study reads all checkpoints up to the end of the schedule, and "
+                                 f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_validation()
@@ -185,10 +182,24 @@ class Config(Section):
                 raise ValueError(f"{where}.schedule: a phase is empty")
         if run.start != "model":
             start = self.run(run.start, f"{where}.start")
-            if start.method != run.method or (run.method == "lora" and start.lora != run.lora):
+            if start.method != run.method or (run.method == "lora" and not start.lora.same_weights(run.lora)):
                 raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
                                  f"{run.start!r} is another kind")  # fmt: skip
         self.ancestry(name)
+        if run.early_stopping is not None:
+            self._check_dataset(f"{where}.early_stopping.dataset", run.early_stopping.dataset)
+            if any(run.early_stopping.dataset in phase for phase in run.schedule):
+                raise ValueError(f"{where}.early_stopping.dataset: the run is trained on {run.early_stopping.dataset!r}; its loss there "
+                                 "says nothing of other data. Name another dataset")  # fmt: skip
+        if run.publish == "best" and run.early_stopping is None:
+            raise ValueError(f"{where}.publish is 'best', but nothing says on which dataset; set {where}.early_stopping (patience: null "
+                             "measures and never stops)")  # fmt: skip
+        if run.publish == "best" and run.checkpoint_every is not None:
+            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null")
+        if run.export_second_moments and run.optimizer != "adamw":
+            raise ValueError(
+                f"{where}.export_second_moments: {run.optimizer} has no second moments; set it to false, or optimizer to adamw"
+            )
         if run.offload == "optimizer" and run.zero_stage == 0:
             raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
         if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
@@ -204,7 +215,7 @@ class Config(Section):
         if steps is not None and steps > MOST_STEPS:
             raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
         # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
-        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len)}/checkpoint-1234567.modules.parquet".encode())
+        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len, default='')}/checkpoint-1234567.modules.parquet".encode())
         most = 110_000 // (3 * path)
         if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
             raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
@@ -215,7 +226,7 @@ class Config(Section):
         if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
             raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
                              f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
-        if steps is not None and run.warmup_steps >= steps:
+        if steps and run.warmup_steps >= steps:
             raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
 
     def _number_of_steps(self, run: Run) -> int | None:
@@ -223,7 +234,7 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = part.examples or (self.data.base.examples if dataset == "base" else None)
+                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
@@ -250,11 +261,8 @@ class Config(Section):
         for name, prediction in v.predictions.items():
             where = f"validation.predictions.{name}"
             study = self.studies.get(prediction.study)
-            if study is None and prediction.study in STUDIES:
-                continue  # the study was removed, and with it what it predicts
             if study is None:
-                known = [*self.studies, *STUDIES]
-                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, known)}; known: "
+                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, self.studies)}; known: "
                                  f"{', '.join(self.studies)}")  # fmt: skip
             if prediction.probes not in study.probes or prediction.targets not in study.targets:
                 raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
