@@ -11,5 +11,4 @@ rule plan:
         config=lambda w: as_json(config),
         snakefile=as_it_is(workflow.main_snakefile),
     shell:
-        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies"
-        " --prompts workflow/prompts 2> {log:q}"
+        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies 2> {log:q}"

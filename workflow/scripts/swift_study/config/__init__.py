@@ -25,7 +25,7 @@ from swift_study.config.datasets import (
     Text,
 )
 from swift_study.config.defaults import RUNS, STUDIES, VALIDATION
-from swift_study.config.evaluations import Audit, Responses
+from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
 from swift_study.config.load import load
 from swift_study.config.models import Model
@@ -59,6 +59,7 @@ __all__ = [
     "Confounds",
     "Context",
     "Data",
+    "Declared",
     "EndpointSettings",
     "FileSource",
     "GeneratorSource",
@@ -76,6 +77,8 @@ __all__ = [
     "References",
     "Responses",
     "Run",
+    "Scorer",
+    "Scoring",
     "Section",
     "Selection",
     "Source",
@@ -85,6 +88,7 @@ __all__ = [
     "Text",
     "Validation",
     "ValidationTable",
+    "declared",
     "default_yaml",
     "load",
     "nearest",
