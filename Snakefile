@@ -32,7 +32,11 @@ rule swift:
     input:
         swift_targets(),
         rules.write_tables.output,
-        [figure(f"loss_{run}", kind) for run in swift_runs() for kind in ("svg", "png")],
+        [
+            figure(f"loss_{run}", kind)
+            for run in swift_runs(STUDIES)
+            for kind in ("svg", "png")
+        ],
 
 
 rule all:

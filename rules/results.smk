@@ -85,20 +85,20 @@ rule draw_loss:
 rule write_tables:
     input:
         config=f"{RESULTS}/config.yaml",
-        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in CONFIG.studies],
-        confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in CONFIG.studies],
-        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in CONFIG.studies],
+        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in STUDIES],
+        confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in STUDIES],
+        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in STUDIES],
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
-        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in CONFIG.studies],
+        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
         scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
         accounts=account_files(derived_datasets()),
         certificates=[
-            f"{RESULTS}/gradients/{study.run}/{s}/certificate.json"
-            for s, study in CONFIG.studies.items()
+            f"{RESULTS}/gradients/{CONFIG.studies[s].run}/{s}/certificate.json"
+            for s in STUDIES
         ],
-        checkpoints=[last_checkpoint(run) for run in swift_runs()],
+        checkpoints=[last_checkpoint(run) for run in swift_runs(STUDIES)],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
@@ -140,9 +140,7 @@ rule write_tables:
         pages=lambda w, output: str(Path(output.data).parent),
         statistics=settings(CONFIG.statistics),
         questions=as_it_is(
-            json.dumps(
-                {name: study.question for name, study in CONFIG.studies.items()}
-            )
+            json.dumps({name: CONFIG.studies[name].question for name in STUDIES})
         ),
     shell:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
@@ -152,14 +150,14 @@ rule write_tables:
         " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 
-# One target a study: its figures and its tables.
-for name in CONFIG.studies:
+# One target a study, and one a collection: figures and tables.
+for name, studies in targets().items():
 
     rule:
         name:
             name
         input:
-            swift_targets([name]),
+            lambda w, name=name, studies=studies: made(name, studies),
         localrule: True
 
 

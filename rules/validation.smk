@@ -156,8 +156,8 @@ rule validation:
         rules.write_tables.output,
         [
             figure(f, kind)
-            for s in CONFIG.studies.values()
-            for f in s.figures
+            for s in STUDIES
+            for f in CONFIG.studies[s].figures
             for kind in ("svg", "png")
         ],
     localrule: True
