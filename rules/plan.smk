@@ -13,4 +13,4 @@ rule plan:
         snakefile=as_it_is(workflow.main_snakefile),
     shell:
         "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies"
-        " --prompts workflow/prompts 2> {log:q}"
+        " 2> {log:q}"

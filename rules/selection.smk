@@ -21,10 +21,8 @@ rule revise_queries:
 rule select_examples:
     input:
         datasets=[dataset(name) for name in [*TRIED, "candidates.clarify"]],
-        responses=[f"{RESULTS}/responses/base/{name}.parquet" for name in TRIED],
-        judgements=[
-            f"{RESULTS}/judgements/base/{name}/key_points.parquet" for name in TRIED
-        ],
+        responses=[responses("base", name) for name in TRIED],
+        scores=[scores("base", name, "key_points") for name in TRIED],
     output:
         [dataset(name) for name in SELECTED],
     log:
@@ -35,6 +33,7 @@ rule select_examples:
         "../envs/swift_study.yaml"
     params:
         settings=settings(CONFIG.selection),
+<<<<<<< HEAD
         data=lambda w, output: str(Path(output[0]).parent),
         responses=lambda w, input: str(Path(input.responses[0]).parent),
         judgements=lambda w, input: str(Path(input.judgements[0]).parents[1]),
@@ -42,3 +41,13 @@ rule select_examples:
         "exec python workflow/scripts/select_examples.py --settings {params.settings:q}"
         " --data {params.data:q}"
         " --responses {params.responses:q} --judgements {params.judgements:q} 2> {log:q}"
+=======
+        model=settings(CONFIG.model),
+        data=lambda w, output: str(Path(output.rejects).parents[1]),
+        responses=lambda w, input: str(Path(input.responses[0]).parents[1]),
+        scores=lambda w, input: str(Path(input.scores[0]).parents[2]),
+    shell:
+        "exec python workflow/scripts/select_examples.py --settings {params.settings:q}"
+        " --model {input.model:q} --model-settings {params.model:q} --data {params.data:q}"
+        " --responses {params.responses:q} --scores {params.scores:q} --rejects {output.rejects:q} 2> {log:q}"
+>>>>>>> main

@@ -24,6 +24,7 @@ from swift_study.config import (
     schema_json,
     training,
 )
+from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
 from swift_study.io.endpoint import JudgeSettings
 
@@ -553,6 +554,11 @@ def test_future_studies_stand_beside_the_others() -> None:
     assert gathered.studies["future"] == ["conclusion_first", "query_parsing", "prompt_template"]
     for name in configured().strategies:
         assert (ROOT / "strategies" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_key_is_refused_with_its_new_name(old: str) -> None:
+    assert f"`{old.replace('*', 'x')}` has another name: write {RENAMED[old]}" in problems(at(old.replace("*", "x"), 1))
 
 
 # ---- collections ----
