@@ -90,18 +90,14 @@ rule write_tables:
         power=[f"{RESULTS}/influence/{s}/power.parquet" for s in STUDIES],
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(),
-        exclusions=f"{RESULTS}/data/base.exclusions.parquet",
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
-<<<<<<< HEAD
-        lengths=all_lengths(swift_runs(), [d for s in STUDIES for d in panel(s)]),
-        judgements=[
-            f"{RESULTS}/judgements/base/{name}/key_points.parquet"
-            for name in TRIED
-            if selecting()
+        lengths=all_lengths(swift_runs(STUDIES), [d for s in STUDIES for d in panel(s)]),
+        scores=[
+            scores(s.scores.run, d, s.scores.scorer)
+            for s in selections_used()
+            for d in s.scored()
+            if s.scores.run
         ],
-=======
-        scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
->>>>>>> main
         accounts=account_files(derived_datasets()),
         certificates=[
             f"{RESULTS}/gradients/{CONFIG.studies[s].run}/{s}/certificate.json"
@@ -155,11 +151,7 @@ rule write_tables:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
-<<<<<<< HEAD
-        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --judgements {input.judgements:q}"
-=======
-        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --scores {input.scores:q}"
->>>>>>> main
+        " --rejects {input.rejects:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --scores {input.scores:q}"
         " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 

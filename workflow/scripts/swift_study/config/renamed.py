@@ -4,7 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # By the old path, what to write instead; * stands for any name.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "data.near_duplicate": "near_duplicate, without `data`",
+    "data": "datasets (docs/data.md)",
+    "selection": "selections (docs/data.md)",
+}
 
 
 def renamed(values: Mapping[str, Any]) -> Iterator[str]:

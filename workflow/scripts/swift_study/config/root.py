@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
-from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, Seed, nearest
+from swift_study.config import lineage
+from swift_study.config.datasets import Dataset, Design, Selection, Strategy
 from swift_study.config.evaluations import Declared, Responses, Scorer, Scoring, declared, scorer_file, scorer_instructions
 from swift_study.config.gradients import Gradients
 from swift_study.config.models import Model
@@ -22,18 +23,10 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSetti
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-<<<<<<< HEAD
-        "all", "apply_strategy", "audit_judge", "check_confounds", "check_leakage", "compute_rivals", "decide_verdicts",
-        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "measure_lengths",
-        "pair_influence", "plan", "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate",
-        "validation", "write_audit", "write_config", "write_costs", "write_tables",
-=======
-        "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "find_model", "load_panel",
-        "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score", "score_with_endpoint",
-        "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit", "write_config",
-        "write_costs", "write_tables",
->>>>>>> main
+        "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
+        "compute_rivals", "decide_verdicts", "describe_validation", "draw_loss", "find_model", "load_dataset", "make_schedule",
+        "measure_lengths", "pair_influence", "plan", "respond", "score", "score_with_endpoint", "score_with_model", "select_examples",
+        "swift", "train", "validate", "validation", "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
@@ -46,8 +39,6 @@ TABLES = {
     "describe_validation": ("validation_datasets",),
     "write_costs": ("costs",),
 }
-# What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
-PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
 # Sections that are empty by default: their settings, and values for what has no default.
 ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
     "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
@@ -76,10 +67,18 @@ class Config(Section):
     """The model under study."""
     models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
-    data: Data = Data()
-    """Where examples come from."""
+    data_seed: Seed = 17
+    """Of what is drawn: the examples of datasets, the parts of a split, a random choice."""
+    near_duplicate: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of the texts' character 5-grams from which two examples count as near-duplicates."""
+    datasets: dict[str, Dataset] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Where examples come from, by names of yours. `name.part` is a part, `name.strategy` what a strategy makes, `name.design` a form."""
     strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
+    designs: dict[str, Design] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Forms of queries and completions: for each name a file `designs/<name>.py` that renders records and reads responses back."""
+    selections: dict[str, Selection] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Examples that are chosen by scores: of a run's responses, or in a table of yours."""
     teacher: EndpointSettings | None = None
     """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
     judge: JudgeSettings | None = None
@@ -90,8 +89,6 @@ class Config(Section):
     """How runs respond to queries."""
     scorers: dict[str, Scorer] = {}
     """Uses of scorer files, by names of their own. A name that is not here is a file `scorers/<name>.py` without options."""
-    selection: Selection = Selection()
-    """How negatives and positives are chosen from the base model's responses."""
     gradients: Gradients = Gradients()
     """The gradient engine."""
     statistics: Statistics = Statistics()
@@ -124,8 +121,13 @@ class Config(Section):
         for name, strategy in self.strategies.items():
             if strategy.by == "teacher" and self.teacher is None:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
-        if self.runs and "base" not in self.runs:
-            raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
+        for name, dataset in self.datasets.items():
+            for other in dataset.exclude:
+                lineage.check_name(self, f"datasets.{name}.exclude", other)
+                if other.split(".")[0] == name or name in {a.split(".")[0] for a in lineage.ancestors(self, [other])}:
+                    raise ValueError(f"datasets.{name}.exclude: {other!r} is made from {name!r} itself; name another dataset")
+        for name, selection in self.selections.items():
+            self._check_selection(name, selection)
         for name in self.runs:
             self._check_run(name)
         for name, study in self.studies.items():
@@ -156,10 +158,14 @@ class Config(Section):
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""
+        lineage.check_names(self)
         taken = {
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
-            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
+            "strategy": {},
+            "dataset": {},
+            "design": {},
+            "selection": {},
             "study": dict.fromkeys(RULES, "a target of the workflow")
             | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
             | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
@@ -170,7 +176,8 @@ class Config(Section):
             | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
-            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models), ("dataset", self.datasets),
+            ("design", self.designs), ("selection", self.selections),
             ("table", self.validation.tables),
         ):  # fmt: skip
             for name in names:
@@ -258,7 +265,7 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
+                n = lineage.size(self, dataset) if part.examples is None else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
@@ -303,22 +310,20 @@ class Config(Section):
             self.run(run, "validation.proxy_control")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
-        if len(dataset) > 200:  # it names a file
-            raise ValueError(f"{where}: the dataset name {dataset[:40]!r}… has {len(dataset)} characters, more than 200")
-        if dataset in SELECTED:
-            for strategy in ("similar", "clarify"):
-                if strategy not in self.strategies:
-                    raise ValueError(f"{where}: {dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {strategy!r}")
-            return
-        if dataset in SOURCES:
-            return
-        parent, _, strategy = dataset.rpartition(".")
-        if strategy not in self.strategies or not parent:
-            known = [*SOURCES, *SELECTED, *(f"panel.{s}" for s in self.strategies)]
-            raise ValueError(f"{where}: unknown dataset {dataset!r}{nearest(dataset, known)}; known are "
-                             f"{', '.join([*SOURCES, *SELECTED])}, and any of them followed by a dot and a strategy "
-                             f"({', '.join(self.strategies)})")  # fmt: skip
-        self._check_dataset(where, parent)
+        lineage.check_name(self, where, dataset)
+
+    def _check_selection(self, name: str, selection: Selection) -> None:
+        where = f"selections.{name}"
+        for relative, dataset in {"examples": selection.examples, **selection.relatives}.items():
+            key = "examples" if relative == "examples" else f"relatives.{relative}"
+            lineage.check_name(self, f"{where}.{key}", dataset)
+            if key != "examples" and selection.examples not in lineage.ancestors(self, [dataset]):
+                raise ValueError(f"{where}.{key}: {dataset!r} is not made from {selection.examples!r}, so that none of its examples is a "
+                                 "relative of one there")  # fmt: skip
+            if not set(lineage.ancestors(self, [dataset]) + [dataset]).isdisjoint(selection.outputs):
+                raise ValueError(f"{where}.{key}: {dataset!r} is made from the selection itself")
+        if selection.scores is not None and selection.scores.run is not None:
+            self.run(selection.scores.run, f"{where}.scores.run")
 
     def run(self, name: str, where: str = "runs") -> Run:
         """The settings of a run, with what it takes from the run that it is like.

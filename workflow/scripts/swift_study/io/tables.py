@@ -109,15 +109,6 @@ CERTIFICATES = pa.schema(
         ("passed", pa.bool_()),
     ]
 )
-EXCLUSIONS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("pool", pa.int64()),
-        ("same_as_probe", pa.int64()),
-        ("near_duplicates", pa.int64()),
-        ("drawn", pa.int64()),
-    ]
-)
 LEAKAGE = pa.schema(
     [
         ("study", pa.string()),
