@@ -4,7 +4,7 @@
 rule respond:
     input:
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=f"{RESULTS}/data/{{queries}}.parquet",
     output:
         f"{RESULTS}/responses/{{run}}/{{queries}}.parquet",
@@ -28,7 +28,7 @@ rule respond:
         cache=CONFIG.cache,
     shell:
         "exec python workflow/scripts/respond.py --gpus {resources.gpu} --run {wildcards.run} --settings {params.settings:q} --limits {resources.limits:q} --threads {threads}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
+        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -62,7 +62,7 @@ rule judge:
 rule score_golden:
     input:
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=f"{RESULTS}/data/{{queries}}.parquet",
     output:
         f"{RESULTS}/likelihoods/{{run}}/{{queries}}.parquet",
@@ -80,5 +80,5 @@ rule score_golden:
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
     shell:
         "exec python workflow/scripts/score_golden.py --gpus {resources.gpu} --run {wildcards.run} --threads {threads}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
+        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

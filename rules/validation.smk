@@ -186,10 +186,5 @@ rule validation:
         rules.write_costs.output,
         # The swift half of the report as well, where the validation is laid beside it.
         rules.write_tables.output,
-        [
-            figure(f, kind)
-            for s in CONFIG.studies.values()
-            for f in s.figures
-            for kind in ("svg", "png")
-        ],
+        [figures(s) for s in CONFIG.studies],
     localrule: True

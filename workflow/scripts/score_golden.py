@@ -12,6 +12,7 @@ from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import golden_example, likelihood_frame, log_likelihoods
 from swift_study.io import cli
 from swift_study.io.tables import LIKELIHOODS, read_examples, write_table
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -21,7 +22,11 @@ def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
-    base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
+    base, folder, checkpoint = (
+        Model.model_validate_json(a.model_settings),
+        model_folder(Path(a.model)),
+        last_checkpoint(Path(a.checkpoints)),
+    )
     examples, renderer = read_examples(Path(a.dataset)), load_renderer(folder, base)
     tokens = [renderer.tokens(golden_example(e)) for e in examples]
     model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
@@ -36,7 +41,7 @@ def main(a: Namespace) -> None:
     wrong = [e.example_id for e, number in zip(examples, found.tolist(), strict=True) if not abs(number) < float("inf")]
     if wrong:
         raise UserError(
-            f"{checkpoint}: the likelihood of {len(wrong)} of {len(examples)} golden answers is not a finite number (the first: example "
+            f"{a.checkpoints}: the likelihood of {len(wrong)} of {len(examples)} golden answers is not a finite number (the first: example "
             f"{wrong[0]}). The run has probably diverged: see its loss, and lower its learning_rate."
         )
     write_table(Path(a.output), frame, LIKELIHOODS, about_threads())
@@ -53,7 +58,7 @@ if __name__ == "__main__":
         model="model.json",
         model_settings="the section `model` as JSON",
         lora="the run's adapter settings as JSON",
-        checkpoint="the checkpoint's folder",
+        checkpoints="folder of the run's checkpoints, of which the last is taken",
         dataset="Parquet file of the queries and their golden answers",
         output="Parquet file",
     )
