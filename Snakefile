@@ -32,7 +32,7 @@ rule swift:
     input:
         swift_targets(),
         rules.write_tables.output,
-        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs()],
+        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs(STUDIES)],
 
 
 rule all:

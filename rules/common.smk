@@ -16,6 +16,8 @@ from swift_study.config import (
     SELECTED,
     TABLES,
     Comparison,
+    chosen,
+    gather,
     load,
     training,
     training_of,
@@ -35,7 +37,10 @@ os.environ.update(
 )
 
 try:
-    CONFIG = load(config)
+    GATHERED = gather(config, Path(workflow.basedir) / "studies")
+    CONFIG = load(GATHERED.values)
+    # The studies that plain `snakemake` makes; the report's pages are about these.
+    STUDIES = list(chosen(CONFIG.default, GATHERED, CONFIG.studies))
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -167,9 +172,7 @@ def derived(name):
 
 def derived_datasets():
     """Every dataset that strategies make for the configured studies."""
-    used = [
-        d for study in CONFIG.studies for name in panel(study) for d in derived(name)
-    ]
+    used = [d for study in STUDIES for name in panel(study) for d in derived(name)]
     if selecting():
         used += [
             "candidates.similar",
@@ -258,14 +261,14 @@ def selecting():
     """Whether a study uses negatives or positives, so that the base model has to be tried on the candidates."""
     return any(
         name.split(".")[0] in ("negative", "positive")
-        for study in CONFIG.studies
+        for study in STUDIES
         for name in panel(study)
     )
 
 
 def swift_targets(studies=None):
     """Everything that these studies end in."""
-    names = studies or list(CONFIG.studies)
+    names = STUDIES if studies is None else studies
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
@@ -274,21 +277,36 @@ def swift_targets(studies=None):
     return [figures(s) for s in names] + tables
 
 
-def swift_runs():
-    """The runs whose checkpoints the swift studies look at."""
-    return list(dict.fromkeys(study.run for study in CONFIG.studies.values()))
+def targets():
+    """What can be asked for by name: by the name of each study and collection, its studies; None where it has no values at this scale."""
+    found = {study: [study] for study in CONFIG.studies}
+    found |= {name: studies for name, studies in GATHERED.studies.items() if studies}
+    return found | dict.fromkeys(GATHERED.lacking)
+
+
+def made(name, studies):
+    if studies is None:
+        raise WorkflowError(
+            f"The collection {name} has no values at the scale {CONFIG.scale}. Add them under `at` in studies/{name}.yaml."
+        )
+    return swift_targets(studies)
+
+
+def swift_runs(studies):
+    """The runs whose checkpoints these studies look at."""
+    return list(dict.fromkeys(CONFIG.studies[study].run for study in studies))
 
 
 def gradients_of(run):
     """Which weights' gradients are computed at a run's checkpoints; nothing where no study looks at it."""
-    if run not in swift_runs():
+    if run not in swift_runs(CONFIG.studies):
         return None
     return CONFIG.gradients.model_dump(include={"scope", "modules"})
 
 
 def runs_to_check(model):
     """For each run that the swift studies have trained on this model its method, adapter and gradients, as JSON."""
-    trained = [r for run in swift_runs() for r in CONFIG.ancestry(run)]
+    trained = [r for run in swift_runs(CONFIG.studies) for r in CONFIG.ancestry(run)]
     found = [
         [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
         for run in (dict.fromkeys(trained) if model == MAIN else [])

@@ -9,7 +9,8 @@ rule plan:
         "../envs/swift_study.yaml"
     params:
         config=lambda w: as_json(config),
+        studies=as_it_is(f"{workflow.basedir}/studies"),
         snakefile=as_it_is(workflow.main_snakefile),
     shell:
-        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --strategies strategies"
+        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies"
         " --prompts workflow/prompts 2> {log:q}"

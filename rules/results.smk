@@ -73,21 +73,21 @@ rule draw_loss:
 rule write_tables:
     input:
         config=f"{RESULTS}/config.yaml",
-        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in CONFIG.studies],
-        confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in CONFIG.studies],
-        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in CONFIG.studies],
+        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in STUDIES],
+        confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in STUDIES],
+        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in STUDIES],
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
-        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in CONFIG.studies],
+        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
         judgements=[
             f"{RESULTS}/judgements/base/{name}/key_points.parquet"
             for name in TRIED
             if selecting()
         ],
         accounts=account_files(derived_datasets()),
-        gradients=[gradients(s) for s in CONFIG.studies],
-        checkpoints=[checkpoints(run) for run in swift_runs()],
+        gradients=[gradients(s) for s in STUDIES],
+        checkpoints=[checkpoints(run) for run in swift_runs(STUDIES)],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
@@ -129,9 +129,7 @@ rule write_tables:
         pages=lambda w, output: str(Path(output.data).parent),
         statistics=settings(CONFIG.statistics),
         questions=as_it_is(
-            json.dumps(
-                {name: study.question for name, study in CONFIG.studies.items()}
-            )
+            json.dumps({name: CONFIG.studies[name].question for name in STUDIES})
         ),
     shell:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
@@ -141,14 +139,14 @@ rule write_tables:
         " --accounts {input.accounts:q} --gradients {input.gradients:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 
-# One target a study: its figures and its tables.
-for name in CONFIG.studies:
+# One target a study, and one a collection: figures and tables.
+for name, studies in targets().items():
 
     rule:
         name:
             name
         input:
-            swift_targets([name]),
+            lambda w, name=name, studies=studies: made(name, studies),
         localrule: True
 
 

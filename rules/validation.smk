@@ -186,5 +186,5 @@ rule validation:
         rules.write_costs.output,
         # The swift half of the report as well, where the validation is laid beside it.
         rules.write_tables.output,
-        [figures(s) for s in CONFIG.studies],
+        [figures(s) for s in STUDIES],
     localrule: True

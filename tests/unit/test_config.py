@@ -9,16 +9,28 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from snakemake.common.configfile import load_configfile
+from configuration import STUDIES, configured, merged
 from snakemake.utils import update_config
 
-from swift_study.config import Config, FileSource, GeneratorSource, Part, default_yaml, load, schema_json, training
+from swift_study.config import (
+    Config,
+    FileSource,
+    Part,
+    chosen,
+    configure,
+    default_yaml,
+    gather,
+    load,
+    schema_json,
+    training,
+)
+from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
 from swift_study.io.endpoint import JudgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-DEFAULTS = ROOT / "config.yaml"
-OVERLAYS = sorted([*(ROOT / "scales").glob("*.yaml"), *(ROOT / "studies").glob("*.yaml")])
+DEFAULTS = ROOT / "config.default.yaml"
+OVERLAYS = sorted([*(ROOT / "scales").glob("*.yaml"), *(ROOT / "overlays").glob("*.yaml")])
 STUDY = {
     "question": "Does it help?",
     "probes": {"A": "panel.cot", "B": "panel"},
@@ -29,24 +41,9 @@ STUDY = {
 RUN = {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "checkpoint_every": 4, "warmup_steps": 2}
 
 
-def merged(*overlays: Path) -> dict[str, Any]:
-    """config.yaml with files laid over it in the way Snakemake does for --configfile."""
-    values: dict[str, Any] = load_configfile(DEFAULTS)
-    for overlay in overlays:
-        update_config(values, load_configfile(overlay))
-    return values
-
-
-def changed(values: dict[str, Any]) -> Config:
-    """The default configuration with these values laid over it."""
-    config = merged()
-    update_config(config, values)
-    return load(config)
-
-
 def problems(values: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        load(values)
+        configure(values, STUDIES)
     return str(caught.value)
 
 
@@ -69,37 +66,33 @@ def test_schema_is_written_from_the_models() -> None:
     assert (ROOT / "config.schema.json").read_text(encoding="utf-8") == schema_json()
 
 
-def test_config_yaml_holds_every_key_with_its_default() -> None:
+def test_the_reference_holds_every_key_with_its_default() -> None:
     values = yaml.safe_load(DEFAULTS.read_text(encoding="utf-8"))
     assert load(values) == load({}) == Config()
-    # Not only the same after validation: the same keys, values and types, so that no default is left unsaid; a run that is like
-    # another says only what it does not take from that.
-    everything = json.loads(Config().model_dump_json())
-    for name, run in Config().runs.items():
-        if run.like:
-            own = json.loads(run.model_dump_json(include=run.model_fields_set))
-            schedule = [{d: p.model_dump(exclude_defaults=True) for d, p in phase.items()} for phase in run.schedule]
-            everything["runs"][name] = own | ({"schedule": schedule} if "schedule" in own else {})
-    assert values == everything
-    assert load(load_configfile(DEFAULTS)) == Config()
+    # Not only the same after validation: the same keys, values and types, so that no default is left unsaid.
+    assert values == json.loads(Config().model_dump_json())
 
 
-def test_every_key_of_config_yaml_is_commented_where_it_first_appears() -> None:
-    named_by_the_user = re.compile(r" +[\w+→-]+:$")  # a strategy, run, study, table or prediction
+def test_config_yaml_changes_nothing_and_is_short() -> None:
+    text = (ROOT / "config.yaml").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert configured() == configure({}, STUDIES)
+    # What stands there as an example works.
+    examples = yaml.safe_load("\n".join(line[2:] for line in text.splitlines() if re.match(r"# (\w+: \{| {6,})", line)))
+    assert len(examples) > 2
+    configured(examples)
+
+
+def test_every_key_of_the_reference_is_commented() -> None:
     lines = DEFAULTS.read_text(encoding="utf-8").splitlines()
-    section, explained, keys = "", set(), 0
+    keys = 0
     for above, line in itertools.pairwise(lines):
-        match = re.match(r"( *)(\w+):", line)
-        if match is None:
-            continue
-        section = match[2] if not match[1] else section
-        if section in ("strategies", "runs", "studies", "validation") and named_by_the_user.fullmatch(line):
+        match = re.match(r"((?:# )? *)(\w+):", line)
+        if match is None or match[2] == "NAME":
             continue
         keys += 1
-        comment = re.fullmatch(rf"{match[1]}# (.+)", above)
-        assert comment or match[2] in explained, f"{line.strip()!r} has no comment"
-        explained.add(match[2])
-    assert keys > 60
+        assert re.fullmatch(rf"{match[1]}# (.+)", above), f"{line.strip()!r} has no comment"
+    assert keys > 200
 
 
 def test_every_key_has_a_meaning_in_the_schema() -> None:
@@ -109,16 +102,17 @@ def test_every_key_has_a_meaning_in_the_schema() -> None:
             assert len(field.get("description", "")) > 3, f"{name}.{key}"
 
 
-def test_the_keys_of_a_teacher_stand_in_config_yaml_as_comments() -> None:
-    commented = [line[2:] for line in default_yaml().splitlines() if re.match(r"# (teacher:|judge:|  )", line)]
-    endpoints = yaml.safe_load("\n".join(commented))
-    config = load(merged() | endpoints)
+def test_the_keys_of_teacher_and_judge_stand_in_the_reference_as_comments() -> None:
+    endpoints = {}
+    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
+        section = default_yaml().split(f"\n# {name}:\n")[1].split("\n\n")[0]
+        endpoints[name] = yaml.safe_load("\n".join(line.removeprefix("# ") for line in section.splitlines()))
+        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
+    config = configure(merged() | endpoints, STUDIES)
     assert config.teacher is not None
     assert config.judge == JudgeSettings()
     assert config.judge.model == "gpt-4o-2024-08-06"
     assert config.judge.temperature == 0
-    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
-        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
 
 
 def schema_of(model: str) -> dict[str, Any]:
@@ -137,7 +131,7 @@ def test_schema_is_a_schema() -> None:
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda p: p.stem if p else "config")
 def test_schema_and_models_accept_what_comes_with_the_project(overlay: Path | None) -> None:
-    values = merged(*[overlay] if overlay else [])
+    values = gather(merged(*[overlay] if overlay else []), STUDIES).values
     assert by_schema(values) == []
     load(values)
 
@@ -421,18 +415,18 @@ def test_parts_that_do_not_agree_are_refused(values: dict[str, Any], sentence: s
 def test_same_without_the_mistakes_is_accepted() -> None:
     """The overlays above are refused for their mistake and for nothing else."""
     small = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
-    assert changed(small).steps("base") == [4, 8]
-    assert changed(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
+    assert configured(small).steps("base") == [4, 8]
+    assert configured(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
-    changed({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
-    changed({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
-    changed({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
-    changed({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
-    changed({"runs": {"proxy_in_plain": {"lora": {"dropout": 0.1}}}})  # it starts from an adapter that was trained without
+    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
+    configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
+    configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
+    configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
+    configured({"runs": {"proxy_in_plain": {"lora": {"dropout": 0.1}}}})  # it starts from an adapter that was trained without
 
 
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
-    config = changed({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
+    config = configured({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
     assert {config.run(name).clip_norm for name in config.runs} == {0.5}
     assert {name for name in config.runs if config.run(name).epochs == 7} == {"in_pos", "in_cot", "in_clarify", "in_evaluate"}
     assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base"}
@@ -441,7 +435,7 @@ def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
 
 
 def test_trainings_on_several_models_and_seeds_have_names_of_their_own() -> None:
-    config = changed({"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}})
+    config = configured({"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}})
     assert training("in_cot", "main", 3) == "in_cot.s3"
     assert training("in_cot", "big", 3) == "in_cot.big.s3"
     run = config.run("in_cot.big.s3")
@@ -453,7 +447,7 @@ def test_trainings_on_several_models_and_seeds_have_names_of_their_own() -> None
 
 
 def test_rows_take_a_part_of_the_validation() -> None:
-    config = changed({"validation": {"rows": ["→ D_cot", "Base→Clarify"]}})
+    config = configured({"validation": {"rows": ["→ D_cot", "Base→Clarify"]}})
     taken = config.validation.taken(config.studies)
     assert {name: list(t.runs) for name, t in taken.tables.items()} == {
         "table1": ["Base", "→ D_pos", "→ D_cot"],
@@ -463,27 +457,27 @@ def test_rows_take_a_part_of_the_validation() -> None:
     assert taken.predictions["CoT"].proxy == {"in-task": "proxy_in_cot"}
     assert taken.proxy_control == {"in-task": "proxy_in_plain"}
     assert config.validation.taken({"clarify": 1, "evaluate": 1}).predictions == {}
-    assert changed({}).validation.taken(Config().studies) == Config().validation
+    assert configured({}).validation.taken(configured().studies) == configured().validation
 
 
 def test_null_removes_a_study() -> None:
     values = merged()
     update_config(values, {"studies": {"clarify": None}})
-    assert list(load(values).studies) == [name for name in Config().studies if name != "clarify"]
+    assert list(configure(values, STUDIES).studies) == [name for name in configured().studies if name != "clarify"]
 
 
 def test_step_0_is_added_where_it_is_asked_for() -> None:
     values = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}}
-    assert changed(values).gradient_steps("base") == [4, 8]
-    assert changed(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
-    assert changed(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
+    assert configured(values).gradient_steps("base") == [4, 8]
+    assert configured(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
+    assert configured(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
 
 
 # ---- scales and studies ----
 
 
 def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
-    config = load(merged(ROOT / "scales" / "7b.yaml"))
+    config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
     run = config.runs["base"]
     assert config.data.base.examples == 6400
     assert (run.epochs, run.batch_size) == (6, 32)
@@ -500,7 +494,7 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
 @pytest.mark.parametrize("scale", ["7b", "13b"])
 def test_scales_have_the_papers_validation(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
-    config = load(merged(ROOT / "scales" / f"{scale}.yaml"))
+    config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
     assert len(config.validation.seeds) >= 3
     assert config.judge is not None
     assert (config.judge.model, config.judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
@@ -520,6 +514,7 @@ def test_scales_have_the_papers_validation(scale: str) -> None:
 
 def test_13b_scale_is_7b_but_for_the_model() -> None:
     seven, thirteen = (yaml.safe_load((ROOT / "scales" / f"{s}.yaml").read_text()) for s in ("7b", "13b"))
+    assert (seven.pop("scale"), thirteen.pop("scale")) == ("7b", "13b")
     assert thirteen.pop("results") == seven.pop("results").replace("7b", "13b")
     assert thirteen["model"].pop("name") == seven["model"].pop("name").replace("7b", "13b")
     sizes = seven.pop("plan"), thirteen.pop("plan")
@@ -532,43 +527,110 @@ def test_13b_scale_is_7b_but_for_the_model() -> None:
 
 
 def test_7b_scale_changes_only_what_it_names() -> None:
-    config = load(merged(ROOT / "scales" / "7b.yaml"))
-    assert config.studies == Config().studies
-    assert config.strategies == Config().strategies
-    assert config.data.panel == Config().data.panel
-    assert config.runs["base"].seed == Config().runs["base"].seed
+    config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
+    assert config.studies == configured().studies
+    assert config.strategies == configured().strategies
+    assert config.data.panel == configured().data.panel
+    assert config.runs["base"].seed == configured().runs["base"].seed
 
 
 def test_laptop_scale_is_the_default() -> None:
-    assert load(merged(ROOT / "scales" / "laptop.yaml")) == Config()
+    assert configure(merged(ROOT / "scales" / "laptop.yaml"), STUDIES) == configured()
 
 
 def test_study_on_ones_own_files_leaves_the_studies_that_need_more() -> None:
-    config = load(merged(ROOT / "studies" / "reasoning_data.yaml"))
-    assert list(config.studies) == ["cot"]
+    config = configure(merged(ROOT / "overlays" / "reasoning_data.yaml"), STUDIES)
+    assert not {"clarify", "evaluate"} & set(config.studies)
     sources = config.data.panel.sources
     assert [s.task for s in sources if isinstance(s, FileSource)] == ["gsm8k", "creak", "ecqa", "qasc"]
 
 
 def test_future_studies_stand_beside_the_others() -> None:
-    config = load(merged(ROOT / "studies" / "future.yaml"))
-    assert list(config.studies) == [*Config().studies, "conclusion_first", "query_parsing", "prompt_template"]
-    for name in config.strategies:
+    gathered = gather(merged(), STUDIES)
+    assert gathered.studies["future"] == ["conclusion_first", "query_parsing", "prompt_template"]
+    for name in configured().strategies:
         assert (ROOT / "strategies" / f"{name}.py").is_file()
 
 
-def test_scale_and_study_go_together() -> None:
-    config = load(merged(ROOT / "scales" / "7b.yaml", ROOT / "studies" / "future.yaml"))
-    assert config.results == "results-7b"
-    assert "query_parsing" in config.studies
-    assert isinstance(config.data.base.sources[0], GeneratorSource)
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_key_is_refused_with_its_new_name(old: str) -> None:
+    assert f"`{old.replace('*', 'x')}` has another name: write {RENAMED[old]}" in problems(at(old.replace("*", "x"), 1))
+
+
+# ---- collections ----
+
+
+def collections(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("scale", ["laptop", "7b", "13b"])
+def test_every_collection_at_every_scale(scale: str) -> None:
+    """Its sizes are its own at that scale, whichever other collection is asked for."""
+    gathered = gather(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
+    assert list(gathered.studies) == [path.stem for path in sorted(STUDIES.glob("*.yaml"))]
+    assert gathered.lacking == []
+    config = load(gathered.values)
+    paper = scale != "laptop"
+    assert (config.scale, config.data.base.examples) == (scale, 6400 if paper else 160)
+    assert config.steps("base")[-1] == (1200 if paper else 40)
+    assert config.run("mix_cot").schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
+    assert config.run("proxy_cross_cot").schedule == [{"base.cot": Part(examples=640 if paper else 48)}]
+    assert config.run("in_cot").processes == (8 if paper else 1)
+    assert config.validation.seeds == ([17, 18, 19] if paper else [17])
+    assert config.validation.scorer == ("judge" if paper else "key_points")
+
+
+def test_a_collection_gives_its_own_values_at_a_scale(tmp_path: Path) -> None:
+    plain = "strategies: {a: {by: fields}}\nat: {7b: {strategies: {a: {by: file, file: x.jsonl}}}}"
+    folder = collections(tmp_path, one=plain, two="strategies: {b: {by: fields}}")
+    assert configure({}, folder).strategies["a"].by == "fields"
+    large = gather({"scale": "7b"}, folder)
+    assert large.lacking == ["two"]
+    assert load(large.values).strategies == {"a": load({"strategies": {"a": {"by": "file", "file": "x.jsonl"}}}).strategies["a"]}
+    over = configure({"scale": "7b", "strategies": {"a": {"file": "y.jsonl"}}}, folder)  # what the user says comes last
+    assert over.strategies["a"].file == "y.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("files", "values", "sentence"),
+    [
+        ({"one": "runs: {a: {}}", "two": "runs: {a: {}}"}, {}, "one.yaml and .*two.yaml both have runs.a. Rename one of the two"),
+        ({"one": "runs: {a: {}}"}, {"scale": "7c"}, "no collection in .* has values at the scale '7c'"),
+        ({"one": "at: {7b: {}}"}, {"scale": "7c"}, r"scale '7c' \(did you mean '7b'\?\); known are laptop, 7b"),
+        ({"One!": "{}"}, {}, "One!.yaml: a collection's file is named in lower-case letters"),
+        ({"one": "[1, 2]"}, {}, "one.yaml: expected sections such as runs and studies"),
+        ({"one": "at: [7b]"}, {}, "one.yaml: expected sections such as runs and studies"),
+        ({"one": "runs: {"}, {}, "one.yaml: this is not YAML"),
+        ({"one": "runs: {a: {epoch: 3}}"}, {}, r"unknown key `runs.a.epoch` \(did you mean 'epochs'\?\)"),
+        ({"one": "studies: {a: {}}"}, {"studies": {"a": None}}, "studies: there is none left; keep one"),
+        ({"one": "{}"}, {"scale": 7}, "`scale`: Input should be a valid string"),
+    ],
+)
+def test_collections_that_do_not_fit_are_a_sentence(files: dict[str, str], values: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        configure(values, collections(tmp_path, **files))
+
+
+def test_default_names_collections_and_studies_and_ones_own_are_always_made(tmp_path: Path) -> None:
+    gathered = gather({}, collections(tmp_path, one="studies: {a: {}, b: {}}", two="studies: {c: {}}", large="at: {7b: {}}"))
+    known = ["a", "b", "c", "mine"]
+    assert list(chosen(["one"], gathered, known)) == ["a", "b", "mine"]
+    assert list(chosen(["c"], gathered, known)) == ["c", "mine"]
+    with pytest.raises(UserError, match=r"default: there is no collection or study 'on' \(did you mean 'one'\?\); known are"):
+        list(chosen(["on"], gathered, known))
+    lacking = gather({"scale": "7b"}, tmp_path)
+    with pytest.raises(UserError, match=r"the collection 'one' has no values at this scale. Add them under `at` in studies/one.yaml"):
+        list(chosen(["one"], lacking, []))
 
 
 # ---- references of a study ----
 
 
 def test_a_ceiling_is_paired_with_its_own_targets_and_the_floor_with_all() -> None:
-    clarify = load({}).studies["clarify"]
+    clarify = configured().studies["clarify"]
     assert clarify.grids() == [
         (clarify.probes, clarify.targets),
         ({"paraphrase": "positive.similar.paraphrase"}, {"Pos": "positive.similar"}),

@@ -42,7 +42,7 @@ from swift_study.io import endpoint
 from swift_study.io.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
 
 CANARY = "sk-canary-0123456789abcdef"
-SCRIPTS = Path(endpoint.__file__).parents[1]
+SCRIPTS = Path(endpoint.__file__).parents[2]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from swift_study.data.generator import FAMILIES, Family, generate
 from swift_study.examples import Example, judge_by_key_points
 
 SEEDS = (0, 1, 12345)
-SCRIPTS = Path(generator.__file__).parents[1]
+SCRIPTS = Path(generator.__file__).parents[2]
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 

@@ -5,8 +5,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from configuration import configured
 
-from swift_study.config import Config, Gradients, Lora, Part, Plan, Run, load
+from swift_study.config import Config, Gradients, Lora, Part, Plan, Run
 from swift_study.errors import UserError
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.planning.costs import (
@@ -201,7 +202,7 @@ def test_a_model_that_is_not_here_needs_its_size() -> None:
 
 
 def config_with(tmp_path: Path, values: dict[str, object]) -> Config:
-    return load({"results": str(tmp_path / "results")} | values)
+    return configured({"results": str(tmp_path / "results")} | values)
 
 
 def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
@@ -221,4 +222,4 @@ def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
 
 
 def _by_teacher(name: str) -> dict[str, object]:
-    return {s: {"by": "teacher"} if s == name else {} for s in Config().strategies}
+    return {s: {"by": "teacher"} if s == name else {} for s in configured().strategies}

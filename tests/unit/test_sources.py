@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from configuration import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from snakemake.utils import update_config
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -34,8 +34,6 @@ from swift_study.config import (
     HubSource,
     Model,
     Panel,
-    default_yaml,
-    load,
 )
 from swift_study.data.datasets import fit, write_rejects
 from swift_study.data.duplicates import nearest
@@ -1019,10 +1017,8 @@ def test_nearest_over_more_queries_than_are_worked_on_at_once() -> None:
 def reasoning_data() -> Config:
     if not (REAL_DATA / "gsm8k").is_dir() or not (REAL_DATA / "flan-cot").is_dir():
         pytest.skip(f"{REAL_DATA} does not hold gsm8k and flan-cot")
-    text = (ROOT / "studies" / "reasoning_data.yaml").read_text(encoding="utf-8")
-    values = yaml.safe_load(default_yaml())
-    update_config(values, yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/")))  # as Snakemake lays one file over another
-    return load(values)
+    text = (ROOT / "overlays" / "reasoning_data.yaml").read_text(encoding="utf-8")
+    return configured(yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/")))
 
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:

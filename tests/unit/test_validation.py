@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from configuration import configured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from tiny import ROOT
 
-from swift_study.config import STUDIES, VALIDATION, Prediction, Statistics, Validation, ValidationTable
+from swift_study.config import Prediction, Statistics, Validation, ValidationTable
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.influence.statistics import curves, verdicts
@@ -74,6 +75,7 @@ from swift_study.studies.validation import (
 
 QUICK = Statistics(after_step=0, resamples=400)
 NAN = float("nan")
+VALIDATION, STUDIES = configured().validation, {name: configured().studies[name] for name in ("cot", "clarify", "evaluate")}
 PAPER = VALIDATION.tables
 
 

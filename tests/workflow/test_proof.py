@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 import yaml
 from checkout import BIN, Checkout
+from configuration import configured
 from servers import Handler, completion
 from tiny import ROOT
 
-from swift_study.config import MAIN, load
+from swift_study.config import MAIN
 from swift_study.io.tables import (
     AGREEMENT,
     AUDIT_SUMMARY,
@@ -315,5 +316,5 @@ def test_paper_scales_are_whole(scale: str) -> None:
     assert counts["respond"] == 13 * 3 + 4
     assert counts["judge"] == 13 * 3 + 4
     assert counts["score_golden"] == 13 * 3 + 8
-    config = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    config = configured()
     assert config.validation.models == [MAIN]

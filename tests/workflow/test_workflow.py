@@ -255,7 +255,7 @@ def pids_of(script: str, folder: Path) -> list[int]:
 
 def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> None:
     names = ["conclusion_first", "query_parsing", "prompt_template"]
-    jobs = finished.jobs(*names, configs=("studies/future.yaml",))
+    jobs = finished.jobs("future")
     assert not [job for job in jobs if "train" in job or "select" in job]
     for name in names:
         verdicts = read_table(finished.root / f"results/influence/{name}/verdicts.parquet", VERDICTS)
@@ -267,7 +267,7 @@ def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> N
 def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "swift-study", tiny_model)
     (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
-    checkout.snakemake("cot", configs=("studies/reasoning_data.yaml",))
+    checkout.snakemake("cot", configs=("overlays/reasoning_data.yaml",))
     verdicts = read_table(checkout.root / "results-reasoning-data/influence/cot/verdicts.parquet", VERDICTS)
     assert set(verdicts["n_tasks"]) == {4}
     assert set(verdicts["n_probes"]) == {12}

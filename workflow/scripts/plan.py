@@ -12,7 +12,7 @@ from typing import Any
 # Before the libraries are imported, which read it then: a plan must not download what it plans for.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
-from swift_study.config import MAIN, Model, load
+from swift_study.config import MAIN, Model, configure
 from swift_study.errors import UserError
 from swift_study.io import cli
 from swift_study.models.loading import find_model, quiet_libraries
@@ -25,7 +25,7 @@ from swift_study.planning.report import Planner, text
 def main(a: Namespace) -> None:
     quiet_libraries()
     values = cli.unpack(a.config)
-    config = load(values)
+    config = configure(values, Path(a.studies))
     jobs = list_jobs(values, Path(a.snakefile))
     sizes: dict[str, Size] = {}
     notes: list[str] = []
@@ -89,6 +89,7 @@ if __name__ == "__main__":
         __doc__,
         config="the whole configuration as JSON",
         snakefile="the workflow's Snakefile",
+        studies="folder of the collections",
         strategies="folder of the strategy files",
         prompts="folder of the judge's instructions",
     )

@@ -1,10 +1,11 @@
 """The configuration: every key, its type, its default and its meaning, one module a section.
 
-Unknown keys are refused with the nearest known one. ``config.yaml`` and ``config.schema.json`` are written from these models
-(``python -m swift_study.config``), and a test keeps the three equal.
+Unknown keys are refused with the nearest known one. ``config.default.yaml`` and ``config.schema.json`` are written from these models
+(``python -m swift_study.config``), and a test keeps the three equal. What a paper needs stands in ``studies/``, not here.
 """
 
 from swift_study.config.base import MAIN, Context, Section, nearest
+from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
     HANDWRITTEN,
     HELD_OUT,
@@ -24,7 +25,6 @@ from swift_study.config.datasets import (
     Strategy,
     Text,
 )
-from swift_study.config.defaults import RUNS, STUDIES, VALIDATION
 from swift_study.config.evaluations import Audit, Responses
 from swift_study.config.gradients import Gradients
 from swift_study.config.load import load
@@ -44,12 +44,9 @@ __all__ = [
     "HELD_OUT",
     "MAIN",
     "RULES",
-    "RUNS",
     "SELECTED",
     "SOURCES",
-    "STUDIES",
     "TABLES",
-    "VALIDATION",
     "Audit",
     "BaseData",
     "Column",
@@ -62,6 +59,7 @@ __all__ = [
     "EarlyStopping",
     "EndpointSettings",
     "FileSource",
+    "Gathered",
     "GeneratorSource",
     "Gradients",
     "HubSource",
@@ -86,7 +84,11 @@ __all__ = [
     "Text",
     "Validation",
     "ValidationTable",
+    "chosen",
+    "configure",
     "default_yaml",
+    "gather",
+    "lay",
     "load",
     "nearest",
     "schema_json",

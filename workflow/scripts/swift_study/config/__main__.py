@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import yaml
+from swift_study.config import default_yaml, schema_json
 
-from swift_study.config import default_yaml, load, schema_json
-
-Path("config.yaml").write_text(default_yaml())
+Path("config.default.yaml").write_text(default_yaml())
 Path("config.schema.json").write_text(schema_json())
-load(yaml.safe_load(default_yaml()))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError
 
 from swift_study.config.base import CONTROL_CHARACTERS, DEEPEST, LARGEST, nearest, short
+from swift_study.config.renamed import renamed
 from swift_study.config.root import Config
 from swift_study.errors import UserError
 
@@ -17,7 +18,7 @@ def load(values: Mapping[str, Any]) -> Config:
 
     Raises UserError with one line for every problem: the key's path, what is wrong, and for an unknown key the nearest known.
     """
-    lines = list(_no_plain_data(values, []))
+    lines = list(_no_plain_data(values, [])) or list(renamed(values))
     if not lines:
         try:
             return Config.model_validate(dict(values))
@@ -125,19 +126,19 @@ def _follow(loc: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
 def _below(found: Any, part: int | str) -> list[Any]:
     """The types that may stand below a place of this type: the key of a section, a name of a dictionary, a position in a list."""
     if _is_section(found):
-        return _types(found.model_fields[part].annotation) if part in found.model_fields else []
+        return types_of(found.model_fields[part].annotation) if part in found.model_fields else []
     arguments = typing.get_args(found)
     if isinstance(part, int) and typing.get_origin(found) is tuple:
-        return _types(arguments[part]) if part < len(arguments) else []
-    return _types(arguments[-1]) if arguments and typing.get_origin(found) in (dict, list) else []
+        return types_of(arguments[part]) if part < len(arguments) else []
+    return types_of(arguments[-1]) if arguments and typing.get_origin(found) in (dict, list) else []
 
 
-def _types(annotation: Any) -> list[Any]:
+def types_of(annotation: Any) -> list[Any]:
     """The types that an annotation allows, without None."""
     if typing.get_origin(annotation) is Annotated:
-        return _types(typing.get_args(annotation)[0])
+        return types_of(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [t for argument in typing.get_args(annotation) for t in _types(argument)]
+        return [t for argument in typing.get_args(annotation) for t in types_of(argument)]
     return [] if annotation is type(None) else [annotation]
 
 

@@ -2,81 +2,91 @@
 
 import json
 import re
+import typing
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from swift_study.config.base import Section
+from swift_study.config.load import types_of
 from swift_study.config.root import ENDPOINTS, Config
-from swift_study.config.runs import Part, Run
 
 
 def default_yaml() -> str:
-    """The text of config.yaml: every key with its default, its meaning as a comment above it."""
+    """The text of config.default.yaml: every key with its default, its meaning as a comment above it.
+
+    A section that holds things by name shows the keys of one of them, all commented out.
+    """
     lines = [
-        "# swift-study: the one file to edit. Every key stands here with its default and what it means.",
-        "# Lay a scale or a study over it:  snakemake --configfile scales/7b.yaml studies/future.yaml",
-        "# Written from workflow/scripts/swift_study/config.py; a test keeps them equal.",
+        "# Every key with its default and its meaning. For people to read: write what you change into config.yaml, or a study",
+        "# of your own into studies/. Written from workflow/scripts/swift_study/config; a test keeps them equal.",
     ]
-    _write_section(Config(), 0, lines)
+    _write_section(Config(), 0, lines, set())
     return "\n".join(lines) + "\n"
 
 
-def _write_section(section: BaseModel, indent: int, lines: list[str], explained: frozenset[type] = frozenset()) -> None:
-    """Append the section's keys; comments are left out for a class in ``explained``, which stood above with its comments."""
+def _write_section(section: BaseModel, indent: int, lines: list[str], shown: set[type]) -> None:
     pad = "  " * indent
     for name, field in type(section).model_fields.items():
-        if isinstance(section, Run) and section.like and name not in section.model_fields_set:
-            continue  # it is as in the run that this one is like
-        value = getattr(section, name)
         if indent == 0:
             lines.append("")
-        comment = " ".join((field.description or "").split())
-        if comment and type(section) not in explained:
-            lines.append(f"{pad}# {comment}")
-        if isinstance(value, Section):
+        lines.append(f"{pad}# {_meaning(field)}")
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
             lines.append(f"{pad}{name}:")
-            _write_section(value, indent + 1, lines, explained)
-        elif isinstance(value, dict) and value and all(isinstance(v, Section) for v in value.values()):
-            lines.append(f"{pad}{name}:")
-            seen = explained
-            for key, entry in value.items():
-                lines.append(f"{pad}  {key}:")
-                _write_section(entry, indent + 2, lines, seen)
-                seen = seen | {type(entry)}
-        elif isinstance(value, list) and value and all(isinstance(v, Section) for v in value):
-            lines.append(f"{pad}{name}:")
-            for entry in value:
-                lines.append(f"{pad}  -")
-                _write_section(entry, indent + 2, lines, explained)
-        elif isinstance(section, Run) and name == "schedule":
-            brief = section.like is not None
-            phases = [{d: part.model_dump(exclude_defaults=brief) for d, part in phase.items()} for phase in value]
-            if not brief:
-                lines += [f"{pad}#   {key}: {field.description}" for key, field in Part.model_fields.items()]
-            lines.append(f"{pad}{name}: {_yaml_value(phases)}")
+            _write_section(value, indent + 1, lines, shown)
         else:
             lines.append(f"{pad}{name}: {_yaml_value(value)}")
-        if name in ENDPOINTS and indent == 0:
-            _write_endpoint(name, lines)
+        if indent == 0 and name in ENDPOINTS:
+            settings, example = ENDPOINTS[name]
+            lines += ["# # Its keys:", f"# {name}:"]
+            _write_keys(settings, 1, lines, example, shown)
+        elif not isinstance(value, BaseModel):
+            _write_kinds(name, field, indent, lines, shown)
+
+
+def _write_kinds(name: str, field: FieldInfo, indent: int, lines: list[str], shown: set[type]) -> None:
+    """The keys of what a field holds by name or in a list, where that is a section, as comments; each kind the first time only."""
+    for container in types_of(field.annotation):
+        for kind in types_of(typing.get_args(container)[-1]) if typing.get_origin(container) in (dict, list) else []:
+            section, inner = kind, typing.get_args(kind)
+            in_a_list = typing.get_origin(container) is list
+            if typing.get_origin(kind) is dict and len(inner) == 2:  # phases of a schedule
+                section, in_a_list = types_of(inner[1])[0], False
+            if isinstance(section, type) and issubclass(section, BaseModel) and section not in shown:
+                shown.add(section)
+                lines.append(f"# {'  ' * indent}# The keys of each:")
+                lines.append(f"# {'  ' * indent}{name}:")
+                lines.append(f"# {'  ' * (indent + 1)}{'-' if in_a_list else 'NAME:'}")
+                _write_keys(section, indent + 2, lines, {}, shown)
+
+
+def _write_keys(kind: type[BaseModel], indent: int, lines: list[str], example: dict[str, Any], shown: set[type]) -> None:
+    pad = "# " + "  " * indent
+    for key, field in kind.model_fields.items():
+        lines.append(f"{pad}# {_meaning(field)}")
+        default = field.get_default(call_default_factory=True)
+        if key in example or default is not PydanticUndefined:
+            value = example.get(key, default)
+            if isinstance(value, BaseModel):
+                lines.append(f"{pad}{key}:")
+                _write_keys(type(value), indent + 1, lines, {}, shown)
+                continue
+            lines.append(f"{pad}{key}: {_yaml_value(value)}")
+        else:
+            lines.append(f"{pad}{key}: # to be given")
+        _write_kinds(key, field, indent, lines, shown)
+
+
+def _meaning(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _yaml_value(value: Any) -> str:
     """One line of JSON; numbers such as 1e-06 as 1.0e-06, which YAML 1.1 would take for text otherwise."""
     text = json.dumps(to_jsonable_python(value), ensure_ascii=False)
     return re.sub(r"^(-?\d+)e", r"\1.0e", text)
-
-
-def _write_endpoint(name: str, lines: list[str]) -> None:
-    """The keys of an endpoint as a commented-out section, since there is none by default."""
-    settings, example = ENDPOINTS[name]
-    lines.append(f"# {name}:")
-    for key, field in settings.model_fields.items():
-        if field.description:
-            lines.append(f"#   # {' '.join(field.description.split())}")
-        default = example[key] if field.is_required() else field.default
-        lines.append(f"#   {key}: {_yaml_value(default)}")
 
 
 def schema_json() -> str:

@@ -4,9 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
 from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
-from swift_study.config.defaults import RUNS, STUDIES, VALIDATION
 from swift_study.config.evaluations import Responses
 from swift_study.config.gradients import Gradients
 from swift_study.config.models import Model
@@ -50,6 +49,10 @@ def _values_may_be_null(schema: dict[str, Any]) -> None:
 
 
 class Config(Section):
+    scale: str = LAPTOP
+    """Whose values the studies take: `laptop`, or one that the files in studies/ have under `at`, such as `7b`. Files in scales/ set it"""
+    default: list[str] = ["swift_study"]
+    """What plain `snakemake` makes, beside studies of your own: collections (files in studies/) and studies."""
     results: Folder = "results"
     """Folder of all results."""
     cache: Folder = ".cache"
@@ -60,17 +63,17 @@ class Config(Section):
     """Rules that ask a hub, a teacher or a judge run where snakemake was started, or `everywhere`: in cluster jobs, like the others."""
     model: Model = Model()
     """The model under study."""
-    models: dict[str, Model] = {}
+    models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
     data: Data = Data()
     """Where examples come from."""
-    strategies: dict[str, Strategy] = {name: Strategy() for name in ("similar", "cot", "clarify", "evaluate", "paraphrase", "unrelated")}
+    strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
     teacher: EndpointSettings | None = None
     """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
     judge: JudgeSettings | None = None
     """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
-    runs: dict[str, Run] = RUNS
+    runs: dict[str, Run] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Trainings, by name."""
     responses: Responses = Responses()
     """How runs respond to queries."""
@@ -82,9 +85,9 @@ class Config(Section):
     """Intervals and the rule of the verdict."""
     confounds: Confounds = Confounds()
     """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
-    studies: dict[str, Study] = Field(default=STUDIES, json_schema_extra=_values_may_be_null)
-    """Swift studies, by name; each is a target of its own. A null removes one."""
-    validation: Validation = VALIDATION
+    studies: dict[str, Study] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Studies, by name; each is a target of its own. A null takes one out."""
+    validation: Validation = Validation()
     """The proof: training with and without the data, and the comparison with what the swift studies said."""
     plan: Plan = Plan()
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
@@ -93,13 +96,6 @@ class Config(Section):
         """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
         endpoints = [self.teacher, self.judge, self.responses.server]
         return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_removes_a_study(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("studies"), dict):
-            values = values | {"studies": {k: v for k, v in values["studies"].items() if v is not None}}
-        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -115,10 +111,8 @@ class Config(Section):
         for name, strategy in self.strategies.items():
             if strategy.by == "teacher" and self.teacher is None:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
-        if "base" not in self.runs:
+        if self.runs and "base" not in self.runs:
             raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
-        if not self.studies:
-            raise ValueError("studies: there is none left; keep one, since all tables and verdicts are those of studies")
         for name in self.runs:
             self._check_run(name)
         for name, study in self.studies.items():
@@ -241,11 +235,8 @@ class Config(Section):
         for name, prediction in v.predictions.items():
             where = f"validation.predictions.{name}"
             study = self.studies.get(prediction.study)
-            if study is None and prediction.study in STUDIES:
-                continue  # the study was removed, and with it what it predicts
             if study is None:
-                known = [*self.studies, *STUDIES]
-                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, known)}; known: "
+                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, self.studies)}; known: "
                                  f"{', '.join(self.studies)}")  # fmt: skip
             if prediction.probes not in study.probes or prediction.targets not in study.targets:
                 raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "

@@ -68,8 +68,8 @@ class Run(Section):
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of the warm-up."""
     decay: Literal["linear", "constant", "cosine", "inverse_sqrt"] = "linear"
-    """Learning rate after the warm-up: down to `final_learning_rate` in a straight line or half a cosine wave, unchanged, or falling as
-    1 / √step (`inverse_sqrt`; without a warm-up, as after one of 10,000 steps)."""
+    """Learning rate after the warm-up: down to `final_learning_rate` in a straight line or half a cosine wave, unchanged, or
+    proportional to 1 / √step (`inverse_sqrt`; without a warm-up, as after one of 10,000 steps)."""
     final_learning_rate: float = Field(default=1e-6, ge=0)
     """With `linear` and `cosine`: the learning rate of the last step."""
     warmup_steps: int = Field(default=5, ge=0)

@@ -128,9 +128,9 @@ class Validation(Section):
     """Only these rows of the tables, and what goes with them, beside baselines and controls: a smaller subset. null takes all."""
     scorer: Literal["key_points", "judge"] = "key_points"
     """Whose labels make the accuracy: the machine-checkable key points, or the language model under `judge`."""
-    tables: dict[str, ValidationTable] = Field(min_length=1)
+    tables: dict[str, ValidationTable] = {}
     """Tables of runs, by name."""
-    predictions: dict[Label, Prediction]
+    predictions: dict[Label, Prediction] = {}
     """For each strategy what is held against what, in the table `agreement`."""
     proxy_control: dict[Context, str] = {}
     """For each context the short run on plain data that the `proxy` runs are compared with."""

@@ -5,13 +5,16 @@ within a drawn task its probes; both sides of a cross-task pair follow the same 
 too narrow, so its levels are widened by the t distribution (the expanded percentile interval; Hesterberg, What Teachers Should
 Know About the Bootstrap, 2015, §3.2). The verdict's p value is that of a paired sign-flip test over probe tasks: if strategy and
 baseline were interchangeable, swapping the two within a task would change nothing.
+
+Where probes and targets are different things, no unit stands on both sides: their tasks differ, or the unit is `item`. Interval and p are
+then those of a crossed design (``crossed_mean``). Which of the two applies follows from the panel.
 """
 
 import functools
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -22,6 +25,8 @@ from swift_study.errors import UserError
 
 EXACT_FLIPS = 14  # up to so many tasks all sign patterns are tried, beyond that RANDOM_FLIPS random ones
 RANDOM_FLIPS = 20_000
+NAN = float("nan")
+Unit = Literal["task", "item"]
 
 
 @dataclass(frozen=True)
@@ -136,13 +141,16 @@ def mean(g: Grid) -> float:
     return float(resampled_means(g, one((1, g.n_tasks)), one((1, len(g.probe_task))), one((1, len(g.target_task))))[0])
 
 
-def interval(means: np.ndarray, n_tasks: int, confidence: float) -> tuple[float, float]:
-    """Expanded percentile interval of bootstrap means. NaN for fewer than two tasks."""
+def interval(means: np.ndarray, n_tasks: int, confidence: float, strata: int = 1) -> tuple[float, float]:
+    """Expanded percentile interval of bootstrap means. NaN for fewer than two tasks.
+
+    Where tasks are drawn within ``strata``, the widening is that of n tasks less so many means.
+    """
     means = means[~np.isnan(means)]
-    if n_tasks < 2 or len(means) == 0:
+    if n_tasks <= strata or len(means) == 0:
         return float("nan"), float("nan")
-    t = stats.t.ppf((1 + confidence) / 2, n_tasks - 1)
-    tail = float(stats.norm.cdf(-t * np.sqrt(n_tasks / (n_tasks - 1))))
+    t = stats.t.ppf((1 + confidence) / 2, n_tasks - strata)
+    tail = float(stats.norm.cdf(-t * np.sqrt(n_tasks / (n_tasks - strata))))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -155,13 +163,13 @@ def sign_flip_p(differences: np.ndarray, rng: np.random.Generator, flips: int = 
     observed = abs(d.sum())
     slack = 1e-12 * np.abs(d).sum()
     if len(d) <= EXACT_FLIPS:
-        return float(np.mean(np.abs(_sign_patterns(len(d)) @ d) >= observed - slack))
+        return float(np.mean(np.abs(sign_patterns(len(d)) @ d) >= observed - slack))
     flipped = rng.integers(0, 2, size=(flips, len(d)), dtype=np.int8).astype(np.float64)
     return float((1 + np.sum(np.abs(d.sum() - 2 * (flipped @ d)) >= observed - slack)) / (1 + flips))
 
 
 @functools.lru_cache(maxsize=EXACT_FLIPS)
-def _sign_patterns(n: int) -> np.ndarray:
+def sign_patterns(n: int) -> np.ndarray:
     """All patterns of n signs, shape (2ⁿ, n)."""
     return np.array(list(itertools.product((1.0, -1.0), repeat=n)))
 
@@ -212,7 +220,12 @@ def _bootstrap(g: Grid, settings: Statistics) -> tuple[float, float]:
 
 
 def verdicts(
-    pairs: pl.DataFrame, curve_table: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = ()
+    pairs: pl.DataFrame,
+    curve_table: pl.DataFrame,
+    baseline: str,
+    settings: Statistics,
+    unwanted: Collection[str] = (),
+    unit: Unit = "task",
 ) -> pl.DataFrame:
     """The verdicts table of one study: strategy × context × target set, each against the baseline's curve.
 
@@ -230,7 +243,7 @@ def verdicts(
             if strategy in (baseline, CEILING, FLOOR):
                 continue
             outcome = {
-                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted)
+                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted, unit)
                 for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
             }
             own = counted_curves.filter(
@@ -260,10 +273,10 @@ def verdicts(
 
 
 def _compare(
-    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, wanted: bool
+    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, wanted: bool, unit: Unit
 ) -> dict[str, object]:
     """Strategy minus baseline as columns of the verdicts table, with the verdict."""
-    e = effect(pairs, score, strategy, baseline, in_task, settings)
+    e = effect(pairs, score, strategy, baseline, in_task, settings, unit)
     return {
         "strategy_rel_inf": e.strategy,
         "baseline_rel_inf": e.baseline,
@@ -284,12 +297,20 @@ def verdict(e: Effect, confidence: float, wanted: bool = True) -> str:
     return "helps" if (e.low > 0) == wanted else "hurts"
 
 
-def effect(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics) -> Effect:
-    """Strategy minus baseline in the column ``score``, over the pairs and steps that are given: of one target set and context."""
+def effect(
+    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, unit: Unit = "task"
+) -> Effect:
+    """Strategy minus baseline in the column ``score``, over the pairs and steps that are given: of one target set and context.
+
+    Tasks that stand on both sides are drawn on both (``difference``); tasks or, by ``unit``, items that do not are a crossed design.
+    """
     a, b = grids(pairs, score, strategy, baseline, in_task)
     if not len(a.probe_task):
-        nan = float("nan")
-        return Effect(nan, nan, nan, nan, 1.0, 0, 0, np.full(settings.resamples, nan))
+        return Effect(NAN, NAN, NAN, NAN, 1.0, 0, 0, np.full(settings.resamples, NAN))
+    if unit == "item" and len(set(a.probe_task) | set(a.target_task)) <= 2:
+        return crossed_difference(*_paired_items(a, b), settings, unit)
+    if not set(a.probe_task) & set(a.target_task):
+        return crossed_difference(a, b, settings, "task")
     return difference(a, b, settings)
 
 
@@ -326,6 +347,108 @@ def _by_probe_task(g: Grid) -> np.ndarray:
         if not np.isnan(block).all():
             result[task] = np.nanmean(block)
     return result
+
+
+# ---- probes and targets that are different things ----
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """The mean of a crossed design, its variance, and the degrees of freedom of that variance; NaN where there are fewer than 2 × 2."""
+
+    mean: float
+    variance: float
+    df: float
+
+
+def crossed_mean(d: np.ndarray) -> Crossed:
+    """The mean of d (probes, targets), where probes and targets are samples of different things.
+
+    d_ij = μ + a_i + b_j + e_ij; the variance of the mean is (MS_a + MS_b − MS_e) / mn, not below MS_e / mn, with Satterthwaite's degrees
+    of freedom over the three mean squares ((m − 1)(n − 1) at the floor).
+    """
+    m, n = d.shape
+    if m < 2 or n < 2:
+        return Crossed(float(d.mean()) if d.size else NAN, NAN, NAN)
+    mean_ = float(d.mean())
+    a, b = d.mean(axis=1) - mean_, d.mean(axis=0) - mean_
+    e = d - mean_ - a[:, None] - b[None, :]
+    squares = np.array([n * (a @ a) / (m - 1), m * (b @ b) / (n - 1), np.square(e).sum() / ((m - 1) * (n - 1))])
+    degrees = np.array([m - 1, n - 1, (m - 1) * (n - 1)])
+    sum_ = squares[0] + squares[1] - squares[2]
+    if sum_ <= squares[2]:
+        return Crossed(mean_, float(squares[2] / (m * n)), float(degrees[2]))
+    return Crossed(mean_, float(sum_ / (m * n)), float(sum_**2 / (squares**2 / degrees).sum()))
+
+
+def crossed_difference(a: Grid, b: Grid, settings: Statistics, unit: Unit) -> Effect:
+    """Grid ``a`` minus grid ``b``, of the same units, by a crossed design in every block of pairs that count.
+
+    By tasks there is one block; by items one a pair of tasks. Blocks share nothing: their means are weighted by their pairs. A probe or
+    target that lacks a pair in its block is left out of it. Below 2 × 2 units there is no interval, and p is 1.
+    """
+    if unit == "task":
+        blocks = [_without_gaps(_task_means(a) - _task_means(b))]
+    else:
+        d = a.values - b.values
+        blocks = [
+            _without_gaps(d[np.ix_(a.probe_task == p, a.target_task == t)])
+            for p in np.unique(a.probe_task)
+            for t in np.unique(a.target_task)
+            if (p == t) == a.in_task
+        ]
+    blocks = [block for block in blocks if block.size]
+    sizes = np.array([block.size for block in blocks], dtype=np.float64)
+    shares = sizes / sizes.sum()
+    parts = [crossed_mean(block) for block in blocks]
+    effect_ = mean(a) - mean(b)
+    variances = shares**2 * np.array([part.variance for part in parts])
+    variance = float(variances.sum()) if parts else NAN
+    n_probes = sum(len(block) for block in blocks)
+    if not np.isfinite(variance):
+        return Effect(mean(a), mean(b), NAN, NAN, 1.0, len(a.probe_task), n_probes, np.full(settings.resamples, effect_))
+    rng = np.random.default_rng(settings.seed)
+    draws = np.zeros(settings.resamples)
+    for share, block in zip(shares, blocks, strict=True):
+        left, right = (task_draws(n, settings.resamples, rng) / n for n in block.shape)
+        draws += share * ((left @ block) * right).sum(axis=1)
+    if variance == 0:
+        return Effect(mean(a), mean(b), effect_, effect_, float(effect_ == 0), len(a.probe_task), n_probes, draws)
+    df = variance**2 / float((variances**2 / np.array([part.df for part in parts])).sum())
+    half = float(stats.t.ppf((1 + settings.confidence) / 2, df)) * np.sqrt(variance)
+    p = 2 * float(stats.t.sf(abs(effect_) / np.sqrt(variance), df))
+    return Effect(mean(a), mean(b), effect_ - half, effect_ + half, p, len(a.probe_task), n_probes, draws)
+
+
+def _task_means(g: Grid) -> np.ndarray:
+    """The mean over each block of a probe task and a target task, (probe tasks, target tasks); NaN where none of its pairs counts."""
+    probes, targets = np.unique(g.probe_task), np.unique(g.target_task)
+    means = np.full((len(probes), len(targets)), np.nan)
+    for (i, p), (j, t) in itertools.product(enumerate(probes), enumerate(targets)):
+        block = g.values[np.ix_(g.probe_task == p, g.target_task == t)]
+        if not np.isnan(block).all():
+            means[i, j] = np.nanmean(block)
+    return means
+
+
+def _without_gaps(d: np.ndarray) -> np.ndarray:
+    """The matrix without the rows and columns that have NaN, those with most of it first."""
+    while np.isnan(d).any():
+        by_row, by_column = np.isnan(d).mean(axis=1), np.isnan(d).mean(axis=0)
+        axis, worst = (0, by_row) if by_row.max() >= by_column.max() else (1, by_column)
+        d = np.delete(d, int(worst.argmax()), axis=axis)
+    return d
+
+
+def _paired_items(a: Grid, b: Grid) -> tuple[Grid, Grid]:
+    """The grids of the probes that both have: the k-th probes of a task are made from one example."""
+    rows: list[list[int]] = [[], []]
+    for task in np.unique(a.probe_task):
+        own = [np.flatnonzero(g.probe_task == task) for g in (a, b)]
+        for k, found in enumerate(own):
+            rows[k] += found[: min(map(len, own))].tolist()
+    one, two = (replace(g, values=g.values[k], probe_task=g.probe_task[k]) for g, k in zip((a, b), rows, strict=True))
+    return one, two
 
 
 # ---- power ----

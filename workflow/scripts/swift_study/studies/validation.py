@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats
 
-from swift_study.config import MAIN, STUDIES, VALIDATION, Near, Prediction, Statistics, Validation, ValidationTable, nearest
+from swift_study.config import MAIN, Near, Prediction, Statistics, Validation, ValidationTable, configure, nearest
 from swift_study.errors import UserError
 from swift_study.influence.statistics import (
     counted,
@@ -299,8 +299,9 @@ def curve_names(probes: Iterable[str], targets: Iterable[str]) -> list[str]:
 
 def default_names() -> dict[str, list[str]]:
     """What claims may name in the default configuration: rows of tables and curves of studies."""
-    tables = {name: list(table.runs) for name, table in VALIDATION.tables.items()}
-    return tables | {name: curve_names(study.probes, study.targets) for name, study in STUDIES.items()}
+    default = configure({}, Path(__file__).parents[4] / "studies")
+    tables = {name: list(table.runs) for name, table in default.validation.tables.items()}
+    return tables | {name: curve_names(study.probes, study.targets) for name, study in default.studies.items()}
 
 
 def usable_claims(
