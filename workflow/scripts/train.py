@@ -78,7 +78,8 @@ def main(a: Namespace) -> None:
 def publish_checkpoints(found: Sequence[tuple[int, Path]], run: Run, folder: Path) -> None:
     """All checkpoints and their table in one go. Where nothing was trained, from the model: the table alone, which says so."""
     kind = "adapter" if run.method == "lora" else "full"
-    rows = [(number, step, folder_name(step), kind) for number, (step, _) in enumerate(found, start=1)] or [(1, 0, None, "model")]
+    rows: list[tuple[int, int, str | None, str]] = [(n, step, folder_name(step), kind) for n, (step, _) in enumerate(found, start=1)]
+    rows = rows or [(1, 0, None, "model")]
     with publish(folder) as part:
         for step, checkpoint in found:
             copy_tree(checkpoint, part / folder_name(step))
