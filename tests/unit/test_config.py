@@ -614,6 +614,19 @@ def test_collections_that_do_not_fit_are_a_sentence(files: dict[str, str], value
         configure(values, collections(tmp_path, **files))
 
 
+def test_files_of_a_collection_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = ROOT / "data/panel/handwritten.jsonl"
+    source = configured().data.panel.sources[0]
+    assert isinstance(source, FileSource)
+    assert source.path == str(shipped)
+    (tmp_path / "data/panel").mkdir(parents=True)
+    (tmp_path / "data/panel/handwritten.jsonl").write_text("")  # one's own of the same name
+    source = configured().data.panel.sources[0]
+    assert isinstance(source, FileSource)
+    assert source.path == "data/panel/handwritten.jsonl"
+
+
 def test_default_names_collections_and_studies_and_ones_own_are_always_made(tmp_path: Path) -> None:
     gathered = gather({}, collections(tmp_path, one="studies: {a: {}, b: {}}", two="studies: {c: {}}", large="at: {7b: {}}"))
     known = ["a", "b", "c", "mine"]
