@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,19 +12,21 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from swift_study.io.cli import pack
+from swift_study.io.user_files import find_file
 from swift_study.config import (
     MAIN,
-    SELECTED,
     TABLES,
     Comparison,
     chosen,
     gather,
+    lineage,
     load,
     training,
     training_of,
 )
 from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
+from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.io.processes import become_starter, enter
 
 # Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
@@ -54,8 +57,6 @@ RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
-# Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
-STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
 # The keys of `model` that a dataset's tokens depend on.
 AFFECT_TOKENS = {
     "chat_template",
@@ -67,15 +68,6 @@ AFFECT_TOKENS = {
     "max_length",
     "overlong",
 }
-# Sources whose examples are split into those that are used and their analogues.
-SPLIT = ["panel", "candidates", "questions"]
-# Where the queries come from on which the base model is tried, in their original and in their revised form.
-TRIED = [
-    "candidates",
-    "candidates.similar",
-    "candidates.revised",
-    "candidates.similar.revised",
-]
 
 
 wildcard_constraints:
@@ -84,9 +76,20 @@ wildcard_constraints:
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies) or "-",
-    source="panel|candidates|questions",
-    step=r"\d+",
-    evaluation="|".join([*TRIED, "questions"]),
+    loaded="|".join(
+        f"{name}{part}"
+        for name, settings in CONFIG.datasets.items()
+        for part in ["", *(rf"\.{part}" for part in settings.parts())]
+    )
+    or "-",
+    selected="|".join(lineage.outputs(CONFIG)) or "-",
+    design="|".join(CONFIG.designs) or "-",
+    dataset=r"[^/]+",
+    parent=r"[^/]+",
+    evaluation="|".join(
+        re.escape(d) for s in CONFIG.selections.values() for d in s.scored()
+    )
+    + "|questions",
     scorer="|".join(CONFIG.scorer_names()),
 
 
@@ -155,18 +158,9 @@ def panel(study):
     return CONFIG.studies[study].datasets()
 
 
-def checkpoint(run, step):
-    return f"{RESULTS}/runs/{run}/checkpoint-{step}"
-
-
-def last_checkpoint(run):
-    steps = CONFIG.steps(run)
-    return checkpoint(run, steps[-1] if steps else "last")
-
-
-def run_of(own):
-    """Gives the run in question, by the wildcards where it is not a certain one."""
-    return lambda wildcards: own or wildcards.run
+def checkpoints(run):
+    """The folder of a run's checkpoints."""
+    return f"{RESULTS}/runs/{run}/checkpoints"
 
 
 def scheduled(run):
@@ -175,9 +169,9 @@ def scheduled(run):
 
 
 def started_from(run):
-    """The checkpoint that a run starts from; nothing where that is the model itself."""
+    """The checkpoints of which a run starts from the last; nothing where it starts from the model itself."""
     start = CONFIG.run(run).start
-    return [] if start == "model" else last_checkpoint(start)
+    return [] if start == "model" else checkpoints(start)
 
 
 def held_out_by(run):
@@ -191,51 +185,53 @@ def trained_on(run):
     return list(dict.fromkeys(d for r in CONFIG.ancestry(run) for d in scheduled(r)))
 
 
-def ancestors(names):
-    """The datasets that hold what the examples of these were made from, each once."""
-    found = list(dict.fromkeys(p for name in names for p in made_from(name)))
-    above = [name for name in found if name not in names]
-    return list(dict.fromkeys([*found, *(ancestors(above) if above else [])]))
+def files_of(names):
+    return [dataset(name) for name in names]
 
 
-def made_from(name):
-    """The datasets whose examples are the parents of this one's."""
-    parent, _, last = name.rpartition(".")
-    if name in SELECTED:
-        return [*TRIED, "candidates.clarify"]
-    if not parent or last == "analogues":
-        return []
-    return [parent, *([f"{parent}.clarify"] if last == "revised" else [])]
+def code_file(folder, settings, name):
+    """The code file of a strategy or a design."""
+    return str(find_file(folder, settings[name].like or name))
 
 
-def derived(name):
-    """All datasets on the way to this one, itself included, that a strategy makes."""
-    if name in SELECTED or "." not in name:
-        return []
-    return [*derived(name.rpartition(".")[0]), name]
-
-
-def derived_datasets():
-    """Every dataset that strategies make for the configured studies."""
-    used = [d for study in STUDIES for name in panel(study) for d in derived(name)]
-    if selecting():
-        used += [
-            "candidates.similar",
-            "candidates.clarify",
-            "candidates.similar.clarify",
-        ]
-    return list(dict.fromkeys(used))
-
-
-def source_files(sources):
-    """The user's files among the sources: inputs, so that changing one reruns what is made from it."""
+def source_files(name):
+    """The user's files among a dataset's sources: inputs, so that changing one reruns what is made from it."""
+    sources = CONFIG.datasets[name.split(".")[0]].sources
     return [source.path for source in sources if source.kind == "file"]
 
 
 def analogues(parent):
-    """Further examples of the same tasks as this dataset's, where its source has them."""
+    """Further examples of the same tasks as this dataset's, where what it is made from has them."""
     source = parent.split(".")[0]
-    return dataset(f"{source}.analogues") if source in SPLIT else []
+    loaded = CONFIG.datasets.get(source)
+    has = loaded is not None and loaded.per_task is not None
+    return dataset(f"{source}.analogues") if has else []
+
+
+def selection_of(output):
+    return CONFIG.selections[lineage.outputs(CONFIG)[output]]
+
+
+def selection_datasets(s):
+    """The examples among which a selection chooses, their relatives, and all between them."""
+    names = [s.examples, *s.relatives.values()]
+    return list(dict.fromkeys([*names, *lineage.ancestors(CONFIG, names)]))
+
+
+def selection_scores(s):
+    """The scores of a run's responses that a selection needs; none where they are in a file."""
+    of_a_run = s.scores is not None and s.scores.run is not None
+    return [scores(s.scores.run, d, s.scores.scorer) for d in s.scored() if of_a_run]
+
+
+def selection_responses(s):
+    outputs = [o for o in s.outputs.values() if o.completion == "response"]
+    names = dict.fromkeys(s.dataset_of(o.of) for o in outputs)
+    return [responses(s.scores.run, name) for name in names]
+
+
+def selection_file(s):
+    return s.scores.file or [] if s.scores is not None else []
 
 
 def teacher(strategy, affects_replies):
@@ -324,19 +320,9 @@ def seen_before(study):
     return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
-def gradient_files(study):
-    run = CONFIG.studies[study].run
-    return [
-        f"{RESULTS}/gradients/{run}/{study}/checkpoint-{step}.parquet"
-        for step in CONFIG.gradient_steps(run)
-    ]
-
-
-def module_files(study):
-    """Each weight's own inner products, beside the gradients."""
-    return [
-        path.replace(".parquet", ".modules.parquet") for path in gradient_files(study)
-    ]
+def gradients(study):
+    """The folder of the gradients that a study compares."""
+    return f"{RESULTS}/gradients/{CONFIG.studies[study].run}/{study}"
 
 
 def compared(study):
@@ -345,30 +331,15 @@ def compared(study):
     return CONFIG.studies[study].model_dump_json(include=names)
 
 
-def selecting():
-    """Whether a study uses negatives or positives, so that the base model has to be tried on the candidates."""
-    return any(
-        name.split(".")[0] in ("negative", "positive")
-        for study in STUDIES
-        for name in panel(study)
-    )
-
-
 def swift_targets(studies=None):
     """Everything that these studies end in."""
     names = STUDIES if studies is None else studies
-    figures = [
-        figure(f, kind)
-        for s in names
-        for f in [*CONFIG.studies[s].figures, f"layers_{s}"]
-        for kind in ("svg", "png")
-    ]
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
         for t in ("pairs", "curves", "verdicts", "confounds", "power")
     ]
-    return figures + tables
+    return [figures(s) for s in names] + tables
 
 
 def targets():
@@ -408,32 +379,47 @@ def runs_to_check(model):
     return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
 
 
+def figures(study):
+    """The folder of a study's figures."""
+    return f"{RESULTS}/studies/{study}/figures"
+
+
 def figure(name, kind):
     return f"{RESULTS}/figures/{name}.{kind}"
 
 
 def made_datasets():
-    """Every dataset of examples that the configured studies need."""
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
-    return list(
-        dict.fromkeys(
-            [*sources, "base", *derived_datasets(), *(SELECTED if selecting() else [])]
-        )
-    )
+    """Every dataset that the studies need: of their panels and runs, and what these are made from."""
+    runs = [r for run in swift_runs(STUDIES) for r in CONFIG.ancestry(run)]
+    names = [d for s in STUDIES for d in panel(s)] + [
+        d for r in runs for d in scheduled(r)
+    ]
+    return lineage.needed(CONFIG, names)
 
 
-def reject_files():
-    derived = [name for name in derived_datasets() if name not in SELECTED]
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
-    return [f"{RESULTS}/data/rejects/{n}.parquet" for n in [*sources, "base", *derived]]
+def selections_used():
+    """The selections of which datasets are made."""
+    made_by = lineage.outputs(CONFIG)
+    names = dict.fromkeys(made_by[d] for d in made_datasets() if d in made_by)
+    return [CONFIG.selections[name] for name in names]
+
+
+def reject_files(names):
+    return [
+        f"{RESULTS}/data/rejects/{n}.parquet"
+        for n in names
+        if n not in lineage.outputs(CONFIG)
+        and n.rpartition(".")[2] not in CONFIG.designs
+    ]
 
 
 def account_files(names):
     """What a teacher cost for those of these datasets that it made."""
+    found = {name: CONFIG.strategies.get(name.rpartition(".")[2]) for name in names}
     return [
-        f"{RESULTS}/data/accounts/{n}.parquet"
-        for n in names
-        if n not in SELECTED and CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
+        f"{RESULTS}/data/accounts/{name}.parquet"
+        for name, strategy in found.items()
+        if strategy is not None and strategy.by == "teacher"
     ]
 
 
@@ -543,9 +529,15 @@ def ways():
     return {
         "swift study": {
             "training": part("train", *swift, histories=swift),
-            "data by a teacher": part("", accounts=account_files(derived_datasets())),
+            "data by a teacher": part("", accounts=account_files(made_datasets())),
             "negatives and positives": part(
-                "respond", *(f"{r}/{q}" for r in swift for q in TRIED if selecting())
+                "respond",
+                *(
+                    f"{s.scores.run}/{d}"
+                    for s in selections_used()
+                    for d in s.scored()
+                    if s.scores.run
+                ),
             ),
             "gradients": part(
                 "gradients", *(f"{CONFIG.studies[s].run}/{s}" for s in studies)
@@ -582,14 +574,7 @@ def ways():
 
 
 def trained_datasets():
-    """Every dataset that strategies make for the runs of the validation."""
+    """Every dataset that the runs of the validation need."""
     names = [training(r, MAIN, 0) for t in V.tables.values() for r in t.runs.values()]
-    return list(
-        dict.fromkeys(
-            d
-            for n in names
-            for r in CONFIG.ancestry(n)
-            for s in scheduled(r)
-            for d in derived(s)
-        )
-    )
+    seen = [d for n in names for r in CONFIG.ancestry(n) for d in scheduled(r)]
+    return lineage.needed(CONFIG, ["questions", *seen])

@@ -80,11 +80,8 @@ rule write_audit:
 
 rule describe_validation:
     input:
-        datasets=[dataset(d) for d in ["questions", "base", *trained_datasets()]],
-        rejects=[
-            f"{RESULTS}/data/rejects/{d}.parquet"
-            for d in ["questions", "base", *trained_datasets()]
-        ],
+        datasets=files_of(trained_datasets()),
+        rejects=reject_files(trained_datasets()),
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
         lengths=all_lengths(
             [r for t in V.tables.values() for r in t.runs.values()], ["questions"]
@@ -157,10 +154,5 @@ rule validation:
         rules.write_costs.output,
         # The swift half of the report as well, where the validation is laid beside it.
         rules.write_tables.output,
-        [
-            figure(f, kind)
-            for s in STUDIES
-            for f in CONFIG.studies[s].figures
-            for kind in ("svg", "png")
-        ],
+        [figures(s) for s in STUDIES],
     localrule: True

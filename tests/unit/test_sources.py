@@ -25,7 +25,6 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from swift_study.config import (
-    BaseData,
     Column,
     Columns,
     Config,
@@ -33,10 +32,10 @@ from swift_study.config import (
     GeneratorSource,
     HubSource,
     Model,
-    Panel,
 )
 from swift_study.data.duplicates import nearest
-from swift_study.data.sources import draw_base, read_source, read_sources, split_panel
+from swift_study.data.load import load
+from swift_study.data.sources import read_source, read_sources
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.gradients.panel import read_panel
@@ -920,72 +919,6 @@ def test_overlong_truncate_keeps_the_example_unless_its_completion_alone_is_too_
         lengths(model, policy("truncate"), example("one two three", "no " * 16))
 
 
-# ---- panels ----
-
-
-def test_split_panel_takes_the_first_of_each_task_and_leaves_the_rest_as_analogues() -> None:
-    examples = [example(f"{task}{i}", task=task) for i in range(5) for task in ("a", "b")]
-    used, analogues = split_panel(examples, Panel(per_task=2))
-    assert [e.query for e in used] == ["a0", "a1", "b0", "b1"]
-    assert [e.query for e in analogues] == ["a2", "a3", "a4", "b2", "b3", "b4"]
-    used, _ = split_panel(examples, Panel(tasks=["b"]))
-    assert [e.query for e in used] == ["b0"]
-
-
-def test_task_with_a_single_example_is_told() -> None:
-    examples = [example("a0", task="a"), example("a1", task="a"), example("b0", task="b")]
-    with pytest.raises(UserError, match=r"Task 'b' has 1 example, but 2 are needed: 1 to use and as many analogues"):
-        split_panel(examples, Panel())
-    used, _ = split_panel(examples, Panel(tasks=["a"]))
-    assert len(used) == 1
-
-
-def test_task_that_no_source_has_is_told() -> None:
-    with pytest.raises(UserError, match="The sources have no task 'c'; they have a, b"):
-        split_panel([example(f"{t}{i}", task=t) for t in "ab" for i in range(2)], Panel(tasks=["a", "c"]))
-
-
-# ---- base data ----
-
-POOL = [example(f"Question {i}: what is {i * 7919 % 999} plus {i * 8933 % 999}{' then' * (i % 3)}?") for i in range(40)]
-PROBES = [
-    POOL[3],
-    example(POOL[5].query, "another answer"),
-    example(POOL[8].query.replace("Question", "question") + "!"),
-    example("Nothing in the pool is like this one at all."),
-]
-
-
-def test_draw_base_leaves_out_probes_and_their_near_duplicates() -> None:
-    drawn, counts = draw_base(POOL, PROBES, BaseData(examples=37), 0.8, seed=1)
-    assert counts == {"pool": 40, "same_as_probe": 2, "near_duplicates": 1, "drawn": 37}
-    assert {e.example_id for e in drawn} == {e.example_id for i, e in enumerate(POOL) if i not in (3, 5, 8)}
-
-
-def test_draw_base_depends_on_the_seed_only() -> None:
-    draws = [[e.query for e in draw_base(POOL, PROBES, BaseData(examples=10), 0.8, seed)[0]] for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2]
-    assert len(set(draws[0])) == 10
-
-
-def test_threshold_of_1_leaves_out_only_equal_sets_of_5_grams() -> None:
-    _, counts = draw_base(POOL, PROBES, BaseData(examples=1), 1.0, seed=1)
-    assert counts["near_duplicates"] == 0
-    assert counts["same_as_probe"] == 2
-    _, counts = draw_base(POOL, [example(POOL[2].query.upper())], BaseData(examples=1), 1.0, seed=1)
-    assert counts["near_duplicates"] == 1
-    assert counts["same_as_probe"] == 0
-
-
-def test_too_few_examples_left_is_told_with_all_counts() -> None:
-    message = (
-        "The base data needs 38 examples (data.base.examples), but the sources give 40, of which 2 are probes and 1 "
-        "near-duplicates of probes: 37 are left."
-    )
-    with pytest.raises(UserError, match=re.escape(message)):
-        draw_base(POOL, PROBES, BaseData(examples=38), 0.8, seed=1)
-
-
 # ---- near-duplicates ----
 
 
@@ -1032,7 +965,7 @@ def reasoning_data() -> Config:
 
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:
-    panel = reasoning_data.data.panel
+    panel = reasoning_data.datasets["panel"]
     examples = read_sources(panel.sources)
     of_task = {task: [e for e in examples if e.task == task] for task in ("gsm8k", "creak", "ecqa", "qasc")}
     assert {len(members) for members in of_task.values()} == {6}
@@ -1052,5 +985,5 @@ def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> No
         assert e.rationale
         assert [p.is_met(e.completion) for p in e.key_points] == [True]
 
-    used, analogues = split_panel(examples, panel)
+    used, analogues = load("panel", panel, examples, {}, 0.8, 17).parts.values()
     assert (len(used), len(analogues)) == (12, 12)

@@ -18,9 +18,10 @@ def main(a: Namespace) -> None:
     teacher = json.loads(a.teacher)
     if teacher is not None:
         teacher = EndpointSettings(**teacher, **json.loads(a.teacher_limits))
+    settings = Strategy.model_validate_json(a.settings)
     made, rejects, account = apply_strategy(
-        load_strategy(Path(a.strategy)),
-        Strategy.model_validate_json(a.settings),
+        load_strategy(Path(a.strategy), settings.options, [e for path in a.ancestors for e in read_examples(Path(path))]),
+        settings,
         read_examples(Path(a.parent)),
         read_examples(Path(a.analogues)) if a.analogues else [],
         a.dataset,
@@ -50,4 +51,5 @@ if __name__ == "__main__":
         account="Parquet file of what the teacher cost",
     )
     p.add_argument("--analogues", nargs="?", help="Parquet file of further examples of the same tasks, where there are any")
+    p.add_argument("--ancestors", nargs="*", default=[], help="Parquet files of the examples that the parents were made from")
     cli.run(main, p)

@@ -20,7 +20,9 @@ def main(a: Namespace) -> None:
     examples, rejects = loaded.parts[part], loaded.rejects[part]
     write_examples(Path(a.output), examples)
     write_rejects(Path(a.rejects), rejects)
-    cli.say(f"{a.dataset}: {len(examples)} examples of {len({e.task for e in examples})} tasks, {len(rejects)} left out, of {len(pool)} read")
+    cli.say(
+        f"{a.dataset}: {len(examples)} examples of {len({e.task for e in examples})} tasks, {len(rejects)} left out, of {len(pool)} read"
+    )
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from swift_study import __version__
 from swift_study.config import Statistics
 from swift_study.data.datasets import describe
 from swift_study.evaluation.scorers import read_statistics
+from swift_study.gradients.files import CERTIFICATE
 from swift_study.io import cli
 from swift_study.io.tables import (
     ACCOUNTS,
     CERTIFICATES,
     CONFOUNDS,
     DATASETS,
-    EXCLUSIONS,
     LEAKAGE,
     POWER,
     REJECTS,
@@ -25,6 +25,7 @@ from swift_study.io.tables import (
     read_table,
 )
 from swift_study.io.work import publish
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 
@@ -50,14 +51,13 @@ def main(a: Namespace) -> None:
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
     write_formats(tables, "datasets", datasets, DATASETS)
     write_formats(tables, "rejects", rejects, REJECTS)
-    exclusions = pl.concat([read_table(Path(p), EXCLUSIONS) for p in a.exclusions])
     leakage = pl.concat([read_table(Path(p), LEAKAGE) for p in a.leakage])
     outcomes = pl.DataFrame([outcome(Path(p)) for p in a.scores])
     accounts = pl.concat([read_table(Path(p), ACCOUNTS) for p in a.accounts]) if a.accounts else pl.DataFrame()
     parts = [heading("Datasets"), html_table(datasets)]
-    parts += [heading("Kept out of the base data"), html_table(exclusions), heading("Leak check"), html_table(leakage)]
+    parts += [heading("Leak check"), html_table(leakage)]
     if len(outcomes):
-        parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(outcomes)]
+        parts += [heading("The base model's responses by which selections choose"), html_table(outcomes)]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
     tokens = about_lengths(a.lengths)
     write_formats(tables, "tokens", tokens, TOKENS)
@@ -66,7 +66,7 @@ def main(a: Namespace) -> None:
         parts += [heading("What the teacher cost"), html_table(accounts)]
     write_page(pages / "data.html", page("Data and reject counts", *parts))
 
-    certificates = pl.DataFrame([certificate_row(json.loads(Path(p).read_text())) for p in a.certificates])
+    certificates = pl.DataFrame([certificate_row(json.loads((Path(g) / CERTIFICATE).read_text())) for g in a.gradients])
     write_formats(tables, "certificates", certificates, CERTIFICATES)
     note = (
         "Errors are those of inner products, relative to the product of the two norms: sampled examples were computed again one at a "
@@ -75,7 +75,8 @@ def main(a: Namespace) -> None:
     )
     write_page(pages / "certificate.html", page("Numerics certificate", paragraph(note), html_table(certificates)))
 
-    runs = [json.loads((Path(c) / "run.json").read_text()) for c in a.checkpoints]
+    checkpoints = filter(None, [last_checkpoint(Path(folder)) for folder in a.checkpoints])
+    runs = [json.loads((c / "run.json").read_text()) for c in checkpoints]
     versions = {k: v for run in runs[:1] for k, v in run.items() if k not in ("settings", "model", "run", "step", "schedule")}
     versions["report written by swift_study"] = __version__
     rows = pl.DataFrame({"what": list(versions), "version": [str(v) for v in versions.values()]})
@@ -129,12 +130,11 @@ if __name__ == "__main__":
         "power",
         "datasets",
         "rejects",
-        "exclusions",
         "leakage",
         "lengths",
         "scores",
         "accounts",
-        "certificates",
+        "gradients",
         "checkpoints",
     )
     for name in lists:

@@ -133,7 +133,8 @@ class Example(BaseModel):
     ``golden`` is a right answer where one is known: it equals the completion except where the completion is a model's own
     response. ``unsatisfactory`` is a wrong answer kept for evaluation data. ``rationale`` reasons towards ``golden``
     without repeating it as a conclusion. ``record`` is the structured content that a design renders, as
-    JSON text. ``source`` says where the root was read, such as "my.jsonl, row 7"; ``root_id`` is None for a root.
+    JSON text; ``value_spans`` are the parts of the completion that carry its answer, as positions of characters, which a design knows.
+    ``source`` says where the root was read, such as "my.jsonl, row 7"; ``root_id`` is None for a root.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -145,6 +146,7 @@ class Example(BaseModel):
     root_id: str | None = None
     source: str | None = None
     record: str | None = None
+    value_spans: list[tuple[int, int]] = []
     rationale: str | None = None
     requirements: list[str] = []
     key_points: list[KeyPoint] = []
@@ -157,6 +159,15 @@ class Example(BaseModel):
             raise ValueError("the example has no completion: its last message must be a non-empty one of role 'assistant'")
         if self.messages[-2].role != "user":
             raise ValueError("the message before the completion must be of role 'user'")
+        return self
+
+    @model_validator(mode="after")
+    def _spans_lie_in_the_completion(self) -> Self:
+        end = 0
+        for start, stop in self.value_spans:
+            if not end <= start < stop <= len(self.completion):
+                raise ValueError(f"value_spans: {(start, stop)} is empty, lies before the one before it, or not in the completion")
+            end = stop
         return self
 
     @model_validator(mode="after")
@@ -205,7 +216,7 @@ class Example(BaseModel):
         It is another form of the same item. ``root_id=None`` says that it is another item, as the examples of `similar` are.
         """
         messages = [*self.messages[:-2], Message(role="user", content=query), Message(role="assistant", content=completion)]
-        fields = self.model_dump(exclude={"messages", "strategy", "parent_id"}) | {"root_id": self.root} | changes
+        fields = self.model_dump(exclude={"messages", "strategy", "parent_id"}) | {"root_id": self.root, "value_spans": []} | changes
         return Example(**fields, messages=messages, strategy=strategy, parent_id=self.example_id)
 
 

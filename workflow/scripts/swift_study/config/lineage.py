@@ -1,7 +1,7 @@
 """What a dataset's name says: what it is made from, and by what.
 
-A name is that of an entry of `datasets:` or of an output of `selections:`; behind a dot follow a part of it, strategies and designs, one after
-the other: ``masa_d1.train.inst_first``, ``panel.similar.cot``. All these names are disjoint, so that a name has one reading.
+A name is that of an entry of `datasets:` or of an output of `selections:`; behind dots follow a part of it, strategies and designs:
+``masa_d1.train.inst_first``, ``panel.similar.cot``. All these names are disjoint, so that a name has one reading.
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ def check_name(config: "Config", where: str, dataset: str) -> None:
         if word not in steps and not (place == 0 and word in parts):
             known = [*(parts if place == 0 else []), *steps]
             before = ".".join([first, *rest[:place]])
-            raise ValueError(f"{where}: unknown dataset {dataset!r}: behind {before!r} can stand {', '.join(known)}"
-                             f"{nearest(word, known)}")  # fmt: skip
+            wrong, right = f"{before}.{word}", [f"{before}.{k}" for k in known]
+            raise ValueError(f"{where}: unknown dataset {wrong!r}{nearest(wrong, right)}; behind {before!r} can stand {', '.join(known)}")
 
 
 def check_names(config: "Config") -> None:
     """ValueError where a name that stands in datasets' names has two readings."""
     owners = {name: f"reserved: it is {what}" for name, what in RESERVED.items()}
-    kinds = {
+    kinds: dict[str, Iterable[str]] = {
         "datasets": config.datasets, "selections": config.selections, "strategies": config.strategies, "designs": config.designs,
         "outputs of selections": outputs(config), "parts of a split": dict.fromkeys(p for d in config.datasets.values() for p in d.split),
     }  # fmt: skip
@@ -51,6 +51,28 @@ def check_names(config: "Config") -> None:
     for name, selection in config.selections.items():
         if len(set(selection.outputs)) < len(selection.outputs):
             raise ValueError(f"selections.{name}.outputs: two have one name")
+
+
+def check_exclusions(config: "Config") -> None:
+    """ValueError where a dataset keeps itself out, also by way of others."""
+    for name, settings in config.datasets.items():
+        for other in settings.exclude:
+            check_name(config, f"datasets.{name}.exclude", other)
+
+    def kept_out(name: str) -> set[str]:
+        """The entries of `datasets:` of which this one keeps out examples."""
+        named = config.datasets[name].exclude
+        return {d.split(".")[0] for d in (*named, *ancestors(config, named)) if d.split(".")[0] in config.datasets}
+
+    for name in config.datasets:
+        found: set[str] = set()
+        following = kept_out(name)
+        while following:
+            if name in following:
+                raise ValueError(f"datasets.{name}.exclude: what is kept out is made from {name!r} itself, or keeps it out in turn; name "
+                                 "other datasets")  # fmt: skip
+            found |= following
+            following = {d for other in following for d in kept_out(other)} - found
 
 
 def outputs(config: "Config") -> dict[str, str]:
@@ -90,12 +112,25 @@ def ancestors(config: "Config", datasets: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def steps(config: "Config", dataset: str) -> list[str]:
-    """All datasets on the way to this one, itself included, that strategies and designs make, selections' and their examples' apart."""
-    if is_loaded(config, dataset) or dataset in outputs(config):
-        return []
-    parent, _, _ = dataset.rpartition(".")
-    return [*steps(config, parent), dataset]
+def needed(config: "Config", datasets: Iterable[str]) -> list[str]:
+    """These datasets and all that they are made from, what a selection chooses among included; each behind what it is made from."""
+    found: dict[str, None] = {}
+
+    def add(dataset: str) -> None:
+        if dataset in found:
+            return
+        made = outputs(config)
+        if dataset in made:
+            selection = config.selections[made[dataset]]
+            for name in (selection.examples, *selection.relatives.values()):
+                add(name)
+        for name in parents(config, dataset):
+            add(name)
+        found[dataset] = None
+
+    for dataset in datasets:
+        add(dataset)
+    return list(found)
 
 
 def size(config: "Config", dataset: str) -> int | None:

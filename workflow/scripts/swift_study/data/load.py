@@ -42,7 +42,7 @@ def load(
             parts[part], near = without_near_duplicates(members, before, near_duplicate)
             reason = "an analogue that is nearly one of the examples" if part == "analogues" else "nearly an example of a part before it"
             loaded.rejects[part] = [Reject(label, e.task, e.example_id, reason, 0, None) for e in near]
-            before = [*before, *parts[part]]
+            before = [*before, *members]
     loaded.parts.update({"": [e for members in parts.values() for e in members] if settings.split else examples, **parts})
     return loaded
 

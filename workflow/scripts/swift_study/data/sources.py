@@ -6,16 +6,15 @@ column, since a silently dropped row is a changed experiment; what is read from 
 
 import json
 import math
-import random
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from swift_study.config import nearest as nearest_name
 from swift_study.config import Column, Columns, Condition, FileSource, GeneratorSource, HubSource, Range, Records, Source, Text
+from swift_study.config import nearest as nearest_name
 from swift_study.data import generator
 from swift_study.data.rows import Row, Rows, file_rows, hub_rows
 from swift_study.errors import UserError
@@ -34,7 +33,13 @@ OTHER_PAIRS = (  # as Alpaca, Dolly, GSM8K, OpenOrca, MetaMathQA and others name
     ("query", "response"),
 )
 BESIDE_INSTRUCTION = ("input", "context")  # what an instruction is about: Alpaca's and Dolly's name
-OPTIONAL = {"system": ("system", "system_prompt"), "rationale": ("rationale",), "requirements": ("requirements",), "task": ("task",), "record": ("record",)}
+OPTIONAL = {
+    "system": ("system", "system_prompt"),
+    "rationale": ("rationale",),
+    "requirements": ("requirements",),
+    "task": ("task",),
+    "record": ("record",),
+}
 ALWAYS = ("key_points", "golden", "unsatisfactory")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system")}
 TOOL_KEYS = ("tool_calls", "function_call")
@@ -364,7 +369,9 @@ def matching(rows: Rows, where: Mapping[str, Condition], place: str) -> Rows:
         known = dict.fromkeys(c for _, row in rows for c in row)
         if rows and column not in known:
             raise UserError(f"{place}: `where` names the column {column!r}{nearest_name(column, known)}; there are {', '.join(known)}.")
-    found = [(n, row) for n, row in rows if all(holds(row.get(c), condition, f"{place}, row {n}, column {c}") for c, condition in where.items())]
+    found = [
+        (n, row) for n, row in rows if all(holds(row.get(c), condition, f"{place}, row {n}, column {c}") for c, condition in where.items())
+    ]
     if rows and not found:
         told = ", ".join(f"{c}: {condition}" for c, condition in where.items())
         raise UserError(f"{place}: none of the {len(rows)} rows fits `where` ({told}).")

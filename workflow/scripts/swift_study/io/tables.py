@@ -33,6 +33,7 @@ EXAMPLES = pa.schema(
         ("golden", pa.string()),
         ("unsatisfactory", pa.string()),
         ("record", pa.string()),
+        ("value_spans", pa.list_(pa.list_(pa.int64()))),
     ]
 )
 REJECTS = pa.schema(
@@ -135,6 +136,14 @@ HISTORY = pa.schema(
         ("grad_norm", pa.float64()),
         ("tokens", pa.int64()),
         ("held_out_loss", pa.float64()),  # null where it was not measured
+    ]
+)
+CHECKPOINTS = pa.schema(
+    [
+        ("number", pa.int64()),  # from 1, in the order of the steps
+        ("step", pa.int64()),
+        ("path", pa.string()),  # folder beside the table; null where it is the model itself
+        ("kind", pa.string()),  # adapter, full or model
     ]
 )
 RESPONSES = pa.schema(
