@@ -22,6 +22,7 @@ from swift_study.config import (
     training,
     training_of,
 )
+from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
 from swift_study.io.processes import become_starter, enter
@@ -75,7 +76,7 @@ wildcard_constraints:
     strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
     step=r"\d+",
-    evaluation="|".join([*TRIED, "questions"]),
+    evaluation=f"(?:{'|'.join(CONFIG.evaluations)}){FACTORS}",
     scorer="|".join(CONFIG.scorer_names()),
 
 
@@ -154,6 +155,12 @@ def started_from(run):
     return [] if start == "model" else last_checkpoint(start)
 
 
+def held_out_by(run):
+    """The dataset on which a run measures its loss to stop early; nothing where it does not."""
+    stopping = CONFIG.run(run).early_stopping
+    return [] if stopping is None else dataset(stopping.dataset)
+
+
 def trained_on(run):
     """The datasets whose queries a run has seen, what it starts from included.
 
@@ -199,33 +206,22 @@ def analogues(parent):
 
 
 def teacher(strategy, affects_replies):
-    """The teacher's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
-    by = CONFIG.strategies[strategy].by
-    return endpoint(CONFIG.teacher if by == "teacher" else None, affects_replies)
-
-
-def endpoint(settings, affects_replies):
-    """An endpoint's settings as JSON, or null where there is none: those that affect a reply, or the others."""
-    if settings is None:
+    """The endpoint's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
+    settings = CONFIG.strategies[strategy]
+    if settings.by != "teacher":
         return "null"
     names = set(AFFECT_REPLIES)
     chosen = {"include": names} if affects_replies else {"exclude": names}
-    return settings.model_dump_json(**chosen)
-
-
-def responses_settings(affects_responses):
-    """The section `responses` as JSON: the keys that affect a response, or the others."""
-    names = {"batch_size": True, "server": True}
-    if CONFIG.responses.server is not None:
-        names["server"] = {*type(CONFIG.responses.server).model_fields} - {
-            *AFFECT_REPLIES
-        }
-    chosen = {"exclude" if affects_responses else "include": names}
-    return as_it_is(CONFIG.responses.model_dump_json(**chosen))
+    return CONFIG.endpoints[settings.endpoint].model_dump_json(**chosen)
 
 
 def responses(run, evaluation):
     return f"{RESULTS}/responses/{run}/evaluation={evaluation}/responses.parquet"
+
+
+def tried(name):
+    """The evaluation in which the base model is tried on a dataset."""
+    return f"tried/dataset={name}"
 
 
 def scores(run, evaluation, scorer):
@@ -249,14 +245,44 @@ def scorers_that_need(what):
     return "|".join(found) or "-"
 
 
-def scoring(scorer, affects_scores=True):
-    """What a script is told of a scorer, as JSON: what affects a score, or the endpoint's other keys."""
-    return CONFIG.scoring(scorer, affects_scores)
-
-
 def instructions(scorer):
     """The text file of what a scorer's endpoint is told; nothing where it has none."""
     return CONFIG.scorer_instructions(scorer) or []
+
+
+def asked(w):
+    """The queries of an evaluation."""
+    return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
+
+
+def shots(w):
+    """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    other = evaluation.shots and evaluation.shots_from
+    return dataset(evaluation.shots_from) if other else []
+
+
+def served(w):
+    """The checkpoint that an endpoint is to serve; nothing where the model's name does not hold the run's."""
+    name = CONFIG.responder(w.evaluation.split("/")[0])
+    endpoint = CONFIG.endpoint(name, f"evaluations.{w.evaluation}.generation.endpoint")
+    return last_checkpoint(w.run) if "{run}" in endpoint.model else []
+
+
+def opponents(w):
+    """The responses that a scorer compares these with; nothing for one that compares none."""
+    against = CONFIG.scorer(w.scorer).against
+    return responses(against, w.evaluation) if against else []
+
+
+def evaluations_by(what):
+    """The evaluations whose responses come from the run's checkpoint, an endpoint or a file, as a pattern of their points."""
+    found = []
+    for name, evaluation in CONFIG.evaluations.items():
+        by_endpoint = "endpoint" if CONFIG.responder(name) else "checkpoint"
+        if what == ("file" if evaluation.responses else by_endpoint):
+            found.append(name)
+    return f"(?:{'|'.join(found) or '-'}){FACTORS}"
 
 
 def scored_responses(w):
@@ -426,8 +452,14 @@ SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
 
 
 def audited():
-    """Key points always, since a machine checks them for nothing; the judge where there is one."""
-    return ["key_points", *(["judge"] if CONFIG.judge else [])]
+    """The scorers that label and can run: key points, whose checks cost nothing, and those that ask an endpoint."""
+    return [
+        name
+        for name in CONFIG.scorer_names()
+        if CONFIG.labels(name)
+        and CONFIG.refusal(name) is None
+        and (name in ("key_points", V.scorer) or CONFIG.scorer_endpoint(name))
+    ]
 
 
 def validated_runs():
@@ -508,7 +540,8 @@ def ways():
             "training": part("train", *swift, histories=swift),
             "data by a teacher": part("", accounts=account_files(derived_datasets())),
             "negatives and positives": part(
-                "respond", *(f"{r}/{q}" for r in swift for q in TRIED if selecting())
+                "respond",
+                *(f"{r}/{tried(q)}" for r in swift for q in TRIED if selecting()),
             ),
             "gradients": part(
                 "gradients", *(f"{CONFIG.studies[s].run}/{s}" for s in studies)

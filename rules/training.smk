@@ -35,6 +35,7 @@ for own, steps in {None: ["last"], **STEPS}.items():
             model=lambda w, of=of: model_of(of(w)),
             start=lambda w, of=of: started_from(of(w)),
             datasets=lambda w, of=of: [dataset(d) for d in scheduled(of(w))],
+            held_out=lambda w, of=of: held_out_by(of(w)),
             schedule=f"{RESULTS}/schedules/{plain}.parquet",
         output:
             checkpoints=[
@@ -74,6 +75,6 @@ for own, steps in {None: ["last"], **STEPS}.items():
             "exec workflow/scripts/launch.sh --stop {params.work:q}.stop {resources.launch} --processes {params.processes}"
             " --threads {threads} -- workflow/scripts/train.py --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
             " --name {params.run} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
-            " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
+            " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q} --held-out {input.held_out:q}"
             " --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q} --history {output.history:q}"
             " --consumed {output.consumed:q} --gradients {resources.gradients:q} 2> {log:q}"

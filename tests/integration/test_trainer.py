@@ -12,11 +12,12 @@ import polars as pl
 import psutil
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from tiny import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from swift_study.config import Lora, Model, Part, Run
+from swift_study.config import EarlyStopping, Lora, Model, Part, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.io.tables import SCHEDULE, write_examples, write_table
@@ -25,7 +26,7 @@ from swift_study.models.loading import load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import collate, sum_losses
 from swift_study.training.schedule import make_schedule
-from swift_study.training.trainer import check_notes, is_whole, learning_rate
+from swift_study.training.trainer import check_notes, is_enough, is_published, is_whole, learning_rate
 
 STEPS = (2, 4, 6, 8)
 
@@ -44,6 +45,9 @@ def some_examples(n: int = 16, word: str = "") -> list[Example]:
         )
         for i in range(n)
     ]
+
+
+HELD_OUT = EarlyStopping(dataset="held_out", every=2)
 
 
 def command(folder: Path, model: Path, start: Path | None = None, settings: Model | None = None, **changes: object) -> list[str]:
@@ -65,6 +69,7 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
     for name, examples in used.items():
         write_examples(folder / f"{name}.parquet", examples)
     write_table(folder / "schedule.parquet", make_schedule(run, used), SCHEDULE)
+    write_examples(folder / "held_out.parquet", some_examples(7, " of those held out"))
     steps = STEPS if run.checkpoint_every else ("last",)
     return [
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", str(run.processes),
@@ -72,6 +77,7 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
         "--name", "base", "--settings", run.model_dump_json(), "--threads", "2",
         "--model", str(folder / "model.json"), "--model-settings", (settings or Model()).model_dump_json(),
         *(["--start-from", str(start)] if start else []),
+        *(["--held-out", str(folder / "held_out.parquet")] if run.early_stopping else []),
         "--datasets", *(str(folder / f"{name}.parquet") for name in used), "--schedule", str(folder / "schedule.parquet"),
         "--deepspeed", str(ROOT / "deepspeed" / f"zero-{run.zero_stage}.json"),
         "--gpus", "0", "--stop", str(folder / "stop"), "--work", str(folder / "work"),
@@ -231,13 +237,14 @@ def test_a_state_is_resumed_from_only_if_every_file_of_it_is_there_to_its_end(tm
 def test_a_history_is_published_only_with_every_step_once() -> None:
     schedule = pl.DataFrame({"step": [1, 1, 2, 2, 3], "example_id": ["a", "b", "c", "a", "b"]})
     consumed = schedule.sample(fraction=1, shuffle=True, seed=1)
-    check_notes(pl.DataFrame({"step": [1, 2, 3]}), consumed, schedule, Path("work"))
+    check_notes(pl.DataFrame({"step": [1, 2, 3]}), consumed, schedule, 3, Path("work"))
+    check_notes(pl.DataFrame({"step": [1, 2]}), consumed.filter(pl.col("step") < 3), schedule, 2, Path("work"))  # it stopped early
     for steps, said in {(2, 3): "2 to 3", (1, 3): "1, 3", (1, 2, 2, 3): "1 to 2, 2 to 3", (1, 2, 3, 4): "1 to 4"}.items():
         with pytest.raises(UserError, match=f"work: the history has the steps {said}, not each of 1 to 3 once. Nothing was published"):
-            check_notes(pl.DataFrame({"step": steps}), consumed, schedule, Path("work"))
+            check_notes(pl.DataFrame({"step": steps}), consumed, schedule, 3, Path("work"))
     for wrong in (consumed[1:], pl.concat([consumed, consumed[:1]]), consumed.with_columns(pl.lit("a").alias("example_id"))):
         with pytest.raises(UserError, match="uses of examples are noted"):
-            check_notes(pl.DataFrame({"step": [1, 2, 3]}), wrong, schedule, Path("work"))
+            check_notes(pl.DataFrame({"step": [1, 2, 3]}), wrong, schedule, 3, Path("work"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -454,6 +461,158 @@ def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, 
         assert expected in done.stdout or expected == "step 4/5"
 
 
+# ---- options ----
+
+DROPOUT = {"lora": Lora(rank=4, alpha=8, dropout=0.5)}
+
+
+@pytest.fixture(scope="module")
+def dropped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dropped")
+    train(folder, tiny_model, **DROPOUT)
+    return folder
+
+
+def test_a_killed_run_with_dropout_resumes_and_ends_in_the_same_bytes(
+    dropped: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert not same_losses(dropped, uninterrupted)
+    kill_half_way(command(tmp_path, tiny_model, **DROPOUT), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **DROPOUT), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    same_bytes(tmp_path, dropped)
+
+
+def test_dropout_is_the_same_where_activations_are_computed_again(dropped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    weights = train(tmp_path, tiny_model, **DROPOUT, activation_checkpointing=True)
+    agree(tmp_path, weights, dropped, weights_of(dropped))
+
+
+def test_dropout_has_masks_of_their_own_in_each_process(dropped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """As the key says: weights then depend on the number of processes."""
+    train(tmp_path, tiny_model, **DROPOUT, processes=2)
+    assert not same_losses(tmp_path, dropped)
+
+
+def same_losses(folder: Path, other: Path) -> bool:
+    ours, theirs = (pl.read_parquet(f / "history.parquet")["loss"] for f in (folder, other))
+    return bool((ours - theirs).abs().max() < 1e-5)
+
+
+LION = FULL | {"schedule": MIXTURE, "optimizer": "lion", "learning_rate": 1e-5, "betas": (0.9, 0.95), "weight_decay": 0.1}
+
+
+@pytest.fixture(scope="module")
+def lions(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lion")
+    train(folder, tiny_model, **LION)
+    return folder
+
+
+def test_lion_is_the_one_of_its_paper(lions: Path, tiny_model: Path) -> None:
+    """Algorithm 2 of arXiv 2302.06675, written out. Where the update's sign hangs on rounding, a weight may be two steps off."""
+    run = Run.model_validate(json.loads((lions / "checkpoint-last" / "run.json").read_text())["settings"])
+    model = load_model(tiny_model, Model()).requires_grad_(True)
+    moments = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    renderer = load_renderer(tiny_model, Model())
+    tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
+    schedule = pl.read_parquet(lions / "schedule.parquet")
+    steps = schedule["step"].n_unique()
+    for step in range(1, steps + 1):
+        batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
+        model.zero_grad()
+        (sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                update = torch.sign(run.betas[0] * moments[name] + (1 - run.betas[0]) * weight.grad)
+                weight.sub_(learning_rate(run, step, steps) * (update + run.weight_decay * weight))
+                moments[name] = run.betas[1] * moments[name] + (1 - run.betas[1]) * weight.grad
+    for name, weight in weights_of(lions).items():
+        off = (weight - model.state_dict()[name]).abs()
+        assert float(off.max()) <= 2 * steps * run.learning_rate, name
+        assert float((off > 1e-7).float().mean()) < 0.001, name
+
+
+@pytest.mark.parametrize(("zero_stage", "processes", "more"), [(2, 2, {}), (3, 2, {}), (2, 1, {"offload": "optimizer"})])
+def test_lion_agrees_for_any_stage_and_number_of_processes(
+    lions: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int, more: dict[str, object]
+) -> None:
+    weights = train(tmp_path, tiny_model, **LION, zero_stage=zero_stage, processes=processes, **more)
+    for name, weight in weights_of(lions).items():
+        assert float(((weight - weights[name]).abs() > 1e-7).float().mean()) < 0.001, name
+    ours, theirs = (pl.read_parquet(f / "history.parquet")["loss"] for f in (tmp_path, lions))
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_a_killed_run_with_lion_resumes_and_ends_in_the_same_bytes(lions: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kill_half_way(command(tmp_path, tiny_model, **LION), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **LION), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    for name in ("checkpoint-last/model.safetensors", "history.parquet", "consumed.parquet"):
+        assert (tmp_path / name).read_bytes() == (lions / name).read_bytes(), name
+
+
+# Its loss on other data falls for some steps and then rises.
+STOPS = FULL | {"early_stopping": HELD_OUT, "publish": "best", "epochs": 30, "learning_rate": 3e-3, "decay": "constant"}
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    train(folder, tiny_model, **STOPS)
+    return folder
+
+
+def test_a_run_stops_where_the_held_out_loss_no_longer_falls_and_publishes_its_best_state(stopped: Path, tiny_model: Path) -> None:
+    history = pl.read_parquet(stopped / "history.parquet")
+    measured = history.drop_nulls("held_out_loss")
+    assert measured["step"].to_list() == list(range(2, len(history) + 1, 2))
+    losses = measured["held_out_loss"].to_list()
+    assert 2 < len(losses) < 60
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+    assert losses[-1] > losses[-2] == min(losses)
+    assert pl.read_parquet(stopped / "consumed.parquet")["step"].max() == len(history)
+    about = json.loads((stopped / "checkpoint-last" / "run.json").read_text())
+    assert about["step"] == measured["step"][-2]
+    model, renderer = load_model(stopped / "checkpoint-last", Model()), load_renderer(tiny_model, Model())
+    tokens = [renderer.tokens(e) for e in some_examples(7, " of those held out")]
+    there = float(sum_losses(model, collate(tokens, renderer.pad_id)).sum()) / sum(t.n_completion for t in tokens)
+    assert there == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_a_killed_run_stops_early_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kill_half_way(command(tmp_path, tiny_model, **STOPS), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **STOPS), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    for name in ("checkpoint-last/model.safetensors", "history.parquet", "consumed.parquet"):
+        assert (tmp_path / name).read_bytes() == (stopped / name).read_bytes(), name
+
+
+def test_several_processes_stop_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_model, **STOPS, processes=2, zero_stage=2)
+    ours, theirs = (pl.read_parquet(f / "history.parquet") for f in (tmp_path, stopped))
+    assert ours["step"].to_list() == theirs["step"].to_list()
+    assert (ours["held_out_loss"] - theirs["held_out_loss"]).abs().max() < 1e-3
+
+
+def test_early_stopping_counts_measurements_since_the_lowest() -> None:
+    assert not is_enough([], 1)
+    assert not is_enough([3.0, 2.0], 1)
+    assert is_enough([3.0, 2.0, 2.0], 1)  # as low is not lower
+    assert not is_enough([3.0, 2.0, 2.5], 2)
+    assert is_enough([3.0, 2.0, 2.5, 2.1], 2)
+    assert not is_enough([1.0, 2.0, 3.0, 4.0], None)
+
+
+def test_which_states_are_published() -> None:
+    every = Run(checkpoint_every=4)
+    assert [step for step in range(1, 9) if is_published(every, step, step == 8, False)] == [4, 8]
+    assert [step for step in range(1, 9) if is_published(Run(checkpoint_every=None), step, step == 8, step == 4)] == [8]
+    best = Run(checkpoint_every=None, publish="best", early_stopping=HELD_OUT)
+    assert [step for step in range(1, 9) if is_published(best, step, step == 8, step == 4)] == [4]
+
+
 # ---- what goes wrong ----
 
 
@@ -493,6 +652,25 @@ def test_learning_rate_warms_up_and_decays_to_the_floor() -> None:
     assert rates[-1] == 1e-7
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[604] == pytest.approx((1e-5 + 1e-7) / 2, rel=1e-2)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "inverse_sqrt", "constant"])
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("final", [0.0, 1e-6])
+def test_learning_rates_are_those_of_transformers(decay: str, warmup: int, final: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+    steps = {"num_warmup_steps": warmup, "num_training_steps": 100}
+    theirs = {
+        "linear": lambda: transformers.get_polynomial_decay_schedule_with_warmup(optimizer, **steps, lr_end=final),
+        "cosine": lambda: transformers.get_cosine_with_min_lr_schedule_with_warmup(optimizer, **steps, min_lr=final),
+        "inverse_sqrt": lambda: transformers.get_inverse_sqrt_schedule(optimizer, warmup),
+        "constant": lambda: transformers.get_constant_schedule_with_warmup(optimizer, warmup),
+    }[decay]()
+    run = Run(learning_rate=1e-5, final_learning_rate=final, warmup_steps=warmup, decay=decay)
+    for step in range(1, 101):
+        optimizer.step()
+        theirs.step()
+        assert learning_rate(run, step, 100) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9, abs=1e-15), step
 
 
 def test_learning_rate_stays_where_it_is_constant() -> None:

@@ -24,8 +24,8 @@ from swift_study.config import (
     schema_json,
     training,
 )
+from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
-from swift_study.io.endpoint import JudgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "config.default.yaml"
@@ -101,17 +101,10 @@ def test_every_key_has_a_meaning_in_the_schema() -> None:
             assert len(field.get("description", "")) > 3, f"{name}.{key}"
 
 
-def test_the_keys_of_teacher_and_judge_stand_in_the_reference_as_comments() -> None:
-    endpoints = {}
-    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
-        section = default_yaml().split(f"\n# {name}:\n")[1].split("\n\n")[0]
-        endpoints[name] = yaml.safe_load("\n".join(line.removeprefix("# ") for line in section.splitlines()))
-        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
-    config = configure(merged() | endpoints, STUDIES)
-    assert config.teacher is not None
-    assert config.judge == JudgeSettings()
-    assert config.judge.model == "gpt-4o-2024-08-06"
-    assert config.judge.temperature == 0
+def test_the_keys_of_an_endpoint_stand_in_the_reference_as_comments() -> None:
+    section = default_yaml().split("\n# endpoints:\n#   NAME:\n")[1].split("\n\n")[0]
+    keys = re.findall(r"^#     (\w+):", section, re.MULTILINE)
+    assert set(keys) == set(schema_of("EndpointSettings")["properties"])
 
 
 def schema_of(model: str) -> dict[str, Any]:
@@ -171,7 +164,7 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
         ("runs.another.learning_rat", "learning_rate"),
         ("strategies.cot.fil", "file"),
         ("studies.mine.base_line", "baseline"),
-        ("teacher.budget_us", "budget_usd"),
+        ("endpoints.teacher.budget_us", "budget_usd"),
         ("statistics.norm_flor", "norm_floor"),
         ("gradients.represantation", "representation"),
         ("selection.positive_responce", "positive_response"),
@@ -290,6 +283,30 @@ def test_all_mistakes_are_told_at_once() -> None:
             "runs.base.warmup_steps 8 is not below the 8 steps of the run",
         ),
         (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similr"}}}},
+            "runs.in_pos.early_stopping.dataset: unknown dataset 'questions.similr'",
+        ),
+        (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similar"}}}},
+            "runs.in_pos.early_stopping.dataset: the run is trained on 'questions.similar'",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best"}}},
+            "runs.in_pos.publish is 'best', but nothing says on which dataset; set runs.in_pos.early_stopping",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best", "early_stopping": {"dataset": "panel"}, "checkpoint_every": 4}}},
+            "runs.in_pos.publish: 'best' publishes one checkpoint; set runs.in_pos.checkpoint_every to null",
+        ),
+        (
+            {"runs": {"base": {"early_stopping": {"dataset": "panel"}}}},
+            "a swift study reads all checkpoints up to the end of the schedule, and 'base' may stop before",
+        ),
+        (
+            {"runs": {"in_pos": {"optimizer": "lion", "export_second_moments": True}}},
+            "runs.in_pos.export_second_moments: lion has no second moments",
+        ),
+        (
             {"studies": {"mine": STUDY | {"run": "bsae"}}},
             "studies.mine.run: there is no run 'bsae'",
         ),
@@ -360,7 +377,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"validation": {"models": ["13b"]}}, "validation.models: there is no model '13b'"),
         ({"validation": {"seeds": [17, 17]}}, "validation.seeds and validation.models must not name anything twice"),
         ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),
-        ({"validation": {"scorer": "judge"}}, "validation.scorer is 'judge', but no `judge` is configured"),
+        (
+            {"validation": {"scorer": "judge"}},
+            "validation.scorer: the scorer 'judge' asks an endpoint, and `endpoints.judge` is not configured",
+        ),
         ({"validation": {"tables": {"table1": {"runs": {"Base": "fullbase"}}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
         ({"validation": {"tables": {"table1": {"control": "→ D"}}}}, "the control '→ D' is not one of the rows"),
         ({"validation": {"tables": {"all": {}}}}, "`validation.tables.all.question` is missing"),
@@ -373,7 +393,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"models": {"s1": {}}}, "model name 's1': use lower-case letters, digits and _"),
         (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
-            "strategies.cot.by is 'teacher', but no `teacher` is configured",
+            "strategies.cot.by is 'teacher', but `endpoints.teacher` is not configured",
         ),
         (
             {"strategies": {"similar": {}, "cot": {"by": "file"}}},
@@ -398,9 +418,11 @@ def test_same_without_the_mistakes_is_accepted() -> None:
     assert configured(small).steps("base") == [4, 8]
     assert configured(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
-    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
+    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "endpoints": {"teacher": teacher}, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
     configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
+    configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
+    configured({"runs": {"proxy_in_plain": {"lora": {"dropout": 0.1}}}})  # it starts from an adapter that was trained without
 
 
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
@@ -473,8 +495,8 @@ def test_scales_have_the_papers_validation(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
     config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
     assert len(config.validation.seeds) >= 3
-    assert config.judge is not None
-    assert (config.judge.model, config.judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
+    judge = config.endpoints["judge"]
+    assert (judge.model, judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
     for name in config.validation.tables["table1"].runs.values():
         run = config.run(name)
         assert run.method == "full"
@@ -527,6 +549,11 @@ def test_future_studies_stand_beside_the_others() -> None:
     assert gathered.studies["future"] == ["conclusion_first", "query_parsing", "prompt_template"]
     for name in configured().strategies:
         assert (ROOT / "strategies" / f"{name}.py").is_file()
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_key_is_refused_with_its_new_name(old: str) -> None:
+    assert f"`{old.replace('*', 'x')}` has another name: write {RENAMED[old]}" in problems(at(old.replace("*", "x"), 1))
 
 
 # ---- collections ----

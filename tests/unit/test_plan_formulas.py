@@ -69,6 +69,11 @@ def test_without_zero_every_process_holds_all_and_float32_needs_no_copy() -> Non
     assert (memory.weights, memory.gradients, memory.optimizer) == (4e9, 4e9, 8e9)
 
 
+def test_lion_has_one_moment() -> None:
+    assert training_memory(FULL.model_copy(update={"optimizer": "lion", "zero_stage": 0}), SIZE, "float32", 100).optimizer == 4e9
+    assert state_bytes(FULL, SIZE, "bfloat16") - state_bytes(FULL.model_copy(update={"optimizer": "lion"}), SIZE, "bfloat16") == 8e9
+
+
 def test_offload_moves_to_the_host() -> None:
     of_optimizer = training_memory(FULL.model_copy(update={"zero_stage": 2, "offload": "optimizer"}), SIZE, "bfloat16", 100)
     assert (of_optimizer.weights, of_optimizer.optimizer, of_optimizer.host) == (2e9, 0, 3e9)
@@ -203,7 +208,7 @@ def config_with(tmp_path: Path, values: dict[str, object]) -> Config:
 def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
     prices = {"usd_per_million_prompt_tokens": 1.0, "usd_per_million_completion_tokens": 2.0}
     teacher = EndpointSettings(base_url="http://localhost:1/v1", model="m", **prices)
-    config = config_with(tmp_path, {"teacher": teacher.model_dump(), "strategies": _by_teacher("cot")})
+    config = config_with(tmp_path, {"endpoints": {"teacher": teacher.model_dump()}, "strategies": _by_teacher("cot")})
     data = PlannedData(config, None)
     assert {x.completion for x in data.lengths("panel.cot")} == {config.plan.teacher_reply_tokens + 1}
     jobs = read_jobs("rule apply_strategy:\n    wildcards: parent=panel, strategy=cot\n")

@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 import yaml
 from checkout import BIN, Checkout
+from configuration import configured
 from servers import Handler, completion
 from tiny import ROOT
 
-from swift_study.config import MAIN, load
+from swift_study.config import MAIN
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.tables import (
     AGREEMENT,
@@ -152,8 +153,8 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
     assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
     # Its own responses and likelihoods, and the base model's to queries that clarifying revises.
     assert {job for job in jobs if job.startswith(("respond", "score_with_model"))} == {
-        "respond base.candidates.revised",
-        "respond base.candidates.similar.revised",
+        "respond base.tried/dataset=candidates.revised",
+        "respond base.tried/dataset=candidates.similar.revised",
         "respond then_clarify.s17.questions",
         "score_with_model then_clarify.s17.questions.likelihood",
     }
@@ -226,12 +227,13 @@ def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, jud
     copy = Checkout(tmp_path / "copy", proved.tiny)
     judge = {
         "base_url": judge_server,
+        "model": "gpt-4o-2024-08-06",
         "key_env": "SWIFT_STUDY_JUDGE_KEY",
         "usd_per_million_prompt_tokens": 1.0,
         "usd_per_million_completion_tokens": 1.0,
         "backoff_s": 0.01,
     }
-    config = overlay(tmp_path, {"judge": judge, "validation": {"scorer": "judge"}})
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
     jobs = copy.jobs("validation", configs=(config,))
     asking = {"score_with_endpoint", "audit_scorer_with_endpoint", "write_audit"}
     assert {job.split()[0] for job in jobs} == {*asking, "write_config", "write_tables", *SUMMARY}
@@ -268,7 +270,8 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
     Judge.refuse = True
     shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", proved.tiny)
-    config = overlay(tmp_path, {"judge": {"base_url": judge_server, "key_env": "SWIFT_STUDY_JUDGE_KEY"}, "validation": {"scorer": "judge"}})
+    judge = {"base_url": judge_server, "model": "m", "key_env": "SWIFT_STUDY_JUDGE_KEY"}
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
     target = "results/scores/full_base.s17/evaluation=questions/scorer=judge/items.parquet"
     done = copy.snakemake(target, configs=(config,))
     judged = read_table(copy.root / target, ITEMS)
@@ -319,5 +322,5 @@ def test_paper_scales_are_whole(scale: str) -> None:
     assert counts["score_with_endpoint"] == 13 * 3
     assert counts["score"] == 4
     assert counts["score_with_model"] == 13 * 3 + 8
-    config = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    config = configured()
     assert config.validation.models == [MAIN]

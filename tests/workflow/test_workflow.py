@@ -96,15 +96,15 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     read_table(results / "schedules" / "base.parquet", SCHEDULE)
     for name in ("panel", "panel.similar", "panel.cot", "negative", "positive", "negative.similar", "positive.similar", "negative.clarify"):
         read_table(results / "data" / f"{name}.parquet", EXAMPLES)
-    read_table(results / "responses/base/evaluation=candidates/responses.parquet", RESPONSES)
-    read_table(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet", SCORES)
+    read_table(results / "responses/base/evaluation=tried/dataset=candidates/responses.parquet", RESPONSES)
+    read_table(results / "scores/base/evaluation=tried/dataset=candidates/scorer=key_points/scores.parquet", SCORES)
 
 
 def test_negatives_are_the_models_unsatisfactory_responses(finished: Checkout) -> None:
     results = finished.root / "results"
     negatives = pl.read_parquet(results / "data" / "negative.parquet")
-    scores = pl.read_parquet(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet")
-    responses = pl.read_parquet(results / "responses/base/evaluation=candidates/responses.parquet")
+    scores = pl.read_parquet(results / "scores/base/evaluation=tried/dataset=candidates/scorer=key_points/scores.parquet")
+    responses = pl.read_parquet(results / "responses/base/evaluation=tried/dataset=candidates/responses.parquet")
     labels = dict(scores.filter(pl.col("statistic") == "right").select("query_id", "value").iter_rows())
     said = dict(responses.select("query_id", "response").iter_rows())
     for row in negatives.iter_rows(named=True):
@@ -152,7 +152,7 @@ def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
     certificate = json.loads(metadata[b"certificate"])
     assert certificate["passed"]
     assert certificate["against_float64"] < 1e-5
-    for table in ("gradients/base/cot/checkpoint-8", "responses/base/evaluation=candidates/responses"):
+    for table in ("gradients/base/cot/checkpoint-8", "responses/base/evaluation=tried/dataset=candidates/responses"):
         path = finished.root / f"results/{table}.parquet"
         assert int(pq.read_schema(path).metadata[b"threads"]) == certificate["threads"] == len(os.sched_getaffinity(0)), table
     assert metadata[b"scope"] == b"lora"
@@ -251,7 +251,7 @@ def pids_of(script: str, folder: Path) -> list[int]:
 
 def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> None:
     names = ["conclusion_first", "query_parsing", "prompt_template"]
-    jobs = finished.jobs(*names, configs=("studies/future.yaml",))
+    jobs = finished.jobs("future")
     assert not [job for job in jobs if "train" in job or "select" in job]
     for name in names:
         verdicts = read_table(finished.root / f"results/influence/{name}/verdicts.parquet", VERDICTS)
@@ -263,7 +263,7 @@ def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> N
 def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "swift-study", tiny_model)
     (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
-    checkout.snakemake("cot", configs=("studies/reasoning_data.yaml",))
+    checkout.snakemake("cot", configs=("overlays/reasoning_data.yaml",))
     verdicts = read_table(checkout.root / "results-reasoning-data/influence/cot/verdicts.parquet", VERDICTS)
     assert set(verdicts["n_tasks"]) == {4}
     assert set(verdicts["n_probes"]) == {12}

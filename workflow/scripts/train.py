@@ -33,7 +33,9 @@ def main(a: Namespace) -> None:
     examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path))}
     start = Path(a.start_from) if a.start_from else None
     started_from = hash_files(*start.glob("*.safetensors")) if start else base["weights"]
-    key = fingerprint(run.model_dump(), model.model_dump(), base["weights"], started_from, schedule.rows())
+    held_out = read_examples(Path(a.held_out)) if a.held_out else []
+    ids = [e.example_id for e in held_out]
+    key = fingerprint(run.model_dump(), model.model_dump(), base["weights"], started_from, schedule.rows(), ids)
     first = int(os.environ.get("RANK", "0")) == 0
     work = work_folder(Path(a.work), key) if first else Path(a.work) / key
     progress = cli.Progress(f"train {a.name}")
@@ -46,11 +48,13 @@ def main(a: Namespace) -> None:
     }
     stage = read_stage(Path(a.deepspeed))
     tell = progress if first else lambda text: None
-    train(run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop), gradients)
+    last = train(
+        run, model_folder(Path(a.model)), model, start, examples, schedule, stage, work, about, tell, Path(a.stop), gradients, held_out
+    )
     if first:
-        history = pl.read_ndjson(work / "history.jsonl")
+        history = pl.read_ndjson(work / "history.jsonl", schema_overrides={"held_out_loss": pl.Float64})
         consumed = pl.concat([pl.read_ndjson(f) for f in sorted(work.glob("consumed-*.jsonl")) if f.stat().st_size])
-        check_notes(history, consumed, schedule, work)
+        check_notes(history, consumed, schedule, last, work)
         for checkpoint in map(Path, a.checkpoints):
             copy_tree(work / checkpoint.name, checkpoint)
         write_table(Path(a.history), history, HISTORY)
@@ -76,6 +80,7 @@ if __name__ == "__main__":
     )
     p.add_argument("--gradients", default="null", help="scope and modules of the gradients that are computed at its checkpoints, as JSON")
     p.add_argument("--start-from", nargs="?", help="folder of the checkpoint that it starts from, where that is not the model")
+    p.add_argument("--held-out", nargs="?", help="Parquet file of the dataset that early stopping measures the loss on")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
     p.add_argument("--checkpoints", nargs="+", required=True, help="folders to publish, named checkpoint-STEP or checkpoint-last")
     p.add_argument("--threads", type=int, default=1, help="CPU threads, over all processes")

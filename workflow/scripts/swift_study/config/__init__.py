@@ -25,17 +25,17 @@ from swift_study.config.datasets import (
     Strategy,
     Text,
 )
-from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
+from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.reference import default_yaml, schema_json
 from swift_study.config.root import RULES, TABLES, Config
-from swift_study.config.runs import Lora, Part, Run, training, training_of
+from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
-from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import EndpointSettings
 
 __all__ = [
     "CEILING",
@@ -47,6 +47,7 @@ __all__ = [
     "SELECTED",
     "SOURCES",
     "TABLES",
+    "Asked",
     "Audit",
     "BaseData",
     "Column",
@@ -57,13 +58,15 @@ __all__ = [
     "Context",
     "Data",
     "Declared",
+    "EarlyStopping",
     "EndpointSettings",
+    "Evaluation",
     "FileSource",
     "Gathered",
+    "Generation",
     "GeneratorSource",
     "Gradients",
     "HubSource",
-    "JudgeSettings",
     "Lora",
     "Model",
     "Near",
@@ -73,7 +76,7 @@ __all__ = [
     "Prediction",
     "Records",
     "References",
-    "Responses",
+    "Responding",
     "Run",
     "Scorer",
     "Scoring",

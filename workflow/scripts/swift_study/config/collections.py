@@ -16,7 +16,7 @@ from swift_study.config.root import Config
 from swift_study.errors import UserError
 
 # Sections that hold things by names of the user's: each name stands in one collection, and a null takes it out.
-NAMED = ("strategies", "models", "runs", "studies")
+NAMED = ("strategies", "models", "endpoints", "runs", "evaluations", "scorers", "studies")
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ HISTORY = pa.schema(
         ("learning_rate", pa.float64()),
         ("grad_norm", pa.float64()),
         ("tokens", pa.int64()),
+        ("held_out_loss", pa.float64()),  # null where it was not measured
     ]
 )
 RESPONSES = pa.schema(
