@@ -10,7 +10,7 @@ SCORES = f"{RESULTS}/scores/{{run}}/evaluation={{evaluation}}/scorer={{scorer}}"
 rule respond:
     input:
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
         shots=lambda w: shots(w),
     output:
@@ -38,14 +38,14 @@ rule respond:
     shell:
         "exec python workflow/scripts/respond.py --gpus {resources.gpu} --threads {threads} --run {wildcards.run:q}"
         " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
+        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} {params.shots} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
 rule respond_with_endpoint:
     input:
         # A server that is told the run's name serves its checkpoint.
-        checkpoint=lambda w: served(w),
+        checkpoints=lambda w: served(w),
         dataset=lambda w: asked(w),
         shots=lambda w: shots(w),
     output:
@@ -127,7 +127,7 @@ rule score_with_model:
     input:
         scorer=lambda w: scorer_file(w.scorer),
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
         responses=lambda w: scored_responses(w),
         shots=lambda w: shots(w),
@@ -156,7 +156,7 @@ rule score_with_model:
         "exec python workflow/scripts/score_with_model.py --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
-        " --lora {params.lora:q} --checkpoint {input.checkpoint:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
+        " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
         " --output {params.folder:q} 2> {log:q}"
 
 

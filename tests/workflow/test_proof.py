@@ -316,8 +316,7 @@ def test_paper_scales_are_whole(scale: str) -> None:
     command = [str(BIN / "snakemake"), "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
-    assert counts["train_base"] == 1
-    assert counts["train"] == 13 * 3 + 8
+    assert counts["train"] == 1 + 13 * 3 + 8
     assert counts["respond"] == 13 * 3 + 4
     assert counts["score_with_endpoint"] == 13 * 3
     assert counts["score"] == 4

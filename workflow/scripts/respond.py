@@ -21,6 +21,7 @@ from swift_study.examples import Example
 from swift_study.io import cli
 from swift_study.io.tables import RESPONSES, read_examples, write_table
 from swift_study.io.work import fingerprint, hash_files, remove, work_folder
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -44,10 +45,16 @@ def main(a: Namespace) -> None:
 def respond_here(a: Namespace, settings: Responding, examples: list[Example], shots: Mapping[str, list[Example]], label: str) -> None:
     """By the model at the checkpoint, in this process."""
     torch.set_num_threads(a.threads)
-    base, lora, checkpoint = Model.model_validate_json(a.model_settings), Lora.model_validate_json(a.lora), Path(a.checkpoint)
+    base, lora, checkpoint = (
+        Model.model_validate_json(a.model_settings),
+        Lora.model_validate_json(a.lora),
+        last_checkpoint(Path(a.checkpoints)),
+    )
     weights = json.loads(Path(a.model).read_text())["weights"]
     ids = [[e.example_id, *(shot.example_id for shot in shots.get(e.example_id, ()))] for e in examples]
-    key = fingerprint(settings.model_dump(mode="json"), base.model_dump(), lora.model_dump(), weights, hash_files(checkpoint), ids)
+    key = fingerprint(
+        settings.model_dump(mode="json"), base.model_dump(), lora.model_dump(), weights, hash_files(*filter(None, [checkpoint])), ids
+    )
     work = work_folder(Path(a.work), key)
     folder = model_folder(Path(a.model))
     model = merge_adapter(load_checkpoint(folder, base, checkpoint, lora))
@@ -91,7 +98,7 @@ if __name__ == "__main__":
         output="Parquet file",
     )
     p.add_argument("--model", help="model.json; not needed where an endpoint responds")
-    p.add_argument("--checkpoint", help="the checkpoint's folder; not needed where an endpoint responds")
+    p.add_argument("--checkpoints", help="folder of the run's checkpoints; not needed where an endpoint responds")
     p.add_argument("--work", help="folder for unfinished work; not needed where an endpoint responds")
     p.add_argument("--shots", help="Parquet file of the solved examples, where they are not the dataset's own")
     p.add_argument("--limits", default="{}", help="the keys that change no response as JSON")

@@ -14,6 +14,7 @@ from swift_study.evaluation.prompts import Prompts, draw_shots
 from swift_study.evaluation.scorers import load_scorer, read_items, score_items, summary, write_scores
 from swift_study.io import cli
 from swift_study.io.tables import read_examples
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -24,7 +25,11 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
     settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
-    base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
+    base, folder, checkpoint = (
+        Model.model_validate_json(a.model_settings),
+        model_folder(Path(a.model)),
+        last_checkpoint(Path(a.checkpoints)),
+    )
     items = read_items(Path(a.dataset), settings, a.responses)
     examples = [item.example for item in items]
     shots = draw_shots(examples, read_examples(Path(a.shots)) if a.shots else examples, settings.shots)
@@ -38,7 +43,7 @@ def main(a: Namespace) -> None:
     try:
         scored = score_items(scorer, with_candidates(scorer, items, model, prompts, a.batch_size, report))
     except UserError as error:
-        raise UserError(f"{checkpoint}: {error}") from error
+        raise UserError(f"{a.checkpoints}: {error}") from error
     write_scores(Path(a.output), scorer, scored, about_threads())
     cli.say(f"score {a.name}: {summary(scorer, scored)}")
 
@@ -53,7 +58,7 @@ if __name__ == "__main__":
         model="model.json",
         model_settings="the section `model` as JSON",
         lora="the run's adapter settings as JSON",
-        checkpoint="the checkpoint's folder",
+        checkpoints="folder of the run's checkpoints, of which the last is taken",
         dataset="Parquet file of the queries",
         output="folder of scores.parquet and items.parquet",
     )

@@ -39,9 +39,10 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 RULES = frozenset(
     {
         "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "find_model", "load_panel",
-        "make_schedule", "pair_influence", "plan", "read_responses", "respond", "respond_with_endpoint", "revise_queries",
-        "score", "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation",
+        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
+        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "read_responses", "respond",
+        "respond_with_endpoint", "revise_queries", "score", "score_with_endpoint", "score_with_model", "select_examples", "swift",
+        "train", "validate", "validation",
         "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
@@ -185,13 +186,9 @@ class Config(Section):
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
             "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
-            "study": dict.fromkeys(RULES, "a target of the workflow")
-            | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
-            | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
+            "study": dict.fromkeys(RULES, "a target of the workflow"),
             "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
             | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
-            | {f"layers_{s}": f"a figure of the study {s!r}" for s in self.studies}
-            | {f"loss_{r}": f"a figure of the run {r!r}" for r in self.runs}
             | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
@@ -207,20 +204,9 @@ class Config(Section):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
         if "control" in self.validation.predictions:
             raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
-        self._check_figures()
-
-    def _check_figures(self) -> None:
-        """Each figure is a file of its own in the folder of figures."""
-        files = {f"layers_{study}": f"the layers of the study {study!r}" for study in self.studies}
-        files |= {table: f"the table {table!r} of the validation" for table in self.validation.tables}
-        files["agreement"] = "the agreement of the validation"
         for name, study in self.studies.items():
-            for figure in study.figures:
-                run = figure.removeprefix("loss_").split(".")[0] if figure.startswith("loss_") else ""
-                other = files.get(figure) or (f"the loss of the run {run!r}" if run in self.runs else None)
-                if other:
-                    raise ValueError(f"studies.{name}.figures: the figure {figure!r} would have the file of {other}; take another name")
-                files[figure] = f"a figure of the study {name!r}"
+            if "layers" in study.figures:
+                raise ValueError(f"studies.{name}.figures: 'layers' is the name of the study's figure by layer; take another")
 
     def _check_run(self, name: str) -> None:
         run = self.run(name)
@@ -264,18 +250,6 @@ class Config(Section):
         steps = self._number_of_steps(run)
         if steps is not None and steps > MOST_STEPS:
             raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
-        # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
-        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len, default='')}/checkpoint-1234567.modules.parquet".encode())
-        most = 110_000 // (3 * path)
-        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
-            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
-                             f"the paths of {most} fit on a command line. Raise it")  # fmt: skip
-        if run.checkpoint_every is not None and steps is None:
-            raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
-                             "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
-        if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
-            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
-                             f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
         if steps and run.warmup_steps >= steps:
             raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
 
@@ -511,10 +485,13 @@ class Config(Section):
         return self.model if model == MAIN else self.models[model]
 
     def steps(self, run: str) -> list[int]:
-        """The steps at which a run publishes a checkpoint; empty where it publishes the last state only."""
+        """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.
+
+        For plans: scripts read from the table beside the checkpoints what there is.
+        """
         r = self.run(run)
         last = self._number_of_steps(r)
-        return [] if r.checkpoint_every is None or last is None else list(range(r.checkpoint_every, last + 1, r.checkpoint_every))
+        return [] if r.checkpoint_every is None or not last else [*range(r.checkpoint_every, last, r.checkpoint_every), last]
 
     def gradient_steps(self, run: str) -> list[int]:
         return [0] * self.gradients.include_step_0 + self.steps(run)

@@ -48,8 +48,9 @@ class Run(Section):
     """Take what is not named here from this run."""
     start: str = "model"
     """What it starts from: `model`, or the last checkpoint of another run of the same method."""
-    schedule: list[dict[str, Part]] = Field(default=[{"base": Part()}], min_length=1)
-    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets."""
+    schedule: list[dict[str, Part]] = [{"base": Part()}]
+    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets. [] trains nothing: the run is
+    what it starts from."""
     method: Literal["lora", "full"] = "lora"
     """Which parameters are trained: those of a LoRA adapter, or all."""
     lora: Lora = Lora()
@@ -74,7 +75,7 @@ class Run(Section):
     warmup_steps: int = Field(default=5, ge=0)
     """Steps of linear warm-up from zero."""
     checkpoint_every: int | None = Field(default=8, ge=1)
-    """Steps between published checkpoints; must divide the number of steps. null publishes the last state only, as `checkpoint-last`."""
+    """Steps between published checkpoints; the last state is published as well. null publishes that one only."""
     resume_every: int = Field(default=50, ge=1)
     """Steps between states from which a killed run goes on, where no checkpoint is published."""
     early_stopping: EarlyStopping | None = None

@@ -27,6 +27,7 @@ from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.io.lines import append_lines, read_lines, replace_lines
 from swift_study.io.work import fingerprint, publish, remove, writing_to
+from swift_study.models.checkpoints import folder_name
 from swift_study.models.loading import check_fits, load_adapter, load_model
 from swift_study.models.rendering import Renderer, load_renderer
 from swift_study.models.tokens import Tokens, collate, sum_losses
@@ -134,8 +135,8 @@ def train(
 
     ``gradients`` says which gradients are going to be computed at its checkpoints, None: none; UserError where that cannot be done.
     ``held_out`` are the examples of the dataset that early stopping names.
-    ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a checkpoint (all weights as safetensors, or a
-    PEFT adapter; tokenizer, ``run.json``) for every step that has one, or ``checkpoint-last``; ``history.jsonl``, one line a step; and
+    ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a folder ``step-STEP`` (all weights as
+    safetensors, or a PEFT adapter; tokenizer, ``run.json``) for every state to publish; ``history.jsonl``, one line a step; and
     ``consumed-{process}.jsonl``, one line an example. ``about`` goes into every ``run.json``. Call it in every process of a torchrun.
     """
     import deepspeed
@@ -220,9 +221,11 @@ def train(
             progress(f"step {step}/{steps}  loss {loss:.3f}" + ("" if there is None else f", held out {there:.3f}"))
         last = step == steps or is_enough(losses, patience)
         if is_published(run, step, last, is_best=there is not None and there == min(losses) and losses.index(there) == len(losses) - 1):
-            folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
+            folder = work / folder_name(step)
             moments = second_moments(engine) if run.export_second_moments else None
             _save_checkpoint(engine, run, renderer.tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
+            if run.publish == "best" and rank == 0:
+                remove_others(folder)
         asked = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
         if step % (run.checkpoint_every or run.resume_every) == 0 or last or asked:
             _save_state(engine, work / "state", step, rank)
@@ -232,10 +235,16 @@ def train(
 
 
 def is_published(run: Run, step: int, is_last: bool, is_best: bool) -> bool:
-    """Whether the run publishes its state after this step; of several best ones the last takes the place of the others."""
+    """Whether the run publishes its state after this step; a new best one takes the place of the one before."""
     if run.publish == "best":
         return is_best
-    return is_last if run.checkpoint_every is None else step % run.checkpoint_every == 0
+    return is_last or (run.checkpoint_every is not None and step % run.checkpoint_every == 0)
+
+
+def remove_others(checkpoint: Path) -> None:
+    for other in checkpoint.parent.glob("step-*"):
+        if other != checkpoint:
+            remove(other)
 
 
 def held_out_loss(engine: Any, examples: Batch, micro: int, rank: int, world: int, pad_id: int) -> float:
