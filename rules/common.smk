@@ -223,13 +223,12 @@ def scorer_file(scorer):
     return str(CONFIG.scorer_file(scorer))
 
 
-def scorers_that_need(what):
+def scorers_that_need(*what):
     """The scorers of this configuration that need a model, an endpoint, or (None) neither, as a pattern of names."""
-    other = {"model", "endpoint"}
     found = [
         name
         for name in CONFIG.scorer_names()
-        if CONFIG.scorer_needs(name) & other == ({what} if what else set())
+        if next(iter(CONFIG.scorer_needs(name) - {"response"}), None) in what
     ]
     return "|".join(found) or "-"
 
@@ -429,10 +428,10 @@ def on_several_nodes(run, value):
 SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
 
 
-def audited():
-    """The scorers that label and can run: key points, whose checks cost nothing, and those that ask an endpoint."""
+def audits(table):
+    """A table of the audit of every scorer that labels the questions and can run: key points, and those that ask an endpoint."""
     return [
-        name
+        f"{RESULTS}/audit/evaluation=questions/scorer={name}/{table}.parquet"
         for name in CONFIG.scorer_names()
         if CONFIG.labels(name)
         and CONFIG.refusal(name) is None

@@ -199,24 +199,26 @@ rule score_with_endpoint:
 
 # The audit of a scorer that labels, where the scorer itself works: those that ask an endpoint at the submit host.
 
+AUDIT = f"{RESULTS}/audit/evaluation={{evaluation}}/scorer={{scorer}}"
+
 
 rule audit_scorer:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=dataset("questions"),
+        dataset=lambda w: dataset(CONFIG.asked(w.evaluation, {}).dataset),
         labels=V.audit.labels or [],
         instructions=lambda w: instructions(w.scorer),
     output:
-        rows=f"{RESULTS}/audit/{{scorer}}.parquet",
-        summary=f"{RESULTS}/audit/{{scorer}}.summary.parquet",
-        confusion=f"{RESULTS}/audit/{{scorer}}.confusion.parquet",
-        account=f"{RESULTS}/audit/{{scorer}}.account.parquet",
+        rows=f"{AUDIT}/rows.parquet",
+        summary=f"{AUDIT}/summary.parquet",
+        confusion=f"{AUDIT}/confusion.parquet",
+        account=f"{AUDIT}/account.parquet",
     log:
-        f"{RESULTS}/logs/audit_scorer/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer/{{evaluation}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer/{{evaluation}}/{{scorer}}.tsv"
     wildcard_constraints:
-        scorer=scorers_that_need(None),
+        scorer=scorers_that_need(None, "model"),  # a model: told that it cannot be
     conda:
         "../envs/swift_study.yaml"
     resources:
@@ -235,9 +237,9 @@ rule audit_scorer:
 
 use rule audit_scorer as audit_scorer_with_endpoint with:
     log:
-        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{evaluation}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{evaluation}}/{{scorer}}.tsv"
     wildcard_constraints:
         scorer=scorers_that_need("endpoint"),
     localrule: at_submit_host(True)

@@ -281,8 +281,8 @@ class Planner:
         """The endpoints that scorers ask, and their audits."""
         reply, response = self.config.plan.judge_reply_tokens, self.data.filler(self.data.response_tokens())
         asked = Counter((j.wildcards["scorer"], self.asked(j).dataset) for j in self.jobs if j.rule == "score_with_endpoint")
-        audited = [j.wildcards["scorer"] for j in self.jobs if j.rule == "audit_scorer_with_endpoint"]
-        for name in dict.fromkeys([*(scorer for scorer, _ in asked), *audited]):
+        audits = [j.wildcards for j in self.jobs if j.rule == "audit_scorer_with_endpoint"]
+        for name in dict.fromkeys([*(scorer for scorer, _ in asked), *(w["scorer"] for w in audits)]):
             scorer, endpoint = load_scorer(self.config.scorer_file(name)), self.config.endpoints[self.config.scorer_endpoint(name) or ""]
             replies = prompt = 0
             for dataset, times in ((d, times) for (of, d), times in asked.items() if of == name):
@@ -291,8 +291,9 @@ class Planner:
                 prompt += times * sum(self.prompt_tokens(name, scorer, e, response) for e in examples)
             if replies:
                 self.money(name, replies, prompt, replies * reply, endpoint)
-            if name in audited:
-                rows = labelled_responses(self.config.validation.audit, self.data.examples("questions"), self.config.statistics.seed)
+            for evaluation in (w["evaluation"] for w in audits if w["scorer"] == name):
+                examples = self.data.examples(self.config.asked(evaluation, {}).dataset)
+                rows = labelled_responses(self.config.validation.audit, examples, self.config.statistics.seed)
                 passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
                 tokens = [self.prompt_tokens(name, scorer, row.example, row.response) for row in rows]
                 prompt = sum(n * k for n, k in zip(passes, tokens, strict=True))
