@@ -31,7 +31,7 @@ ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m"}
 EVERYTHING: dict[str, Any] = json.loads(json.dumps(DEFAULTS))  # without what YAML lets stand in two places
 update_config(
     EVERYTHING,
-    {"teacher": ENDPOINT, "judge": ENDPOINT, "models": {"big": {"name": "some/model"}}, "responses": {"server": ENDPOINT}},
+    {"endpoints": {"teacher": ENDPOINT, "judge": ENDPOINT}, "models": {"big": {"name": "some/model"}}},
 )
 STUDY = {
     "question": "Does it help?",
@@ -166,7 +166,7 @@ def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
             "`model`: Input should be a valid dictionary or instance of Model (it is 'foo'); write its keys below it, such",
         ),
         ({"datasets": "x"}, "`datasets`: "),
-        ({"responses": {"server": "http://localhost"}}, "such as responses.server.base_url"),
+        ({"endpoints": {"mine": "http://localhost"}}, "such as endpoints.mine.base_url"),
         ({"runs": {"base": {"lora": 64}}}, "such as runs.base.lora.rank"),
         ({"runs": "base"}, "`runs`: Input should be a valid dictionary (it is 'base')"),
         ({"validation": {"seeds": 17}}, "`validation.seeds`: Input should be a valid list (it is 17)"),
@@ -228,7 +228,7 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         ({"models": {"s17": {}}}, "model name 's17': use"),
         *(
             ({"strategies": {name: {}}}, f"the name '{name}' under ")
-            for name in ("analogues", "rejects", "panel", "base", "questions", "candidates", "negative", "positive", "tried")
+            for name in ("analogues", "rejects", "panel", "base", "questions", "candidates", "negative", "positive", "chosen")
         ),
         (
             at("validation/predictions/control", PREDICTION),
@@ -260,7 +260,7 @@ def test_names_that_are_only_like_others_are_taken(name: str) -> None:
 def test_a_selection_whose_relatives_cannot_be_made_is_refused(strategy: str) -> None:
     values = laid_over({})
     values["strategies"].pop(strategy)
-    values["selections"] = {"tried": values["selections"]["tried"]}
+    values["selections"] = {"chosen": values["selections"]["chosen"]}
     (line,) = problems(values)
     assert strategy in line
     assert "unknown dataset" in line
@@ -271,17 +271,17 @@ def test_a_selection_whose_relatives_cannot_be_made_is_refused(strategy: str) ->
     [
         (
             {"relatives": {"analogue": "questions.similar"}},
-            "selections.tried.relatives.analogue: 'questions.similar' is not made from 'candidates'",
+            "selections.chosen.relatives.analogue: 'questions.similar' is not made from 'candidates'",
         ),
         ({"relatives": {"analogue": "negative.similar"}}, "'negative.similar' is made from the selection itself"),
-        ({"examples": "candidate"}, "selections.tried.examples: unknown dataset 'candidate' (did you mean 'candidates'?)"),
-        ({"scores": {"run": "bsae"}}, "selections.tried.scores.run: there is no run 'bsae'"),
+        ({"examples": "candidate"}, "selections.chosen.examples: unknown dataset 'candidate' (did you mean 'candidates'?)"),
+        ({"scores": {"run": "bsae"}}, "selections.chosen.scores.run: there is no run 'bsae'"),
         ({"outputs": {"panel": {}}}, "the name 'panel' under outputs of selections is also under datasets"),
         ({"outputs": {"cot": {}}}, "the name 'cot' under outputs of selections is also under strategies"),
     ],
 )
 def test_a_selection_that_names_something_else_is_refused(values: dict[str, Any], told: str) -> None:
-    assert told in problems(laid_over({"selections": {"tried": values}}))[0]
+    assert told in problems(laid_over({"selections": {"chosen": values}}))[0]
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, l
         "results": str(results),
         "cache": str(folder / "c 'ache $x"),
         "model": {"name": str(folder / "model {m} 'x'")},
-        "responses": {"stop": [ODD]},
+        "generation": {"stop": [ODD]},
         "studies": {"cot": None, "clarify": None, "evaluate": None, "odd": study},
         "validation": {"predictions": {ODD: prediction}, "tables": {"table1": {"question": ODD, "runs": {probe: "in_cot"}}}},
     }

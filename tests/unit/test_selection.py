@@ -33,7 +33,7 @@ def selection(mode: str = "golden", tasks: int | None = None, **keys: object) ->
     values = {
         "examples": "candidates",
         "relatives": RELATIVES,
-        "scores": {"run": "base"},
+        "scores": {"run": "base", "evaluation": "tried"},
         "where": where,
         "take": {"per_task": 1, "tasks": tasks},
         "outputs": {
@@ -267,7 +267,7 @@ def test_scores_in_a_table_of_the_users(key: str, of: object, tmp_path: Path) ->
         ({"scores": None}, "need `scores`"),
         ({"scores": {"file": "x.csv", "column": "y"}}, "needs the responses of a run"),
         ({"scores": {"file": "x.csv"}}, "`file` and `column` go together"),
-        ({"scores": {"run": "base", "file": "x.csv", "column": "y"}}, "name one of the two"),
+        ({"scores": {"run": "base", "evaluation": "tried", "file": "x.csv", "column": "y"}}, "name one of the two"),
         ({"where": {"example": {}}}, "a range needs `min`, `max` or both"),
     ],
 )
@@ -304,7 +304,7 @@ def test_the_script_chooses_by_a_runs_scores(tmp_path: Path) -> None:
     done = run(of, "positive_analogue")
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_examples(tmp_path / "positive_analogue.parquet") == output(given, of, "positive_analogue")
-    of_other = selection("model", 2, scores={"run": "base", "statistic": "nats"})
+    of_other = selection("model", 2, scores={"run": "base", "evaluation": "tried", "statistic": "nats"})
     told = run(of_other, "positive").stdout
     assert "there is no statistic 'nats' (selections.tried.scores.statistic); it has right" in told
     assert json.loads(of.model_dump_json())["take"]["tasks"] == 2

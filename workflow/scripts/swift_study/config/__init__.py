@@ -27,7 +27,7 @@ from swift_study.config.datasets import (
     Take,
     Text,
 )
-from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
+from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
 from swift_study.config.load import load
 from swift_study.config.models import Model
@@ -37,7 +37,7 @@ from swift_study.config.root import RULES, TABLES, Config
 from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
-from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import EndpointSettings
 
 __all__ = [
     "CEILING",
@@ -46,6 +46,7 @@ __all__ = [
     "MAIN",
     "RULES",
     "TABLES",
+    "Asked",
     "Audit",
     "Column",
     "Columns",
@@ -59,12 +60,13 @@ __all__ = [
     "Design",
     "EarlyStopping",
     "EndpointSettings",
+    "Evaluation",
     "FileSource",
     "Gathered",
+    "Generation",
     "GeneratorSource",
     "Gradients",
     "HubSource",
-    "JudgeSettings",
     "Lora",
     "Model",
     "Near",
@@ -75,7 +77,7 @@ __all__ = [
     "Range",
     "Records",
     "References",
-    "Responses",
+    "Responding",
     "Run",
     "Scorer",
     "Scores",

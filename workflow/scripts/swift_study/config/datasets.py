@@ -173,6 +173,8 @@ class Dataset(Section):
 class Strategy(Section):
     by: Literal["fields", "teacher", "file"] = "fields"
     """From the example's own fields (no endpoint), by the teacher, or from replies in your own file."""
+    endpoint: str = "teacher"
+    """With `by: teacher`: the name of one of the `endpoints`."""
     file: FilePath | None = None
     """With `by: file`: JSONL or Parquet with the columns query and reply; a reply passes the same acceptance rule."""
     like: Code | None = None
@@ -214,6 +216,8 @@ class Scores(Section):
     def _of_a_run_or_a_file(self) -> Self:
         if (self.run is None) == (self.file is None):
             raise ValueError("scores are those of a `run` or those in a `file`; name one of the two")
+        if (self.run is None) != (self.evaluation is None):
+            raise ValueError("`run` and `evaluation` go together")
         if (self.file is None) != (self.column is None):
             raise ValueError("`file` and `column` go together")
         if self.key not in ("example_id", "query"):

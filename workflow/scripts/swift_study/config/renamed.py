@@ -8,6 +8,11 @@ RENAMED: dict[str, str] = {
     "data.near_duplicate": "near_duplicate, without `data`",
     "data": "datasets (docs/data.md)",
     "selection": "selections (docs/data.md)",
+    "teacher": "`endpoints.teacher`",
+    "judge": "`endpoints.judge`, with `base_url` and `model`",
+    "responses": "`generation`",
+    "generation.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
+    "responses.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
 }
 
 

@@ -174,4 +174,4 @@ class PlannedData:
         return [e.model_copy(update={"strategy": name}) for e in chosen]
 
     def response_tokens(self) -> int:
-        return max(1, round(self.config.plan.response_share * self.config.responses.max_new_tokens))
+        return max(1, round(self.config.plan.response_share * self.config.generation.max_new_tokens))
