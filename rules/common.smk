@@ -278,6 +278,14 @@ def asked(w):
     return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
 
 
+def lengths_of(w):
+    """What the model's chat template refuses of the queries is told before anything is trained; raw text and cut prompts are not held to it."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    if evaluation.template != "chat" or evaluation.generation.prompt_tokens:
+        return []
+    return lengths(training_of(w.run)[1], [evaluation.dataset])
+
+
 def shots(w):
     """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
     evaluation = CONFIG.evaluation(w.evaluation, w.run)
