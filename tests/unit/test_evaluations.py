@@ -11,7 +11,7 @@ from tiny import ROOT
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from swift_study.config import Config, Generation, Model
-from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
+from swift_study.config.factors import agrees, fill, label_of, path_of, points, read_path
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_shots
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond
@@ -76,6 +76,12 @@ def test_an_evaluation_lays_its_generation_over_the_default() -> None:
     )
     found = [config.evaluation(path, "base").generation for path in config.evaluation_points("mine", "base")]
     assert [(g.max_new_tokens, g.stop, g.temperature, g.seed) for g in found] == [(99, ["\n"], 0.7, 1), (99, ["\n"], 0.7, 2)]
+
+
+def test_stop_texts_may_hold_braces() -> None:
+    config = with_evaluation(generation={"stop": ["{x}", "}}"]}, grid={"x": [1]})
+    assert config.evaluation("mine/x=1", "base").generation.stop == ["{x}", "}}"]
+    assert configured({"generation": {"stop": ["{y}"]}}).evaluation("questions", "base").generation.stop == ["{y}"]
 
 
 def test_levels_of_the_grid_and_of_the_run_change_keys(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_every_float_of_the_sections_is_finite() -> None:
         for value in (float("nan"), float("inf")):
             with pytest.raises(ValueError, match=r"finite number|Input should be"):
                 section.model_validate({key: value})
-            assert any(e["loc"] == (key,) for e in errors_of(section, {key: value}))
+            assert any(e["loc"][:1] == (key,) for e in errors_of(section, {key: value}))
 
 
 def is_number(field: dict[str, Any]) -> bool:
@@ -184,7 +184,7 @@ def test_text_where_a_section_is_expected_is_told_with_a_key(values: dict[str, A
         ("runs/base/lora/alhpa", "alpha"),
         ("data/panel/sources/0/columns/promt", "prompt"),
         ("data/panel/sources/0/columns/prompt/remvoe", "remove"),
-        ("responses/server/concurency", "concurrency"),
+        ("endpoints/mine/concurency", "concurrency"),
         ("models/big/max_lenght", "max_length"),
         ("studies/mine/references/flor", "floor"),
         ("validation/near/acuracy", "accuracy"),
@@ -418,7 +418,7 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert starts["in_cot.s17"] == [f"{results}/runs/full_base.s17/checkpoints"]
     assert {option(words, "stop")[0] for words in found["train"]} == {f"{results}/work/train/{run}.stop" for run in starts}
     for words in found["respond"]:
-        assert json.loads(option(words, "settings")[0])["stop"] == [ODD]
+        assert json.loads(option(words, "settings")[0])["generation"]["stop"] == [ODD]
     for words in found["find_model"]:
         assert json.loads(option(words, "settings")[0])["name"].endswith("/model {m} 'x'")
     written = [w for words in found["write_config"] for w in option(words, "config")]

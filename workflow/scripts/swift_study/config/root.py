@@ -25,8 +25,8 @@ from swift_study.config.evaluations import (
     scorer_file,
     scorer_instructions,
 )
+from swift_study.config.factors import Level, read_path
 from swift_study.config.gradients import Gradients
-from swift_study.config.grid import Level, read_path
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.runs import Run, training, training_of
@@ -62,12 +62,12 @@ PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "an
 
 def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
     """The keys of an endpoint that affect a reply."""
-    return endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
+    return None if endpoint is None else endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
 
 
 def _limits(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
     """The other keys: how fast replies come and at what price."""
-    return endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
+    return None if endpoint is None else endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
 
 
 def _values_may_be_null(schema: dict[str, Any]) -> None:
