@@ -74,7 +74,7 @@ class Evaluation(Section):
     """Changes of keys by a factor of the run and its level, such as {design: {json: {generation: {max_new_tokens: 90}}}}."""
     skip: list[dict[str, Level]] = []
     """Points that are left out, by factors of the evaluation and of the run."""
-    responses: FilePath | None = None
+    responses: str | None = None
     """A file of responses in place of generated ones: JSONL, Parquet or CSV with the columns `query` and `response`."""
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ class Asked(Section):
     shots: int = Field(default=0, ge=0, le=10_000)
     shots_from: str | None = None
     template: Literal["chat", "none"] = "chat"
-    responses: str | None = None
+    responses: FilePath | None = None
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
