@@ -27,12 +27,13 @@ from swift_study.config.datasets import (
 )
 from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
+from swift_study.config.grid import Point, parse_name, point_name, point_path
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.reference import default_yaml, schema_json
 from swift_study.config.root import RULES, TABLES, Config
-from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
+from swift_study.config.runs import EarlyStopping, Family, Lora, Part, Run
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
 from swift_study.io.endpoint import EndpointSettings, JudgeSettings
@@ -59,6 +60,7 @@ __all__ = [
     "Declared",
     "EarlyStopping",
     "EndpointSettings",
+    "Family",
     "FileSource",
     "Gathered",
     "GeneratorSource",
@@ -71,6 +73,7 @@ __all__ = [
     "Panel",
     "Part",
     "Plan",
+    "Point",
     "Prediction",
     "Records",
     "References",
@@ -95,7 +98,8 @@ __all__ = [
     "lay",
     "load",
     "nearest",
+    "parse_name",
+    "point_name",
+    "point_path",
     "schema_json",
-    "training",
-    "training_of",
 ]

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # By the old path, what to write instead; * stands for any name.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "validation.models": "runs.<name>.grid.model in the runs that the rows name",
+    "validation.seeds": "runs.<name>.grid.seed in the runs that the rows name",
+}
 
 
 def renamed(values: Mapping[str, Any]) -> Iterator[str]:
