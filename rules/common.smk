@@ -20,8 +20,9 @@ from swift_study.config import (
     gather,
     load,
 )
+from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
-from swift_study.config.grid import PATH
+from swift_study.config.graph import PATH
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.io.processes import become_starter, enter
@@ -71,7 +72,7 @@ wildcard_constraints:
     study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
-    evaluation="|".join([*TRIED, "questions"]),
+    evaluation=f"(?:{'|'.join(CONFIG.evaluations)}){FACTORS}",
     scorer="|".join(CONFIG.scorer_names()),
 
 
@@ -192,33 +193,22 @@ def analogues(parent):
 
 
 def teacher(strategy, affects_replies):
-    """The teacher's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
-    by = CONFIG.strategies[strategy].by
-    return endpoint(CONFIG.teacher if by == "teacher" else None, affects_replies)
-
-
-def endpoint(settings, affects_replies):
-    """An endpoint's settings as JSON, or null where there is none: those that affect a reply, or the others."""
-    if settings is None:
+    """The endpoint's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
+    settings = CONFIG.strategies[strategy]
+    if settings.by != "teacher":
         return "null"
     names = set(AFFECT_REPLIES)
     chosen = {"include": names} if affects_replies else {"exclude": names}
-    return settings.model_dump_json(**chosen)
-
-
-def responses_settings(affects_responses):
-    """The section `responses` as JSON: the keys that affect a response, or the others."""
-    names = {"batch_size": True, "server": True}
-    if CONFIG.responses.server is not None:
-        names["server"] = {*type(CONFIG.responses.server).model_fields} - {
-            *AFFECT_REPLIES
-        }
-    chosen = {"exclude" if affects_responses else "include": names}
-    return as_it_is(CONFIG.responses.model_dump_json(**chosen))
+    return CONFIG.endpoints[settings.endpoint].model_dump_json(**chosen)
 
 
 def responses(run, evaluation):
     return f"{RESULTS}/responses/{run}/evaluation={evaluation}/responses.parquet"
+
+
+def tried(name):
+    """The evaluation in which the base model is tried on a dataset."""
+    return f"tried/dataset={name}"
 
 
 def scores(run, evaluation, scorer):
@@ -231,25 +221,54 @@ def scorer_file(scorer):
     return str(CONFIG.scorer_file(scorer))
 
 
-def scorers_that_need(what):
+def scorers_that_need(*what):
     """The scorers of this configuration that need a model, an endpoint, or (None) neither, as a pattern of names."""
-    other = {"model", "endpoint"}
     found = [
         name
         for name in CONFIG.scorer_names()
-        if CONFIG.scorer_needs(name) & other == ({what} if what else set())
+        if next(iter(CONFIG.scorer_needs(name) - {"response"}), None) in what
     ]
     return "|".join(found) or "-"
-
-
-def scoring(scorer, affects_scores=True):
-    """What a script is told of a scorer, as JSON: what affects a score, or the endpoint's other keys."""
-    return CONFIG.scoring(scorer, affects_scores)
 
 
 def instructions(scorer):
     """The text file of what a scorer's endpoint is told; nothing where it has none."""
     return CONFIG.scorer_instructions(scorer) or []
+
+
+def asked(w):
+    """The queries of an evaluation."""
+    return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
+
+
+def shots(w):
+    """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    other = evaluation.shots and evaluation.shots_from
+    return dataset(evaluation.shots_from) if other else []
+
+
+def served(w):
+    """The checkpoint that an endpoint is to serve; nothing where the model's name does not hold the run's."""
+    name = CONFIG.responder(w.evaluation.split("/")[0])
+    endpoint = CONFIG.endpoint(name, f"evaluations.{w.evaluation}.generation.endpoint")
+    return checkpoints(w.run) if "{run}" in endpoint.model else []
+
+
+def opponents(w):
+    """The responses that a scorer compares these with; nothing for one that compares none."""
+    against = CONFIG.scorer(w.scorer).against
+    return responses(against, w.evaluation) if against else []
+
+
+def evaluations_by(what):
+    """The evaluations whose responses come from the run's checkpoint, an endpoint or a file, as a pattern of their points."""
+    found = []
+    for name, evaluation in CONFIG.evaluations.items():
+        by_endpoint = "endpoint" if CONFIG.responder(name) else "checkpoint"
+        if what == ("file" if evaluation.responses else by_endpoint):
+            found.append(name)
+    return f"(?:{'|'.join(found) or '-'}){FACTORS}"
 
 
 def scored_responses(w):
@@ -413,9 +432,15 @@ def on_several_nodes(run, value):
 SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
 
 
-def audited():
-    """Key points always, since a machine checks them for nothing; the judge where there is one."""
-    return ["key_points", *(["judge"] if CONFIG.judge else [])]
+def audits(table):
+    """A table of the audit of every scorer that labels the questions and can run: key points, and those that ask an endpoint."""
+    return [
+        f"{RESULTS}/audit/evaluation=questions/scorer={name}/{table}.parquet"
+        for name in CONFIG.scorer_names()
+        if CONFIG.labels(name)
+        and CONFIG.refusal(name) is None
+        and (name in ("key_points", V.scorer) or CONFIG.scorer_endpoint(name))
+    ]
 
 
 def validated_runs():
@@ -495,7 +520,8 @@ def ways():
             "training": part("train", *swift, histories=swift),
             "data by a teacher": part("", accounts=account_files(derived_datasets())),
             "negatives and positives": part(
-                "respond", *(f"{r}/{q}" for r in swift for q in TRIED if selecting())
+                "respond",
+                *(f"{r}/{tried(q)}" for r in swift for q in TRIED if selecting()),
             ),
             "gradients": part("gradients", *(f"{run_of(s)}/{s}" for s in studies)),
             "influence": part("pair_influence", *studies),

@@ -80,7 +80,7 @@ rule write_tables:
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
-        scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
+        scores=[scores("base", tried(n), "key_points") for n in TRIED if selecting()],
         accounts=account_files(derived_datasets()),
         gradients=[gradients(s) for s in STUDIES],
         checkpoints=[checkpoints(run) for run in swift_runs(STUDIES)],

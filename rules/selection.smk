@@ -22,8 +22,8 @@ rule select_examples:
     input:
         model=model_file("main"),
         datasets=[dataset(name) for name in [*TRIED, "candidates.clarify"]],
-        responses=[responses("base", name) for name in TRIED],
-        scores=[scores("base", name, "key_points") for name in TRIED],
+        responses=[responses("base", tried(name)) for name in TRIED],
+        scores=[scores("base", tried(name), "key_points") for name in TRIED],
     output:
         datasets=[dataset(name) for name in SELECTED],
         rejects=f"{RESULTS}/data/rejects/selection.parquet",

@@ -50,9 +50,9 @@ rule validate:
 
 rule write_audit:
     input:
-        rows=[f"{RESULTS}/audit/{s}.parquet" for s in audited()],
-        summary=[f"{RESULTS}/audit/{s}.summary.parquet" for s in audited()],
-        confusion=[f"{RESULTS}/audit/{s}.confusion.parquet" for s in audited()],
+        rows=audits("rows"),
+        summary=audits("summary"),
+        confusion=audits("confusion"),
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"

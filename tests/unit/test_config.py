@@ -25,7 +25,6 @@ from swift_study.config import (
 )
 from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
-from swift_study.io.endpoint import JudgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "config.default.yaml"
@@ -101,17 +100,10 @@ def test_every_key_has_a_meaning_in_the_schema() -> None:
             assert len(field.get("description", "")) > 3, f"{name}.{key}"
 
 
-def test_the_keys_of_teacher_and_judge_stand_in_the_reference_as_comments() -> None:
-    endpoints = {}
-    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
-        section = default_yaml().split(f"\n# {name}:\n")[1].split("\n\n")[0]
-        endpoints[name] = yaml.safe_load("\n".join(line.removeprefix("# ") for line in section.splitlines()))
-        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
-    config = configure(merged() | endpoints, STUDIES)
-    assert config.teacher is not None
-    assert config.judge == JudgeSettings()
-    assert config.judge.model == "gpt-4o-2024-08-06"
-    assert config.judge.temperature == 0
+def test_the_keys_of_an_endpoint_stand_in_the_reference_as_comments() -> None:
+    section = default_yaml().split("\n# endpoints:\n#   NAME:\n")[1].split("\n\n")[0]
+    keys = re.findall(r"^#     (\w+):", section, re.MULTILINE)
+    assert set(keys) == set(schema_of("EndpointSettings")["properties"])
 
 
 def schema_of(model: str) -> dict[str, Any]:
@@ -171,7 +163,7 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
         ("runs.another.learning_rat", "learning_rate"),
         ("strategies.cot.fil", "file"),
         ("studies.mine.base_line", "baseline"),
-        ("teacher.budget_us", "budget_usd"),
+        ("endpoints.teacher.budget_us", "budget_usd"),
         ("statistics.norm_flor", "norm_floor"),
         ("gradients.represantation", "representation"),
         ("selection.positive_responce", "positive_response"),
@@ -379,7 +371,10 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"runs": {"full_base": {"grid": {"model": ["13b"]}}}}, "runs.full_base.model: there is no model '13b'"),
         ({"validation": {"seeds": [17, 18]}}, "`validation.seeds` has another name: write runs.<name>.grid.seed in the runs that the rows"),
         ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),
-        ({"validation": {"scorer": "judge"}}, "validation.scorer is 'judge', but no `judge` is configured"),
+        (
+            {"validation": {"scorer": "judge"}},
+            "validation.scorer: the scorer 'judge' asks an endpoint, and `endpoints.judge` is not configured",
+        ),
         ({"validation": {"tables": {"table1": {"runs": {"Base": "fullbase"}}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
         ({"validation": {"tables": {"table1": {"control": "→ D"}}}}, "the control '→ D' is not one of the rows"),
         ({"validation": {"tables": {"all": {}}}}, "`validation.tables.all.question` is missing"),
@@ -392,7 +387,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"models": {"S1": {}}}, "model name 'S1': use lower-case letters, digits and _"),
         (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
-            "strategies.cot.by is 'teacher', but no `teacher` is configured",
+            "strategies.cot.by is 'teacher', but `endpoints.teacher` is not configured",
         ),
         (
             {"strategies": {"similar": {}, "cot": {"by": "file"}}},
@@ -417,7 +412,7 @@ def test_same_without_the_mistakes_is_accepted() -> None:
     assert configured(small).steps("base") == [4, 8]
     assert configured(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
-    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
+    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "endpoints": {"teacher": teacher}, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
     configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
     configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
@@ -496,8 +491,8 @@ def test_scales_have_the_papers_validation(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
     config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
     assert len({p.run.seed for p in config.named("in_pos")}) >= 3
-    assert config.judge is not None
-    assert (config.judge.model, config.judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
+    judge = config.endpoints["judge"]
+    assert (judge.model, judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
     for point in (p for name in config.validation.tables["table1"].runs.values() for p in config.named(name)):
         run = point.run
         assert run.method == "full"

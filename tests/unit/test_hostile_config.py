@@ -31,7 +31,7 @@ ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m"}
 EVERYTHING: dict[str, Any] = json.loads(json.dumps(DEFAULTS))  # without what YAML lets stand in two places
 update_config(
     EVERYTHING,
-    {"teacher": ENDPOINT, "judge": ENDPOINT, "models": {"big": {"name": "some/model"}}, "responses": {"server": ENDPOINT}},
+    {"endpoints": {"teacher": ENDPOINT, "judge": ENDPOINT}, "models": {"big": {"name": "some/model"}}},
 )
 STUDY = {
     "question": "Does it help?",
@@ -163,7 +163,7 @@ def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
             "`model`: Input should be a valid dictionary or instance of Model (it is 'foo'); write its keys below it, such",
         ),
         ({"data": "x"}, "such as data.panel"),
-        ({"responses": {"server": "http://localhost"}}, "such as responses.server.base_url"),
+        ({"endpoints": {"mine": "http://localhost"}}, "such as endpoints.mine.base_url"),
         ({"runs": {"base": {"lora": 64}}}, "such as runs.base.lora.rank"),
         ({"runs": "base"}, "`runs`: Input should be a valid dictionary (it is 'base')"),
         ({"data": {"panel": {"sources": ["x.jsonl"]}}}, "`data.panel.sources.0`: "),
@@ -357,7 +357,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, l
         "results": str(results),
         "cache": str(folder / "c 'ache $x"),
         "model": {"name": str(folder / "model {m} 'x'")},
-        "responses": {"stop": [ODD]},
+        "generation": {"stop": [ODD]},
         "studies": {"cot": None, "clarify": None, "evaluate": None, "odd": study},
         "validation": {"predictions": {ODD: prediction}, "tables": {"table1": {"question": ODD, "runs": {probe: "in_cot"}}}},
     }

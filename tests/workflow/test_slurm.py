@@ -28,7 +28,8 @@ from swift_study.models.checkpoints import last_checkpoint
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
 # With a judge that is a server, and the network at the submit host.
-AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
+ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
+AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", *ASKING)
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep

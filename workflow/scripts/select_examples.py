@@ -16,8 +16,8 @@ from swift_study.io.tables import read_examples, write_examples
 
 def judged(folder: Path, responses: Path, scores: Path, dataset: str) -> dict[str, Judged]:
     """Every example of the dataset with its response and label, by id."""
-    texts = read_responses(responses / f"evaluation={dataset}" / "responses.parquet")
-    scored = read_statistics(scores / f"evaluation={dataset}" / "scorer=key_points" / "scores.parquet")
+    texts = read_responses(responses / f"dataset={dataset}" / "responses.parquet")
+    scored = read_statistics(scores / f"dataset={dataset}" / "scorer=key_points" / "scores.parquet")
     labels = dict(scored.select("query_id", pl.col("right").cast(pl.Int64)).iter_rows())
     examples = read_examples(folder / f"{dataset}.parquet")
     return {e.example_id: Judged(e, texts[e.example_id], labels[e.example_id]) for e in examples}

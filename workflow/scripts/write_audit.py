@@ -1,4 +1,4 @@
-"""Tables of how the judges were tested, and the report's page of them."""
+"""Tables of how the scorers that label were tested, and the report's page of them."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -11,9 +11,10 @@ from swift_study.io.work import publish
 from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
 
 NOTE = (
-    "Responses whose label is known were given to the judge: how often it agrees (with Wilson's interval), Cohen's kappa (with a bootstrap "
-    "interval), how often a second asking gives the same label, and how often a text at the end of a response that was judged wrong, which "
-    "tells the judge what to say, makes it right. What could not be parsed has no label: it is counted, and never taken for wrong."
+    "Responses whose label is known were given to the scorer: how often it agrees (with Wilson's interval), Cohen's kappa (with a "
+    "bootstrap interval), how often a second asking gives the same label, and how often a text at the end of a response that was judged "
+    "wrong, which tells a judge what to say, makes it right. What could not be scored has no label: it is counted, and never taken for "
+    "wrong."
 )
 
 
@@ -30,7 +31,7 @@ def main(a: Namespace) -> None:
     parts = [paragraph(NOTE), html_table(summary), heading("Expected and given labels (none: not parsed)"), html_table(confusion)]
     parts += [heading("Where judge and label disagree"), html_table(differing) if len(differing) else paragraph("Nowhere.")]
     with publish(Path(a.page)) as part:
-        part.write_text(page("Audit of the judge", *parts))
+        part.write_text(page("Audit of the scorers that label", *parts))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from swift_study.config.datasets import (
     Strategy,
     Text,
 )
-from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
+from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
-from swift_study.config.grid import Point, parse_name, point_name, point_path
+from swift_study.config.graph import Point, parse_name
+from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
@@ -36,7 +37,7 @@ from swift_study.config.root import RULES, TABLES, Config
 from swift_study.config.runs import EarlyStopping, Family, Lora, Part, Run
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
-from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import EndpointSettings
 
 __all__ = [
     "CEILING",
@@ -48,6 +49,7 @@ __all__ = [
     "SELECTED",
     "SOURCES",
     "TABLES",
+    "Asked",
     "Audit",
     "BaseData",
     "Column",
@@ -60,13 +62,14 @@ __all__ = [
     "Declared",
     "EarlyStopping",
     "EndpointSettings",
+    "Evaluation",
     "Family",
     "FileSource",
     "Gathered",
+    "Generation",
     "GeneratorSource",
     "Gradients",
     "HubSource",
-    "JudgeSettings",
     "Lora",
     "Model",
     "Near",
@@ -77,7 +80,7 @@ __all__ = [
     "Prediction",
     "Records",
     "References",
-    "Responses",
+    "Responding",
     "Run",
     "Scorer",
     "Scoring",
@@ -95,11 +98,11 @@ __all__ = [
     "declared",
     "default_yaml",
     "gather",
+    "label_of",
     "lay",
     "load",
     "nearest",
     "parse_name",
-    "point_name",
-    "point_path",
+    "path_of",
     "schema_json",
 ]

@@ -149,6 +149,8 @@ class Data(Section):
 class Strategy(Section):
     by: Literal["fields", "teacher", "file"] = "fields"
     """From the example's own fields (no endpoint), by the teacher, or from replies in your own file."""
+    endpoint: str = "teacher"
+    """With `by: teacher`: the name of one of the `endpoints`."""
     file: FilePath | None = None
     """With `by: file`: JSONL or Parquet with the columns query and reply; a reply passes the same acceptance rule."""
 

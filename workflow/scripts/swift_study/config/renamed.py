@@ -7,6 +7,11 @@ from typing import Any
 RENAMED: dict[str, str] = {
     "validation.models": "runs.<name>.grid.model in the runs that the rows name",
     "validation.seeds": "runs.<name>.grid.seed in the runs that the rows name",
+    "teacher": "`endpoints.teacher`",
+    "judge": "`endpoints.judge`, with `base_url` and `model`",
+    "responses": "`generation`",
+    "generation.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
+    "responses.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
 }
 
 

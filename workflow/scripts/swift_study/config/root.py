@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,24 +10,40 @@ from pydantic import Field, model_validator
 
 from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, Folder, Section, nearest
 from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
-from swift_study.config.evaluations import Declared, Responses, Scorer, Scoring, declared, scorer_file, scorer_instructions
+from swift_study.config.evaluations import (
+    Asked,
+    Declared,
+    Evaluation,
+    Generation,
+    Scorer,
+    Scoring,
+    declared,
+    evaluation_points,
+    is_here,
+    refers_to_run,
+    resolve,
+    scorer_file,
+    scorer_instructions,
+)
 from swift_study.config.gradients import Gradients
-from swift_study.config.grid import Point, matching, resolve
+from swift_study.config.graph import Point, matching, resolve_runs
+from swift_study.config.grid import Level, read_path
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.runs import Family, Run
 from swift_study.config.statistics import Confounds, Statistics
 from swift_study.config.studies import Study, Validation
 from swift_study.errors import UserError
-from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
         "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
         "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
-        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score",
-        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation",
+        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "read_responses", "respond",
+        "respond_with_endpoint", "revise_queries", "score", "score_with_endpoint", "score_with_model", "select_examples", "swift",
+        "train", "validate", "validation",
         "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
@@ -42,11 +59,16 @@ TABLES = {
 }
 # What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
 PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
-# Sections that are empty by default: their settings, and values for what has no default.
-ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
-    "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
-    "judge": (JudgeSettings, {}),
-}
+
+
+def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
+    """The keys of an endpoint that affect a reply."""
+    return endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
+
+
+def _limits(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
+    """The other keys: how fast replies come and at what price."""
+    return endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
 
 
 def _values_may_be_null(schema: dict[str, Any]) -> None:
@@ -74,15 +96,16 @@ class Config(Section):
     """Where examples come from."""
     strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
-    teacher: EndpointSettings | None = None
-    """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
-    judge: JudgeSettings | None = None
-    """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
+    endpoints: dict[str, EndpointSettings] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """OpenAI-compatible servers, by name: `teacher` for strategies, `judge` for scorers, others by the names that these give. Keys come
+    from the environment only."""
     runs: dict[str, Family] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Trainings, by name."""
-    responses: Responses = Responses()
-    """How runs respond to queries."""
-    scorers: dict[str, Scorer] = {}
+    generation: Generation = Generation()
+    """How responses are generated, where an evaluation says nothing else."""
+    evaluations: dict[str, Evaluation] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """What runs are asked and what scores their responses, by name."""
+    scorers: dict[str, Scorer] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Uses of scorer files, by names of their own. A name that is not here is a file `scorers/<name>.py` without options."""
     selection: Selection = Selection()
     """How negatives and positives are chosen from the base model's responses."""
@@ -100,9 +123,8 @@ class Config(Section):
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
 
     def key_names(self) -> list[str]:
-        """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
-        endpoints = [self.teacher, self.judge, self.responses.server]
-        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
+        """Environment variables that hold keys: those of the endpoints, and the hub's."""
+        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in self.endpoints.values())})
 
     @model_validator(mode="before")
     @classmethod
@@ -116,8 +138,9 @@ class Config(Section):
     def _parts_agree(self) -> Self:
         self._check_names()
         for name, strategy in self.strategies.items():
-            if strategy.by == "teacher" and self.teacher is None:
-                raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
+            if strategy.by == "teacher" and strategy.endpoint not in self.endpoints:
+                raise ValueError(f"strategies.{name}.by is 'teacher', but `endpoints.{strategy.endpoint}` is not configured"
+                                 f"{nearest(strategy.endpoint, self.endpoints)}")  # fmt: skip
         if self.runs and "base" not in self.runs:
             raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
         for name, family in self.runs.items():
@@ -138,18 +161,28 @@ class Config(Section):
                                  f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
-        self._check_scorers()
+        self._check_evaluations()
         self._check_validation()
         return self
 
-    def _check_scorers(self) -> None:
+    def _check_evaluations(self) -> None:
         for name in self.scorer_names():
-            if not NAME.fullmatch(name):
-                raise ValueError(f"scorer name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
             try:
                 declared(self.scorer_file(name))
             except UserError as error:
                 raise ValueError(f"scorers.{name}: {error}") from error
+            against = self.scorer(name).against
+            if against is not None:
+                self.run(against, f"scorers.{name}.against")
+        for name, evaluation in self.evaluations.items():
+            if not refers_to_run(evaluation):
+                for path in evaluation_points(name, evaluation, {}):
+                    try:
+                        asked = self.asked(path, {})
+                    except UserError as error:
+                        raise ValueError(str(error)) from error
+                    for dataset in filter(None, (asked.dataset, asked.shots_from)):
+                        self._check_dataset(f"evaluations.{name}", dataset.removesuffix(".revised"))
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""
@@ -164,12 +197,13 @@ class Config(Section):
         }
         for kind, names in (
             ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
-            ("table", self.validation.tables),
+            ("table", self.validation.tables), ("evaluation", self.evaluations),
+            ("scorer", self.scorer_names()), ("endpoint", self.endpoints),
         ):  # fmt: skip
             for name in names:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
-                if name in taken[kind]:
+                if name in taken.get(kind, {}):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
         if "control" in self.validation.predictions:
             raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
@@ -236,8 +270,10 @@ class Config(Section):
 
     def _check_validation(self) -> None:
         v = self.validation
-        if v.scorer == "judge" and self.judge is None:
-            raise ValueError("validation.scorer is 'judge', but no `judge` is configured")
+        if not self.labels(v.scorer):
+            raise ValueError(f"validation.scorer: the scorer {v.scorer!r} labels nothing right or wrong: it has no statistic `right`")
+        if problem := self.refusal(v.scorer):
+            raise ValueError(f"validation.scorer: {problem}")
         for name, table in v.tables.items():
             for run in table.runs.values():
                 self.named(run, f"validation.tables.{name}.runs")
@@ -288,8 +324,8 @@ class Config(Section):
 
     @functools.cached_property
     def points(self) -> dict[str, list[Point]]:
-        """Every family's points, those that another one stands for included. ValueError as ``resolve``."""
-        return resolve(self.runs)
+        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``."""
+        return resolve_runs(self.runs)
 
     @functools.cached_property
     def by_path(self) -> dict[str, Point]:
@@ -325,11 +361,64 @@ class Config(Section):
         model = self.run(name).model
         return self.model if model == MAIN else self.models[model]
 
+    # ---- evaluations ----
+
+    def factors_of(self, run: str) -> dict[str, Level]:
+        """The factors of a run that evaluations may refer to: `run`, its name, and what tells this point of its family from the others."""
+        return {"run": run, **self.point(run).levels} if run else {}
+
+    def asked(self, path: str, factors: Mapping[str, Level]) -> Asked:
+        """An evaluation at a point, by its path, for a run with these factors. UserError where it cannot be had."""
+        name, levels = read_path(path)
+        if name not in self.evaluations:
+            raise UserError(f"evaluations: there is no evaluation {name!r}{nearest(name, self.evaluations)}; known: "
+                            f"{', '.join(self.evaluations)}.")  # fmt: skip
+        return resolve(name, self.evaluations[name], self.generation, levels, factors)
+
+    def evaluation(self, path: str, run: str) -> Asked:
+        """An evaluation at a point, by its path, of a run. UserError where it cannot be had."""
+        key = path, run
+        if key not in self._asked:
+            self._asked[key] = self.asked(path, self.factors_of(run))
+        return self._asked[key]
+
+    @functools.cached_property
+    def _asked(self) -> dict[tuple[str, str], Asked]:
+        return {}
+
+    def evaluation_points(self, name: str, run: str) -> list[str]:
+        """The paths of an evaluation's points for a run, without those that are skipped."""
+        return evaluation_points(name, self.evaluations[name], self.factors_of(run))
+
+    def responder(self, name: str) -> str | None:
+        """The name of the endpoint that responds in an evaluation; None: the run's checkpoint does, or a file."""
+        evaluation = self.evaluations[name]
+        found: str | None = evaluation.generation.get("endpoint", self.generation.endpoint)
+        return None if evaluation.responses is not None else found
+
+    def endpoint(self, name: str, where: str) -> EndpointSettings:
+        """UserError, which begins with ``where``, for an endpoint that is not configured."""
+        if name not in self.endpoints:
+            raise UserError(f"{where}: `endpoints.{name}` is not configured{nearest(name, self.endpoints)}. Configure it, or take another.")
+        return self.endpoints[name]
+
+    def responding(self, path: str, run: str, affects_responses: bool = True) -> str:
+        """What the script that responds is told, as JSON: the keys that affect a response, or the others."""
+        asked, name = self.evaluation(path, run), self.responder(read_path(path)[0])
+        endpoint = None if name is None else self.endpoint(name, f"evaluations.{path}.generation.endpoint")
+        if not affects_responses:
+            return json.dumps({"generation": {"batch_size": asked.generation.batch_size}, "endpoint": _limits(endpoint)})
+        generation = asked.generation.model_dump(mode="json", exclude={"batch_size", "endpoint"})
+        told = {"generation": generation, "shots": asked.shots, "template": asked.template, "endpoint": _affecting(endpoint)}
+        return json.dumps(told | {"endpoint_name": name or ""}, ensure_ascii=False)
+
     # ---- scorers ----
 
     def scorer_names(self) -> list[str]:
         """Every scorer that is used."""
-        return list(dict.fromkeys([*self.scorers, "key_points", "likelihood", *(["judge"] if self.judge else [])]))
+        of_evaluations = [scorer for evaluation in self.evaluations.values() for scorer in evaluation.scorers]
+        judge = ["judge"] if "judge" in self.endpoints else []
+        return list(dict.fromkeys([*self.scorers, *of_evaluations, "key_points", "likelihood", self.validation.scorer, *judge]))
 
     def scorer(self, name: str) -> Scorer:
         return self.scorers.get(name, Scorer())
@@ -345,25 +434,55 @@ class Config(Section):
         """`response`, `model`, `endpoint`: what the scorer needs."""
         return self._declared[name].needs
 
+    def labels(self, name: str) -> bool:
+        """Whether a scorer labels responses right or wrong, so that it can be audited."""
+        return "right" in self._declared[name].statistics
+
     def scorer_instructions(self, name: str) -> str | None:
         """The text file of what the scorer's endpoint is told; None for a scorer that asks none, or has no such file."""
         return scorer_instructions(name, self.scorer(name)) if "endpoint" in self.scorer_needs(name) else None
 
-    def scoring(self, name: str, affects_scores: bool = True) -> str:
-        """What a script is told of a scorer, as JSON: the keys that affect a score, or the endpoint's other keys.
+    def scorer_endpoint(self, name: str) -> str | None:
+        """The name of the endpoint that a scorer asks; None for one that asks none."""
+        return (self.scorer(name).endpoint or "judge") if "endpoint" in self.scorer_needs(name) else None
 
-        UserError for a scorer that asks an endpoint where none is configured.
+    def refusal(self, name: str) -> str | None:
+        """Why a scorer cannot run, as a sentence, told before anything is paid for; None where it can."""
+        endpoint, use = self.scorer_endpoint(name), self.scorer(name)
+        if endpoint is not None and endpoint not in self.endpoints:
+            return f"the scorer {name!r} asks an endpoint, and `endpoints.{endpoint}` is not configured{nearest(endpoint, self.endpoints)}"
+        if use.endpoint is not None and endpoint is None:
+            return f"scorers.{name}.endpoint is set, and the scorer asks none (NEEDS in {self.scorer_file(name)})"
+        if use.model is not None and not is_here(use.model):
+            return (f"scorers.{name}.model: {use.model!r} is neither a folder nor in the hub's cache on this machine; fetch it "
+                    f"(hf download {use.model})")  # fmt: skip
+        return None
+
+    def scoring(self, name: str, path: str, run: str, affects_scores: bool = True) -> str:
+        """What a script that scores is told, as JSON: the keys that affect a score, or the endpoint's other keys.
+
+        UserError for a scorer that cannot run.
         """
-        endpoint = None
-        if "endpoint" in self.scorer_needs(name):
-            endpoint = self.judge
-            if endpoint is None:
-                raise UserError(f"scorers.{name}: the scorer asks an endpoint, but no `judge` is configured. Set `judge`.")
+        if problem := self.refusal(name):
+            raise UserError(f"{problem}.")
+        asks = self.scorer_endpoint(name)
+        endpoint = None if asks is None else self.endpoints[asks]
         if not affects_scores:
-            return json.dumps({"endpoint": endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))})
-        told = Scoring(name=name, options=self.scorer(name).options, endpoint_name="judge" if endpoint else "")
-        of_endpoint = endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
-        return json.dumps(told.model_dump(mode="json") | {"endpoint": of_endpoint}, ensure_ascii=False)
+            return json.dumps({"endpoint": _limits(endpoint)})
+        use = self.scorer(name)
+        told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
+        if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
+            asked = self.evaluation(path, run)
+            told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
+        return json.dumps(told | {"endpoint": _affecting(endpoint)}, ensure_ascii=False)
+
+    def auditing(self, name: str, affects_scores: bool = True) -> str:
+        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""
+        if not self.labels(name):
+            raise UserError(f"scorers.{name}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
+        if "model" in self.scorer_needs(name):
+            raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
+        return self.scoring(name, "", "", affects_scores)
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.

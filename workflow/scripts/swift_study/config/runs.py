@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, Section, Seed
+from swift_study.config.grid import Level
 
 # Columns of results, which a factor's column would hide.
 COLUMNS = ("evaluation", "scorer", "run", "family", "study", "query_id", "task", "statistic", "value")
@@ -135,7 +136,6 @@ class Run(Section):
     """Of the adapter's initial values, of dropout and of the order of the examples."""
 
 
-Level = str | int | float | bool
 # By factor its levels: a list, or by level the keys that it sets.
 Grid = dict[str, list[Level] | dict[str, dict[str, Any]]]
 

@@ -1,7 +1,7 @@
 """What studies compare."""
 
 import typing
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -122,8 +122,8 @@ class Prediction(Section):
 class Validation(Section):
     rows: list[str] | None = None
     """Only these rows of the tables, and what goes with them, beside baselines and controls: a smaller subset. null takes all."""
-    scorer: Literal["key_points", "judge"] = "key_points"
-    """Whose labels make the accuracy: the machine-checkable key points, or the language model under `judge`."""
+    scorer: str = "key_points"
+    """Whose labels make the accuracy: a scorer with the statistic `right`, such as the machine-checkable key points, or `judge`."""
     tables: dict[str, ValidationTable] = {}
     """Tables of runs, by name."""
     predictions: dict[Label, Prediction] = {}

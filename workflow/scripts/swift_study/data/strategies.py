@@ -163,7 +163,8 @@ def apply_strategy(
             account = None
         case "teacher":
             assert teacher is not None
-            made, rejects, account = _by_teacher(strategy, examples, dataset, teacher, cache, progress)
+            name = f"endpoints.{settings.endpoint}"
+            made, rejects, account = _by_teacher(strategy, examples, dataset, teacher, cache, progress, name)
         case "file":
             made, rejects = _by_file(strategy, examples, dataset, Path(settings.file or ""))
             account = None
@@ -200,13 +201,14 @@ def _by_teacher(
     teacher: EndpointSettings,
     cache: Path,
     progress: Callable[[str], None] | None,
+    name: str,
 ) -> tuple[list[Example], list[Reject], Account]:
     asked, prompts, rejects = teacher_prompts(strategy, examples, dataset)
 
     def accept(index: int, reply: str) -> Example:
         return strategy.from_reply(asked[index], without_reasoning(reply))
 
-    answers, account = ask(teacher, prompts, accept, cache, progress)
+    answers, account = ask(teacher, prompts, accept, cache, progress, name)
     made = []
     for example, answer in zip(asked, answers, strict=True):
         if isinstance(answer, Failure):

@@ -60,6 +60,31 @@ class Renderer:
             return tokens.ids[: tokens.prompt_length]
         return self._split(example)[0]
 
+    def raw(self, prompt: str, completion: str | None) -> Tokens:
+        """Tokens of raw text, without the chat template: the prompt and, where there is one, behind a space the completion, with no end
+        token. UserError where the two are longer than ``max_length`` tokens."""
+        encode = self._encode_plain
+        before = encode(prompt)
+        if completion is None:
+            return Tokens(before, len(before))
+        behind = f" {completion.strip()}"
+        whole = encode(prompt + behind)
+        # Where a token would reach over the border: generation sees the prompt alone.
+        ids = whole if whole[: len(before)] == before else before + _behind_a_line_break(encode, behind)
+        if len(ids) > self.settings.max_length:
+            raise Overlong(f"the text {prompt[:60]!r} has with its completion {len(ids)} tokens, more than model.max_length = "
+                           f"{self.settings.max_length}. Raise it.")  # fmt: skip
+        return Tokens(ids, len(before))
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Of raw text: control tokens in it stay plain text."""
+        from transformers.utils.chat_template_utils import mark_control_tokens
+
+        if not self._controls.search(text):
+            return self._encode(text)
+        marked: list[dict[str, str]] = mark_control_tokens([{"role": "user", "content": text}], self._controls)
+        return self._encode_marked(marked[0]["content"])
+
     def is_overlong(self, example: Example) -> bool:
         try:
             self.tokens(example)

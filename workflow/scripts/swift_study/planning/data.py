@@ -177,7 +177,7 @@ class PlannedData:
         return [e.derive(kind, e.query, self.filler(self.response_tokens())) for e in chosen]
 
     def response_tokens(self) -> int:
-        return max(1, round(self.config.plan.response_share * self.config.responses.max_new_tokens))
+        return max(1, round(self.config.plan.response_share * self.config.generation.max_new_tokens))
 
 
 def _first_of_tasks(examples: Sequence[Example], tasks: int) -> list[Example]:

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_study.config import Config, Family, load
-from swift_study.config.grid import Point, expand, fill, parse_name, point_name, point_path, resolve
+from swift_study.config.graph import Point, expand, parse_name, resolve_runs
+from swift_study.config.grid import fill, label_of, path_of
 from swift_study.errors import UserError
 
 
 def points(**families: dict[str, Any]) -> dict[str, list[Point]]:
-    return resolve({name: Family.model_validate(values) for name, values in families.items()})
+    return resolve_runs({name: Family.model_validate(values) for name, values in families.items()})
 
 
 def refused(**families: dict[str, Any]) -> str:
@@ -124,9 +125,9 @@ def test_points_that_differ_are_not_shared() -> None:
         ({"grid": {"n": [1]}, "skip": [{"n": 2}]}, "runs.f.skip: the factor 'n' has no level '2'; known: 1"),
         ({"grid": {"n": [1, 2]}, "skip": [{"n": [1, 2]}]}, "runs.f.skip leaves no point of the grid"),
         ({"grid": {"n": [1]}, "shared": {"n": 0}}, "runs.f.shared: the factor 'n' has no level '0'"),
-        ({"schedule": [{"base": {"examples": "{n}"}}]}, "runs.f: '{n}' names 'n', which is no factor of its grid; known: none"),
-        ({"schedule": [{"base": {"examples": "{nn}"}}], "grid": {"n": [1]}}, "'{nn}' names 'nn', which is no factor of its grid (did you"),
-        ({"schedule": [{"{a}": {}, "base": {}}], "grid": {"a": ["base"]}}, "the names {a}, base become the same one: base, base"),
+        ({"schedule": [{"base": {"examples": "{n}"}}]}, "runs.f: '{n}' refers to the factor 'n', which is not there; there are: none"),
+        ({"schedule": [{"base": {"examples": "{nn}"}}], "grid": {"n": [1]}}, "'{nn}' refers to the factor 'nn', which"),
+        ({"schedule": [{"{a}": {}, "base": {}}], "grid": {"a": ["base"]}}, "the datasets {a}, base of a phase become the same one: base"),
         ({"schedule": [{"base": {"examples": "{n}"}}], "grid": {"n": [5, "many"]}}, "runs.f[n=many].schedule.0.base.examples"),
         ({"grid": {"epochs": [1, 0]}}, "runs.f[epochs=0].epochs: Input should be greater than or equal to 1"),
         ({"start": "f"}, "the run starts from itself in the end"),
@@ -179,8 +180,8 @@ LEVELS = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b1", "c_d"]), LEVELS, max_size=3))
 def test_names_and_paths_are_read_back(levels: dict[str, str]) -> None:
-    assert parse_name(point_name("family", levels)) == ("family", levels)
-    path = point_path("family", levels)
+    assert parse_name(label_of("family", levels)) == ("family", levels)
+    path = path_of("family", levels)
     assert len(path.split("/")) == 1 + len(levels)
     assert path.isascii()
 
@@ -204,7 +205,7 @@ def test_what_names_no_factor_is_left_as_it_is(value: object) -> None:
 def test_factors_are_columns_of_a_scan(tmp_path: Path) -> None:
     """As users read them: levels that a path cannot hold are percent-encoded, and Polars decodes them."""
     for level in ("plain", "a/b =ü"):
-        folder = tmp_path / point_path("fam", {"mode": level, "n": "5"})
+        folder = tmp_path / path_of("fam", {"mode": level, "n": "5"})
         folder.mkdir(parents=True)
         pl.DataFrame({"value": [1.0]}).write_parquet(folder / "scores.parquet")
     found = pl.scan_parquet(tmp_path / "fam/**/scores.parquet", hive_partitioning=True).collect()
