@@ -22,7 +22,7 @@ from swift_study.config import (
     training,
     training_of,
 )
-from swift_study.config.factors import FACTORS
+from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
