@@ -21,11 +21,10 @@ from swift_study.config import (
     gather,
     lineage,
     load,
-    training,
-    training_of,
 )
 from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
+from swift_study.config.graph import PATH
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.io.processes import become_starter, enter
@@ -72,8 +71,7 @@ AFFECT_TOKENS = {
 
 
 wildcard_constraints:
-    # A run, or one training of it on one of the models with one of the seeds.
-    run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
+    run=PATH,  # of a point of a run family
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies) or "-",
@@ -143,12 +141,12 @@ def lengths(model, names):
 
 def all_lengths(runs, names):
     """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
-    found = [f for run in runs for f in lengths(training_of(run)[1], scheduled(run))]
+    found = [f for run in runs for f in lengths(CONFIG.run(run).model, scheduled(run))]
     return list(dict.fromkeys(found + lengths(MAIN, names)))
 
 
 def model_of(run):
-    return model_file(training_of(run)[1])
+    return model_file(CONFIG.run(run).model)
 
 
 def panel(study):
@@ -335,15 +333,15 @@ def held_out(study):
 def seen_before(study):
     """The datasets that the runs of a study are trained on."""
     if study != "validation":
-        return trained_on(CONFIG.studies[study].run)
-    runs = [*(r for t in V.tables.values() for r in t.runs.values())]
+        return trained_on(run_of(study))
+    runs = [entry["run"] for entry in validated_runs()]
     runs += [r for p in V.predictions.values() for r in p.proxy.values()]
     return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
 def gradients(study):
     """The folder of the gradients that a study compares."""
-    return f"{RESULTS}/gradients/{CONFIG.studies[study].run}/{study}"
+    return f"{RESULTS}/gradients/{run_of(study)}/{study}"
 
 
 def compared(study):
@@ -380,7 +378,12 @@ def made(name, studies):
 
 def swift_runs(studies):
     """The runs whose checkpoints these studies look at."""
-    return list(dict.fromkeys(CONFIG.studies[study].run for study in studies))
+    return list(dict.fromkeys(map(run_of, studies)))
+
+
+def run_of(study):
+    """The path of the run at whose checkpoints a study looks."""
+    return CONFIG.point(CONFIG.studies[study].run).path
 
 
 def gradients_of(run):
@@ -395,7 +398,8 @@ def runs_to_check(model):
     trained = [r for run in swift_runs(CONFIG.studies) for r in CONFIG.ancestry(run)]
     found = [
         [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
-        for run in (dict.fromkeys(trained) if model == MAIN else [])
+        for run in dict.fromkeys(trained)
+        if CONFIG.run(run).model == model
     ]
     return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
 
@@ -481,27 +485,25 @@ def audits(table):
 
 
 def validated_runs():
-    """For every table, row, model and seed of the validation the files that its training's results are in."""
+    """For every table, row, model and seed of the validation the files that its run's results are in."""
     return [
         {
             "table": table,
             "row": row,
-            "model": model,
-            "seed": seed,
-            "run": name,
-            "labels": scores(name, "questions", V.scorer),
-            "likelihoods": likelihoods(name),
+            "model": point.run.model,
+            "seed": point.run.seed,
+            "run": point.path,
+            "labels": scores(point.path, "questions", V.scorer),
+            "likelihoods": likelihoods(point.path),
         }
-        for model in V.models
-        for seed in V.seeds
         for table, settings in V.tables.items()
         for row, run in settings.runs.items()
-        for name in [training(run, model, seed)]
+        for point in CONFIG.named(run)
     ]
 
 
 def likelihoods(run):
-    return scores(run, "questions", "likelihood")
+    return scores(CONFIG.point(run).path, "questions", "likelihood")
 
 
 def proxies():
@@ -535,9 +537,10 @@ def validation_tables():
 def ways():
     """For each way of finding out, by its parts, the files that tell what they cost."""
     studies = predicting_studies()
-    swift = list(dict.fromkeys(CONFIG.studies[s].run for s in studies))
+    swift = swift_runs(studies)
     short = [r for p in V.predictions.values() for r in p.proxy.values()]
-    short = list(dict.fromkeys([*V.proxy_control.values(), *short]))
+    short = [CONFIG.point(r).path for r in [*V.proxy_control.values(), *short]]
+    short = list(dict.fromkeys(short))
     # What a run starts from has to be trained first, whichever way it is a part of.
     short_trained = list(
         dict.fromkeys(r for name in short for r in CONFIG.ancestry(name))
@@ -566,9 +569,7 @@ def ways():
                     for evaluation in CONFIG.asked_by(s).values()
                 ),
             ),
-            "gradients": part(
-                "gradients", *(f"{CONFIG.studies[s].run}/{s}" for s in studies)
-            ),
+            "gradients": part("gradients", *(f"{run_of(s)}/{s}" for s in studies)),
             "influence": part("pair_influence", *studies),
             "verdicts": part("decide_verdicts", *studies),
             "confounds": part("check_confounds", *studies),
@@ -602,6 +603,6 @@ def ways():
 
 def trained_datasets():
     """Every dataset that the runs of the validation need."""
-    names = [training(r, MAIN, 0) for t in V.tables.values() for r in t.runs.values()]
+    names = list(dict.fromkeys(entry["run"] for entry in validated_runs()))
     seen = [d for n in names for r in CONFIG.ancestry(n) for d in scheduled(r)]
     return lineage.needed(CONFIG, ["questions", *seen])

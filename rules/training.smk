@@ -4,7 +4,7 @@
 rule make_schedule:
     input:
         datasets=lambda w: [dataset(name) for name in scheduled(w.run)],
-        lengths=lambda w: lengths(training_of(w.run)[1], scheduled(w.run)),
+        lengths=lambda w: lengths(CONFIG.run(w.run).model, scheduled(w.run)),
     output:
         schedule=f"{RESULTS}/runs/{{run}}/schedule.parquet",
         rejects=f"{RESULTS}/runs/{{run}}/rejects.parquet",

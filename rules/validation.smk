@@ -83,9 +83,7 @@ rule describe_validation:
         datasets=files_of(trained_datasets()),
         rejects=reject_files(trained_datasets()),
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
-        lengths=all_lengths(
-            [r for t in V.tables.values() for r in t.runs.values()], ["questions"]
-        ),
+        lengths=all_lengths([e["run"] for e in validated_runs()], ["questions"]),
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"

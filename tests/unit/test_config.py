@@ -22,7 +22,6 @@ from swift_study.config import (
     gather,
     load,
     schema_json,
-    training,
 )
 from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
@@ -369,8 +368,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         ({"gradients": {"modules": "(mlp"}}, "gradients.modules '(mlp' is not a regular expression: missing ), unterminated subpattern"),
         ({"gradients": {"sketch_dimensions": 100}}, "gradients.sketch_dimensions = 100 is not a power of two"),
-        ({"validation": {"models": ["13b"]}}, "validation.models: there is no model '13b'"),
-        ({"validation": {"seeds": [17, 17]}}, "validation.seeds and validation.models must not name anything twice"),
+        ({"runs": {"full_base": {"grid": {"model": ["13b"]}}}}, "runs.full_base.model: there is no model '13b'"),
+        ({"validation": {"seeds": [17, 18]}}, "`validation.seeds` has another name: write runs.<name>.grid.seed in the runs that the rows"),
         ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),
         (
             {"validation": {"scorer": "judge"}},
@@ -385,7 +384,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             "validation.predictions.CoT.measured.in-task: there must be one table of this context, with the row '→ D'",
         ),
         ({"validation": {"predictions": {"CoT": {"probes": "Cot"}}}}, "validation.predictions.CoT: study 'cot' has the probe sets"),
-        ({"models": {"s1": {}}}, "model name 's1': use lower-case letters, digits and _"),
+        ({"models": {"S1": {}}}, "model name 'S1': use lower-case letters, digits and _"),
         (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
             "strategies.cot.by is 'teacher', but `endpoints.teacher` is not configured",
@@ -424,21 +423,22 @@ def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
     config = configured({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
     assert {config.run(name).clip_norm for name in config.runs} == {0.5}
     assert {name for name in config.runs if config.run(name).epochs == 7} == {"in_pos", "in_cot", "in_clarify", "in_evaluate"}
-    assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base"}
+    assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base/seed=17/model=main"}
     assert config.run("mix_all").method == "full"
     assert config.run("mix_all").lora == config.run("base").lora
 
 
-def test_trainings_on_several_models_and_seeds_have_names_of_their_own() -> None:
-    config = configured({"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}})
-    assert training("in_cot", "main", 3) == "in_cot.s3"
-    assert training("in_cot", "big", 3) == "in_cot.big.s3"
-    run = config.run("in_cot.big.s3")
-    assert (run.seed, run.start) == (3, "full_base.big.s3")
-    assert config.ancestry("in_cot.big.s3") == ["full_base.big.s3", "in_cot.big.s3"]
-    assert (config.model_of("in_cot.big.s3").name, config.model_of("in_cot.big.s3").max_length) == ("some/model", 99)
-    assert config.model_of("in_cot.s3") == config.model
-    assert config.run("in_cot").seed == config.run("base").seed
+def test_runs_on_several_models_and_seeds_are_points_of_a_family() -> None:
+    values = {"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}}
+    config = configured(values | {"runs": {"full_base": {"grid": {"seed": [3, 17], "model": ["main", "big"]}}}})
+    big, main = "seed=3/model=big", "seed=3/model=main"
+    run = config.run(f"in_cot/{big}")
+    assert (run.seed, run.start) == (3, f"full_base/{big}")
+    assert config.ancestry(f"in_cot/{big}") == [f"full_base/{big}", f"in_cot/{big}"]
+    assert (config.model_of(f"in_cot/{big}").name, config.model_of(f"in_cot/{big}").max_length) == ("some/model", 99)
+    assert config.model_of(f"in_cot/{main}") == config.model
+    assert [p.path for p in config.named("in_cot[seed=3]")] == [f"in_cot/{main}", f"in_cot/{big}"]
+    assert configured({}).run("in_cot").seed == configured({}).run("base").seed
 
 
 def test_rows_take_a_part_of_the_validation() -> None:
@@ -492,21 +492,21 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
 def test_scales_have_the_papers_validation(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
     config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
-    assert len(config.validation.seeds) >= 3
+    assert len({p.run.seed for p in config.named("in_pos")}) >= 3
     judge = config.endpoints["judge"]
     assert (judge.model, judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
-    for name in config.validation.tables["table1"].runs.values():
-        run = config.run(name)
+    for point in (p for name in config.validation.tables["table1"].runs.values() for p in config.named(name)):
+        run = point.run
         assert run.method == "full"
-        if name != "full_base":
-            assert (run.start, run.epochs, run.learning_rate, run.decay, run.batch_size) == ("full_base", 3, 1e-6, "constant", 32)
-    for name in config.validation.tables["table2"].runs.values():
-        run = config.run(name)
+        if point.family != "full_base":
+            assert run.start == f"full_base/seed={run.seed}/model=main"
+            assert (run.epochs, run.learning_rate, run.decay, run.batch_size) == (3, 1e-6, "constant", 32)
+    for run in (p.run for name in config.validation.tables["table2"].runs.values() for p in config.named(name)):
         assert (run.start, run.method, run.epochs, run.batch_size, run.warmup_steps) == ("model", "full", 6, 32, 10)
         assert (run.learning_rate, run.final_learning_rate, run.decay) == (1e-5, 1e-7, "linear")
         assert all(part == Part() for phase in run.schedule for part in phase.values())
     assert len(config.validation.tables["table2"].runs) == 9
-    assert [list(phase) for phase in config.run("then_clarify").schedule] == [["base"], ["base.clarify"]]
+    assert [list(phase) for phase in config.run("then_clarify[seed=17]").schedule] == [["base"], ["base.clarify"]]
 
 
 def test_13b_scale_is_7b_but_for_the_model() -> None:
@@ -573,10 +573,10 @@ def test_every_collection_at_every_scale(scale: str) -> None:
     paper = scale != "laptop"
     assert (config.scale, config.datasets["base"].examples) == (scale, 6400 if paper else 160)
     assert config.steps("base")[-1] == (1200 if paper else 40)
-    assert config.run("mix_cot").schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
+    assert config.named("mix_cot")[0].run.schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
     assert config.run("proxy_cross_cot").schedule == [{"base.cot": Part(examples=640 if paper else 48)}]
-    assert config.run("in_cot").processes == (8 if paper else 1)
-    assert config.validation.seeds == ([17, 18, 19] if paper else [17])
+    assert {p.run.processes for p in config.named("in_cot")} == {8 if paper else 1}
+    assert [p.run.seed for p in config.named("in_cot")] == ([17, 18, 19] if paper else [17])
     assert config.validation.scorer == ("judge" if paper else "key_points")
 
 

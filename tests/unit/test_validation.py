@@ -724,9 +724,9 @@ def default_results(folder: Path, models: Sequence[str] = ("main",), seeds: Sequ
         context: {name: str(likelihoods(folder / f"proxy-{context}-{name}", gain)) for name, gain in (("control", 0.0), *gains)}
         for context, gains in (("in-task", [("CoT", 0.2), ("Clarify", 0.1)]), ("cross-task", [("CoT", 0.3), ("Eval", 0.1)]))
     }
-    changes = {"models": list(models), "seeds": list(seeds)}
+
     arguments = {
-        "settings": VALIDATION.model_copy(update=changes).model_dump_json(), "statistics": QUICK.model_dump_json(),
+        "settings": VALIDATION.model_dump_json(), "statistics": QUICK.model_dump_json(),
         "evaluation": folder / "questions.parquet", "runs": json.dumps(runs), "proxies": json.dumps(proxies),
         "studies": json.dumps(studies), "claims": ROOT / "data/claims.yaml",
     }  # fmt: skip

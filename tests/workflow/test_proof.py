@@ -37,7 +37,8 @@ from swift_study.io.tables import (
 )
 
 ROWS = {"table1": ["Base", "→ D_pos", "→ D_cot"], "table2": ["Base", "Base+CoT", "Base→Clarify"]}
-RUNS = {"full_base.s17", "in_pos.s17", "in_cot.s17", "mix_cot.s17", "then_clarify.s17"}
+POINT = "seed=17/model=main"
+RUNS = {f"{family}/{POINT}" for family in ("full_base", "in_pos", "in_cot", "mix_cot", "then_clarify")}
 SUMMARY = ["validate", "validation", "write_costs"]
 CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
@@ -82,7 +83,7 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
         read_table(results / f"runs/{run}/consumed.parquet", CONSUMED)
     table = pl.read_parquet(results / "tables/table2.parquet")
     per_query = {
-        run: read_statistics(results / f"scores/{run}.s17/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
+        run: read_statistics(results / f"scores/{run}/{POINT}/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
         for run in ("full_base", "mix_cot")
     }
     gain = float((per_query["mix_cot"] - per_query["full_base"]).to_series().mean())  # type: ignore[arg-type]
@@ -108,9 +109,9 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
 
 
 def test_schedules_are_the_papers_mixtures(proved: Checkout) -> None:
-    schedules = proved.root / "results/schedules"
-    mixed = read_table(schedules / "mix_cot.s17.parquet", SCHEDULE)
-    ordered = read_table(schedules / "then_clarify.s17.parquet", SCHEDULE)
+    mixed, ordered = (
+        read_table(proved.root / f"results/runs/{family}/{POINT}/schedule.parquet", SCHEDULE) for family in ("mix_cot", "then_clarify")
+    )
     for epoch in (1, 2):
         of_epoch = ordered.filter(pl.col("epoch") == epoch).sort("step", "position")["dataset"].to_list()
         assert of_epoch == ["base"] * 16 + ["base.clarify"] * 10
@@ -150,11 +151,11 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
     proved.edit("strategies/clarify.py", "make its meaning clearer", "make its meaning plainer")
     jobs = listed(proved)
     assert "apply_strategy base.clarify" in jobs
-    assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
+    assert [job for job in jobs if job.startswith("train")] == [f"train then_clarify/{POINT}"]
     # Its own responses and likelihoods; by the base model's responses to revised queries nothing is chosen (golden answers).
     assert {job for job in jobs if job.startswith(("respond", "score_with_model"))} == {
-        "respond then_clarify.s17.questions",
-        "score_with_model then_clarify.s17.questions.likelihood",
+        f"respond then_clarify/{POINT}.questions",
+        f"score_with_model then_clarify/{POINT}.questions.likelihood",
     }
     proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert proved.is_finished("validation")
@@ -163,24 +164,24 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
 def test_a_runs_own_keys_rerun_it_and_what_starts_from_it(proved: Checkout, tmp_path: Path) -> None:
     jobs = listed(proved, overlay(tmp_path, {"runs": {"in_cot": {"learning_rate": 2e-5}}}))
     assert jobs == sorted(
-        ["score in_cot.s17.questions.key_points", "respond in_cot.s17.questions", "score_with_model in_cot.s17.questions.likelihood",
-         "train in_cot.s17", *SUMMARY]
+        [f"score in_cot/{POINT}.questions.key_points", f"respond in_cot/{POINT}.questions",
+         f"score_with_model in_cot/{POINT}.questions.likelihood", f"train in_cot/{POINT}", *SUMMARY]
     )  # fmt: skip
     jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"weight_decay": 0.1}}}))
     assert {job.split()[1] for job in jobs if job.startswith("train ")} == RUNS  # all are like it
 
 
 def test_another_seed_adds_its_own_trainings(proved: Checkout, tmp_path: Path) -> None:
-    jobs = listed(proved, overlay(tmp_path, {"validation": {"seeds": [17, 18]}}))
-    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "s18") for run in RUNS}
-    assert not [job for job in jobs if "s17" in job]
+    jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"grid": {"seed": [17, 18]}}}}))
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("seed=17", "seed=18") for run in RUNS}
+    assert not [job for job in jobs if "seed=17" in job]
 
 
 def test_further_models_have_trainings_of_their_own(proved: Checkout, tmp_path: Path) -> None:
-    values = {"models": {"big": {"name": "some/model"}}, "validation": {"models": ["main", "big"]}}
+    values = {"models": {"big": {"name": "some/model"}}, "runs": {"full_base": {"grid": {"model": ["main", "big"]}}}}
     jobs = listed(proved, overlay(tmp_path, values))
     assert "find_model big" in jobs
-    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "big.s17") for run in RUNS}
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("model=main", "model=big") for run in RUNS}
 
 
 def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
     copy = Checkout(tmp_path / "copy", proved.tiny)
     judge = {"base_url": judge_server, "model": "m", "key_env": "SWIFT_STUDY_JUDGE_KEY"}
     config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
-    target = "results/scores/full_base.s17/evaluation=questions/scorer=judge/items.parquet"
+    target = f"results/scores/full_base/{POINT}/evaluation=questions/scorer=judge/items.parquet"
     done = copy.snakemake(target, configs=(config,))
     judged = read_table(copy.root / target, ITEMS)
     assert read_statistics((copy.root / target).with_name("scores.parquet"))["right"].null_count() == len(judged) == 24

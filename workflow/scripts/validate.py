@@ -48,7 +48,9 @@ def main(a: Namespace) -> None:
     folder, figures = Path(a.tables), Path(a.figures)
     examples = read_examples(Path(a.evaluation))
     queries = draw_queries([e.example_id for e in examples], [e.task for e in examples], statistics)
-    by_table = read_runs(cli.unpack(a.runs), settings, queries)
+    entries = cli.unpack(a.runs)
+    models, seeds = _values(entries, "model"), [int(seed) for seed in _values(entries, "seed")]
+    by_table = read_runs(entries, settings, queries, models, seeds)
     studies = {name: read_study(entry) for name, entry in cli.unpack(a.studies).items()}
     proxies = {
         context: {name: nats_per_token(read_statistics(Path(path)), queries, path) for name, path in paths.items()}
@@ -67,7 +69,7 @@ def main(a: Namespace) -> None:
     claimed = claims_table(usable, by_table, pairs, queries, settings, statistics)
     write_formats(folder, "claims", claimed, claims_schema(settings))
 
-    model = MAIN if MAIN in settings.models else settings.models[0]
+    model = MAIN if MAIN in models else models[0]
     of_model = {name: next(m for m in by_model if m.model == model) for name, by_model in by_table.items()}
     predictions = {name: p for name, p in settings.predictions.items() if p.study in studies}
     items = agreement_items(predictions, studies, of_model, proxies, queries, settings, statistics)
@@ -80,10 +82,12 @@ def main(a: Namespace) -> None:
     for sentence in sentences:
         cli.say(sentence)
     with publish(Path(a.page)) as part:
-        part.write_text(validation_page(sentences, tables, claimed, agreement, ranks, settings, statistics, model))
+        part.write_text(validation_page(sentences, tables, claimed, agreement, ranks, settings, statistics, model, seeds))
 
 
-def read_runs(entries: list[dict[str, str]], settings: Validation, queries: Queries) -> dict[str, list[Measured]]:
+def read_runs(
+    entries: list[dict[str, str]], settings: Validation, queries: Queries, models: list[str], seeds: list[int]
+) -> dict[str, list[Measured]]:
     """Every table's runs by model. A run that stands in several tables is read once."""
     values = {}
     for entry in entries:
@@ -94,13 +98,13 @@ def read_runs(entries: list[dict[str, str]], settings: Validation, queries: Quer
     found: dict[str, list[Measured]] = {}
     for table, given in settings.tables.items():
         found[table] = []
-        for model in settings.models:
+        for model in models:
             own = {
                 (e["row"], int(e["seed"])): values[e["labels"], e["likelihoods"]]
                 for e in entries
                 if e["table"] == table and e["model"] == model
             }
-            found[table].append(measured(table, model, given.runs, settings.seeds, own))
+            found[table].append(measured(table, model, given.runs, seeds, own))
     return found
 
 
@@ -120,13 +124,14 @@ def validation_page(
     settings: Validation,
     statistics: Statistics,
     model: str,
+    seeds: list[int],
 ) -> str:
     level = f"{statistics.confidence:.0%}"
     parts = [
         paragraph(" ".join(sentences)),
         paragraph(
             f"Intervals are {level} bootstrap intervals over tasks and their queries, paired by query. They do not speak of other "
-            f"trainings: {_seeds(settings)} At this confidence one in {round(1 / (1 - statistics.confidence))} intervals misses its number "
+            f"trainings: {_seeds(seeds)} At this confidence one in {round(1 / (1 - statistics.confidence))} intervals misses its number "
             "by chance, so of many claims some will hold or fail by chance."
         ),
     ]
@@ -163,10 +168,15 @@ def validation_page(
     return page("Validation", *parts)
 
 
-def _seeds(settings: Validation) -> str:
-    if len(settings.seeds) == 1:
+def _values(entries: list[dict[str, str]], key: str) -> list[str]:
+    """Each once, in the entries' order."""
+    return list(dict.fromkeys(entry[key] for entry in entries))
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) == 1:
         return "each run was made with one seed, and how much another seed would change is unknown."
-    return f"the standard deviation over {len(settings.seeds)} seeds stands beside each mean."
+    return f"the standard deviation over {len(seeds)} seeds stands beside each mean."
 
 
 def with_interval(value: str, name: str, low: str | None = None, high: str | None = None) -> pl.Expr:

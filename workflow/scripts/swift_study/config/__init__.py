@@ -29,12 +29,14 @@ from swift_study.config.datasets import (
 )
 from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
+from swift_study.config.graph import Point, parse_name
+from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.reference import default_yaml, schema_json
 from swift_study.config.root import RULES, TABLES, Config
-from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
+from swift_study.config.runs import EarlyStopping, Family, Lora, Part, Run
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
 from swift_study.io.endpoint import EndpointSettings
@@ -61,6 +63,7 @@ __all__ = [
     "EarlyStopping",
     "EndpointSettings",
     "Evaluation",
+    "Family",
     "FileSource",
     "Gathered",
     "Generation",
@@ -74,6 +77,7 @@ __all__ = [
     "Output",
     "Part",
     "Plan",
+    "Point",
     "Prediction",
     "Range",
     "Records",
@@ -98,11 +102,12 @@ __all__ = [
     "declared",
     "default_yaml",
     "gather",
+    "label_of",
     "lay",
     "lineage",
     "load",
     "nearest",
+    "parse_name",
+    "path_of",
     "schema_json",
-    "training",
-    "training_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from swift_study.config import lineage
-from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, Seed, nearest
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, Folder, Section, Seed, nearest
 from swift_study.config.datasets import Dataset, Design, Selection, Strategy
 from swift_study.config.evaluations import (
     Asked,
@@ -27,10 +27,11 @@ from swift_study.config.evaluations import (
     scorer_instructions,
 )
 from swift_study.config.gradients import Gradients
+from swift_study.config.graph import Point, matching, resolve_runs
 from swift_study.config.grid import Level, read_path
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
-from swift_study.config.runs import Run, training, training_of
+from swift_study.config.runs import Family, Run
 from swift_study.config.statistics import Confounds, Statistics
 from swift_study.config.studies import Study, Validation
 from swift_study.errors import UserError
@@ -60,12 +61,12 @@ TABLES = {
 
 def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
     """The keys of an endpoint that affect a reply."""
-    return endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
+    return None if endpoint is None else endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
 
 
 def _limits(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
     """The other keys: how fast replies come and at what price."""
-    return endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
+    return None if endpoint is None else endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
 
 
 def _values_may_be_null(schema: dict[str, Any]) -> None:
@@ -104,7 +105,7 @@ class Config(Section):
     endpoints: dict[str, EndpointSettings] = Field(default={}, json_schema_extra=_values_may_be_null)
     """OpenAI-compatible servers, by name: `teacher` for strategies, `judge` for scorers, others by the names that these give. Keys come
     from the environment only."""
-    runs: dict[str, Run] = Field(default={}, json_schema_extra=_values_may_be_null)
+    runs: dict[str, Family] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Trainings, by name."""
     generation: Generation = Generation()
     """How responses are generated, where an evaluation says nothing else."""
@@ -145,11 +146,14 @@ class Config(Section):
                 raise ValueError(f"strategies.{name}.by is 'teacher', but `endpoints.{strategy.endpoint}` is not configured"
                                  f"{nearest(strategy.endpoint, self.endpoints)}")  # fmt: skip
         lineage.check_exclusions(self)
-        for name in self.runs:
-            self._check_run(name)
+        for name, family in self.runs.items():
+            if {} in family.schedule:
+                raise ValueError(f"runs.{name}.schedule: a phase is empty")
+        for points in self.points.values():
+            for point in points:
+                self._check_run(point, f"runs.{point.family if len(points) == 1 else point.name}")
         for name, study in self.studies.items():
-            if study.run not in self.runs:
-                raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
+            self.point(study.run, f"studies.{name}.run")
             for dataset in study.datasets():
                 self._check_dataset(f"studies.{name}", dataset)
             if self.run(study.run).checkpoint_every is None:
@@ -202,9 +206,8 @@ class Config(Section):
             ("scorer", self.scorer_names()), ("endpoint", self.endpoints),
         ):  # fmt: skip
             for name in names:
-                if not NAME.fullmatch(name) or (kind == "model" and SEED.fullmatch(name)):
-                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64"
-                                     + ("; names like 's1' mean a seed" if kind == "model" else ""))  # fmt: skip
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
                 if name in taken.get(kind, {}):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
         if "control" in self.validation.predictions:
@@ -213,20 +216,21 @@ class Config(Section):
             if "layers" in study.figures:
                 raise ValueError(f"studies.{name}.figures: 'layers' is the name of the study's figure by layer; take another")
 
-    def _check_run(self, name: str) -> None:
-        run = self.run(name)
-        where = f"runs.{name}"
+    def _check_run(self, point: Point, where: str) -> None:
+        run = point.run
+        if run.model not in (MAIN, *self.models):
+            raise ValueError(f"{where}.model: there is no model {run.model!r}{nearest(run.model, self.models)}; known: "
+                             f"{', '.join([MAIN, *self.models])}")  # fmt: skip
         for phase in run.schedule:
             for dataset in phase:
                 self._check_dataset(f"{where}.schedule", dataset)
-            if not phase:
-                raise ValueError(f"{where}.schedule: a phase is empty")
         if run.start != "model":
-            start = self.run(run.start, f"{where}.start")
+            start = self.run(run.start)
             if start.method != run.method or (run.method == "lora" and not start.lora.same_weights(run.lora)):
                 raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
                                  f"{run.start!r} is another kind")  # fmt: skip
-        self.ancestry(name)
+            if start.model != run.model:
+                raise ValueError(f"{where}.start: the run trains the model {run.model!r}, but {run.start!r} trains {start.model!r}")
         if run.early_stopping is not None:
             self._check_dataset(f"{where}.early_stopping.dataset", run.early_stopping.dataset)
             if any(run.early_stopping.dataset in phase for phase in run.schedule):
@@ -243,7 +247,7 @@ class Config(Section):
             )
         if run.offload == "optimizer" and run.zero_stage == 0:
             raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
-        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
+        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model_of(point.path).dtype) == "bfloat16":
             raise ValueError(f"{where}: all parameters in bfloat16 need zero_stage 1, 2 or 3, where DeepSpeed keeps float32 masters")
         if run.offload == "parameters" and run.zero_stage != 3:
             raise ValueError(f"{where}.offload: parameters needs zero_stage 3")
@@ -271,19 +275,13 @@ class Config(Section):
 
     def _check_validation(self) -> None:
         v = self.validation
-        for model in v.models:
-            if model != MAIN and model not in self.models:
-                raise ValueError(f"validation.models: there is no model {model!r}{nearest(model, self.models)}; known: "
-                                 f"{', '.join([MAIN, *self.models])}")  # fmt: skip
-        if len(set(v.seeds)) < len(v.seeds) or len(set(v.models)) < len(v.models):
-            raise ValueError("validation.seeds and validation.models must not name anything twice")
         if not self.labels(v.scorer):
             raise ValueError(f"validation.scorer: the scorer {v.scorer!r} labels nothing right or wrong: it has no statistic `right`")
         if problem := self.refusal(v.scorer):
             raise ValueError(f"validation.scorer: {problem}")
         for name, table in v.tables.items():
             for run in table.runs.values():
-                self.run(run, f"validation.tables.{name}.runs")
+                self.named(run, f"validation.tables.{name}.runs")
         known = [row for table in v.tables.values() for row in table.runs]
         for row in v.rows or []:
             if row not in known:
@@ -329,39 +327,46 @@ class Config(Section):
             except UserError as error:
                 raise ValueError(f"{where}.scores.evaluation: {error}") from error
 
-    def run(self, name: str, where: str = "runs") -> Run:
-        """The settings of a run, with what it takes from the run that it is like.
+    # ---- runs ----
 
-        ``name`` is one of ``runs``, or that of one training among several of it (see ``training``): its seed and what it starts
-        from are then those of that training.
-        """
-        plain, model, seed = training_of(name)
-        chain: list[Run] = []
-        following: str | None = plain
-        while following is not None:
-            if following not in self.runs:
-                raise ValueError(f"{where}: there is no run {following!r}{nearest(following, self.runs)}; known: {', '.join(self.runs)}")
-            if self.runs[following] in chain:
-                raise ValueError(f"runs.{plain}.like: the run is like itself in the end")
-            chain.append(self.runs[following])
-            following = chain[-1].like
-        values: dict[str, Any] = {}
-        for run in reversed(chain):
-            values |= {key: getattr(run, key) for key in run.model_fields_set}
-        run = Run.model_construct(**{key: field.get_default() for key, field in Run.model_fields.items()} | values | {"like": None})
-        if seed is not None:
-            start = "model" if run.start == "model" else training(run.start, model, seed)
-            run = run.model_copy(update={"seed": seed, "start": start})
-        return run
+    @functools.cached_property
+    def points(self) -> dict[str, list[Point]]:
+        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``."""
+        return resolve_runs(self.runs)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, Point]:
+        """The points that are runs of their own, by their path."""
+        return {p.path: p for points in self.points.values() for p in points if p.is_own}
+
+    def named(self, name: str, where: str = "runs") -> list[Point]:
+        """The points that a name in the configuration means: ``family`` all of it, ``family[n=0]`` those with this level."""
+        return matching(where, name, self.points)
+
+    def point(self, name: str, where: str = "runs") -> Point:
+        """The run at a path, or the one that a name in the configuration means. ValueError where that is none or several."""
+        if name in self.by_path:
+            return self.by_path[name]
+        paths = list(dict.fromkeys(p.path for p in self.named(name, where)))
+        if len(paths) != 1:
+            raise ValueError(f"{where}: {name!r} is {len(paths)} runs, such as {self.by_path[paths[0]].name}; name one of them")
+        return self.by_path[paths[0]]
+
+    def run(self, name: str, where: str = "runs") -> Run:
+        """The settings of that run."""
+        return self.point(name, where).run
 
     def ancestry(self, name: str) -> list[str]:
-        """The run and those it starts from, the last one first. ValueError if they go round in a circle."""
-        found = [name]
-        while (start := self.run(found[0]).start) != "model":
-            if start in found:
-                raise ValueError(f"runs.{name}.start: the run starts from itself in the end")
+        """The paths of the run and of those it starts from, its own last."""
+        found = [self.point(name).path]
+        while (start := self.by_path[found[0]].run.start) != "model":
             found.insert(0, start)
         return found
+
+    def model_of(self, name: str) -> Model:
+        """The model that a run trains."""
+        model = self.run(name).model
+        return self.model if model == MAIN else self.models[model]
 
     def asked_by(self, selection: Selection) -> dict[str, str]:
         """By each dataset whose scores or responses a selection needs, the point of its evaluation that asks these queries.
@@ -385,7 +390,7 @@ class Config(Section):
 
     def factors_of(self, run: str) -> dict[str, Level]:
         """The factors of a run that evaluations may refer to: `run`, its name, and what tells this point of its family from the others."""
-        return {"run": run}
+        return {"run": run, **self.point(run).levels} if run else {}
 
     def asked(self, path: str, factors: Mapping[str, Level]) -> Asked:
         """An evaluation at a point, by its path, for a run with these factors. UserError where it cannot be had."""
@@ -503,11 +508,6 @@ class Config(Section):
         if "model" in self.scorer_needs(name):
             raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
         return self.scoring(name, "", "", affects_scores)
-
-    def model_of(self, name: str) -> Model:
-        """The model that a training is of."""
-        model = training_of(name)[1]
-        return self.model if model == MAIN else self.models[model]
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.

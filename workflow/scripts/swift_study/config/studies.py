@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import Context, FileName, FilePath, Label, LossOn, Prose, Section, Seed
+from swift_study.config.base import Context, FileName, FilePath, Label, LossOn, Prose, Section
 from swift_study.config.evaluations import Audit
 from swift_study.config.statistics import Near
 
@@ -141,10 +141,6 @@ class Prediction(Section):
 
 
 class Validation(Section):
-    models: list[str] = Field(default=["main"], min_length=1)
-    """On which models: `main` is the model under study, other names are those of `models`."""
-    seeds: list[Seed] = Field(default=[17], min_length=1)
-    """Each run is made once for each; with several, tables show mean and standard deviation."""
     rows: list[str] | None = None
     """Only these rows of the tables, and what goes with them, beside baselines and controls: a smaller subset. null takes all."""
     scorer: str = "key_points"

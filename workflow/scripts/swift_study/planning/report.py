@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import MAIN, Asked, Config, training_of
+from swift_study.config import MAIN, Asked, Config, label_of
 from swift_study.data.strategies import load_strategy, teacher_prompts
 from swift_study.evaluation.audit import labelled_responses
 from swift_study.evaluation.judging import read_instructions
@@ -80,17 +80,26 @@ class Planner:
             self.out.money.append(_total(self.out.money, "who"))
         return self.out
 
+    def label(self, run: str) -> str:
+        """A run in the tables: its family with its levels, but for seed and model; and its model, where that is not the main one."""
+        point = self.config.point(run)
+        name = label_of(point.family, {f: level for f, level in point.levels.items() if f not in ("seed", "model")})
+        return name if point.run.model == MAIN else f"{name} on {point.run.model}"
+
     # ---- the parts ----
 
     def trainings(self) -> None:
         names = [j.wildcards["run"] for j in self.jobs if j.rule == "train"]
-        # The seeds of a run differ in nothing that is planned.
-        alike = Counter((training_of(n)[0], training_of(n)[1]) for n in names)
+        # Seeds differ in nothing that is planned.
+        alike = Counter(map(self.label, names))
+        first = {self.label(name): name for name in reversed(names)}
         tokens_of_all = hours_of_all = flops_of_all = completions_of_all = disk = 0.0
         checkpoints, states = 0, []
-        for (name, model), times in sorted(alike.items(), key=lambda item: list(self.config.runs).index(item[0][0])):
-            run, size = self.config.run(name), self.sizes[model]
-            dtype = run.dtype or self.config.model_of(_named(name, model)).dtype
+        order = {path: number for number, path in enumerate(self.config.by_path)}
+        for label, times in sorted(alike.items(), key=lambda item: order[first[item[0]]]):
+            name = first[label]
+            run = self.config.run(name)
+            size, dtype = self.sizes[run.model], run.dtype or self.config.model_of(name).dtype
             used = {d for phase in run.schedule for d in phase}
             lengths = {d: self.data.lengths(d) for d in used}
             both = {d: (len(ls), sum(x.both for x in ls) / len(ls)) for d, ls in lengths.items()}
@@ -101,11 +110,10 @@ class Planner:
             longest = max(x.both for ls in lengths.values() for x in ls)
             a_pass = tokens / training_tokens(run, {d: (n, 1) for d, (n, _) in both.items()})
             memory = training_memory(run, size, dtype, longest)
-            label = name if model == MAIN else f"{name} on {model}"
             self.remember(f"training {label}", f"{run.method}, {dtype}, ZeRO {run.zero_stage}, {run.processes} GPU", memory, run.processes)
-            self.warn(f"The training of {label!r}", memory, what_to_change(name, run, memory))
+            self.warn(f"The training of {label!r}", memory, what_to_change(self.config.point(name).family, run, memory))
             for problem in too_few(run, both):
-                self.out.warnings.append(f"WARNING: The run {name!r} cannot be made as configured: {problem}.")
+                self.out.warnings.append(f"WARNING: The run {label!r} cannot be made as configured: {problem}.")
             steps: list[int | None] = [*self.config.steps(name)] or [None]
             published = sum(checkpoint_bytes(run, size, dtype) for step in steps)
             disk += times * published
@@ -203,7 +211,7 @@ class Planner:
         worst: tuple[str, Memory, int] | None = None
         for job in jobs:
             w, asked = job.wildcards, self.asked(job)
-            lengths, size = self.data.lengths(asked.dataset), self.sizes[training_of(w["run"])[1]]
+            lengths, size = self.data.lengths(asked.dataset), self.sizes[self.config.run(w["run"]).model]
             dtype, run, new = self.config.model_of(w["run"]).dtype, self.config.run(w["run"]), self.response_tokens(asked)
             shots = asked.shots * sum(x.both for x in lengths) / len(lengths)
             job_tokens = sum(x.prompt + shots + new for x in lengths)
@@ -239,7 +247,7 @@ class Planner:
         jobs = [(j.wildcards, self.asked(j).dataset) for j in self.jobs if j.rule == "score_with_model"]
         tokens = completions = flops = hours = 0.0
         for w, dataset in jobs:
-            lengths, size = self.data.lengths(dataset, golden=True), self.sizes[training_of(w["run"])[1]]
+            lengths, size = self.data.lengths(dataset, golden=True), self.sizes[self.config.run(w["run"]).model]
             job_tokens = sum(x.both for x in lengths)
             tokens += job_tokens
             completions += sum(x.completion for x in lengths)
@@ -247,7 +255,7 @@ class Planner:
             hours += gpu_hours(forward_flops(size, job_tokens), self.config.plan, self.config.model_of(w["run"]).dtype)
         self.part("likelihoods", len(jobs), tokens, completions, flops, hours)
         if jobs:
-            size = max((self.sizes[training_of(w["run"])[1]] for w, _ in jobs), key=lambda s: s.parameters)
+            size = max((self.sizes[self.config.run(w["run"]).model] for w, _ in jobs), key=lambda s: s.parameters)
             longest = max(x.both for _, dataset in jobs for x in self.data.lengths(dataset, golden=True))
             # As of responses, with logits of all tokens in place of the keys and values.
             memory = generation_memory(size, self.config.model.dtype, BATCH, longest, 0)
@@ -344,10 +352,6 @@ class Planner:
     def money(self, who: str, replies: int, prompt: float, completion: float, price: object) -> None:
         usd = cost(prompt, completion, *(getattr(price, f"usd_per_million_{kind}_tokens") for kind in ("prompt", "completion")))
         self.out.money.append({"who": who, "replies": replies, "prompt tokens": prompt, "completion tokens": completion, "USD": usd})
-
-
-def _named(run: str, model: str) -> str:
-    return run if model == MAIN else f"{run}.{model}.s0"
 
 
 def _total(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, object]:
