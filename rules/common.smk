@@ -131,6 +131,12 @@ def checkpoints(run):
     return f"{RESULTS}/runs/{run}/checkpoints"
 
 
+def families(keep):
+    """The run families of which this is kept, as a pattern of names."""
+    found = [name for name, points in CONFIG.points.items() if points[0].keep == keep]
+    return f"(?:{'|'.join(found) or '-'})"
+
+
 def scheduled(run):
     """The datasets that a run is trained on."""
     return list(dict.fromkeys(d for phase in CONFIG.run(run).schedule for d in phase))

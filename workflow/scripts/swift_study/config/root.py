@@ -43,7 +43,7 @@ RULES = frozenset(
         "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
         "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "read_responses", "respond",
         "respond_with_endpoint", "revise_queries", "score", "score_with_endpoint", "score_with_model", "select_examples", "swift",
-        "train", "validate", "validation",
+        "train", "train_for_now", "validate", "validation",
         "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
