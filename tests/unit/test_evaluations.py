@@ -1,11 +1,13 @@
 """Evaluations: grids, what levels change, what a run's factors decide, and the sentences; prompts with shots and raw text."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from configuration import configured
 from tiny import ROOT
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
@@ -78,6 +80,12 @@ def test_an_evaluation_lays_its_generation_over_the_default() -> None:
     assert [(g.max_new_tokens, g.stop, g.temperature, g.seed) for g in found] == [(99, ["\n"], 0.7, 1), (99, ["\n"], 0.7, 2)]
 
 
+def test_stop_texts_may_hold_braces() -> None:
+    config = with_evaluation(generation={"stop": ["{x}", "}}"]}, grid={"x": [1]})
+    assert config.evaluation("mine/x=1", "base").generation.stop == ["{x}", "}}"]
+    assert configured({"generation": {"stop": ["{y}"]}}).evaluation("questions", "base").generation.stop == ["{y}"]
+
+
 def test_levels_of_the_grid_and_of_the_run_change_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     config = with_evaluation(
         dataset="{part}.{mode}",
@@ -130,6 +138,24 @@ def test_a_factor_that_no_run_has_is_a_sentence_where_it_is_asked_for() -> None:
         config.evaluation("mine/n=3", "base")
     with pytest.raises(UserError, match=r"there is no evaluation 'mien' \(did you mean 'mine'\?\)"):
         config.evaluation("mien", "base")
+
+
+def test_the_page_of_evaluations_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example of docs/evaluations.md is a configuration, beside scorers that are there."""
+    page = (ROOT / "docs" / "evaluations.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(blocks) == 5
+    monkeypatch.setattr(Config, "factors_of", lambda self, run: {"run": run, "design": run})
+    assert configured(blocks[0]).evaluation("questions", "base").generation.max_new_tokens == 32
+    with pytest.raises(UserError, match=r"scorers/brevity\.py: there is no such scorer file"):
+        configured(blocks[1])
+    config = configured(blocks[2])
+    assert config.evaluation_points("reviews", "bare") == [f"reviews/test=d1/decoding={n}" for n in (1, 2, 3)]
+    reviews = config.evaluation("reviews/test=d2/decoding=3", "json")
+    assert (reviews.dataset, reviews.generation.seed, reviews.generation.max_new_tokens) == ("reviews_d2.test.json", 3, 90)
+    assert config.evaluation("published", "mine").responses == "outputs/mine.jsonl"
+    assert set(configured(blocks[3]).endpoints) == {"teacher", "judge", "served"}
+    assert configured(blocks[4]).scorer_endpoint("judge_mini") == "mini"
 
 
 @pytest.mark.parametrize(

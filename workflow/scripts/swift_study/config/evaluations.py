@@ -49,6 +49,7 @@ class Generation(Section):
         return self
 
 
+VERBATIM = ("stop",)  # keys of `generation` whose texts may hold braces of their own
 UNCHANGED = ("endpoint",)  # keys of `generation` that are one for a whole evaluation: they decide by which rule responses are made
 
 
@@ -73,7 +74,7 @@ class Evaluation(Section):
     """Changes of keys by a factor of the run and its level, such as {design: {json: {generation: {max_new_tokens: 90}}}}."""
     skip: list[dict[str, Level]] = []
     """Points that are left out, by factors of the evaluation and of the run."""
-    responses: FilePath | None = None
+    responses: str | None = None
     """A file of responses in place of generated ones: JSONL, Parquet or CSV with the columns `query` and `response`."""
 
     @model_validator(mode="after")
@@ -85,12 +86,12 @@ class Evaluation(Section):
             names = [text(level) for level in levels]
             if not names or len(set(names)) < len(names) or "" in names:
                 raise ValueError(f"grid.{factor}: it needs levels, each once and none empty")
-        for where, changes in self._changes():
+        for where, changes in self.changes():
             for key in changes:
                 if key not in CHANGED_BY_LEVEL:
                     known = ", ".join(CHANGED_BY_LEVEL)
                     raise ValueError(f"{where}: {key!r} cannot be changed by level{nearest(key, CHANGED_BY_LEVEL)}; {known} can")
-        for where, changes in self._generations():
+        for where, changes in self.changes_of_generation():
             for key in changes:
                 if key not in Generation.model_fields:
                     raise ValueError(f"unknown key `{where}.{key}`{nearest(key, Generation.model_fields)}")
@@ -102,14 +103,14 @@ class Evaluation(Section):
     def levels(self) -> dict[str, list[Level]]:
         return {factor: list(levels) for factor, levels in self.grid.items()}
 
-    def _changes(self) -> list[tuple[str, dict[str, Any]]]:
+    def changes(self) -> list[tuple[str, dict[str, Any]]]:
         """What levels change, with its place in the configuration."""
         of_grid = [(f"grid.{factor}", levels) for factor, levels in self.grid.items() if isinstance(levels, dict)]
         of_runs = [(f"by_level.{factor}", levels) for factor, levels in self.by_level.items()]
         return [(f"{where}.{level}", changes or {}) for where, levels in (*of_grid, *of_runs) for level, changes in levels.items()]
 
-    def _generations(self) -> list[tuple[str, dict[str, Any]]]:
-        inner = [(f"{where}.generation", changes["generation"]) for where, changes in self._changes() if "generation" in changes]
+    def changes_of_generation(self) -> list[tuple[str, dict[str, Any]]]:
+        inner = [(f"{where}.generation", changes["generation"]) for where, changes in self.changes() if "generation" in changes]
         for where, changes in inner:
             if not isinstance(changes, dict):
                 raise ValueError(f"{where}: write its keys below it, such as {where}.max_new_tokens")
@@ -140,7 +141,7 @@ class Asked(Section):
     shots: int = Field(default=0, ge=0, le=10_000)
     shots_from: str | None = None
     template: Literal["chat", "none"] = "chat"
-    responses: str | None = None
+    responses: FilePath | None = None
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
@@ -167,7 +168,7 @@ def resolve(name: str, evaluation: Evaluation, generation: Generation, levels: M
         raise UserError(f"{where}: there is no such point; `evaluations.{name}` has the factors {', '.join(own) or 'none'}.")
     known = {**factors, **{f: level for f, level in point.items() if level is not None}}
     values: dict[str, Any] = {key: getattr(evaluation, key) for key in ("dataset", "shots", "shots_from", "template", "responses")}
-    generated = generation.model_dump() | evaluation.generation
+    generated = dict(evaluation.generation)
     for factor, level in known.items():
         of_grid = evaluation.grid.get(factor)
         for changes in (
@@ -177,7 +178,8 @@ def resolve(name: str, evaluation: Evaluation, generation: Generation, levels: M
             values |= {key: value for key, value in (changes or {}).items() if key != "generation"}
             generated |= (changes or {}).get("generation", {})
     try:
-        return Asked.model_validate(fill(values | {"generation": generated}, known))
+        filled = {key: value if key in VERBATIM else fill(value, known) for key, value in generated.items()}
+        return Asked.model_validate(fill(values, known) | {"generation": generation.model_dump() | filled})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
@@ -188,8 +190,11 @@ def resolve(name: str, evaluation: Evaluation, generation: Generation, levels: M
 
 def refers_to_run(evaluation: Evaluation) -> set[str]:
     """The factors of a run, and `run`, that an evaluation needs to be resolved."""
-    used = fields([evaluation.dataset, evaluation.shots, evaluation.shots_from, evaluation.responses, evaluation.generation])
-    used |= fields([list(levels.values()) for levels in evaluation.grid.values() if isinstance(levels, dict)])
+    used = fields([evaluation.dataset, evaluation.shots, evaluation.shots_from, evaluation.responses])
+    for _, changes in evaluation.changes_of_generation():
+        used |= fields({key: value for key, value in changes.items() if key not in VERBATIM})
+    for _, changes in evaluation.changes():
+        used |= fields({key: value for key, value in changes.items() if key != "generation"})
     return (used | set(evaluation.by_level)) - set(evaluation.grid)
 
 
