@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
-from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, Section, Seed
+from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, LossOn, Section, Seed
 from swift_study.config.grid import Level
 
 # Columns of results, which a factor's column would hide.
@@ -91,8 +91,9 @@ class Run(Section):
     """Examples a step, over all processes; the last batch of an epoch may be smaller."""
     micro_batch_size: int = Field(default=8, ge=1)
     """Examples a process works on at once; the batch is accumulated from these."""
-    loss_on: Literal["completion", "all"] = "completion"
-    """Tokens that the loss is on: the completion and its end token, or the prompt's as well."""
+    loss_on: LossOn = "completion"
+    """Tokens that the loss is on: the `completion` and its end token; `all`, the prompt's as well; or the `values`, which a design knows:
+    those that carry the answer (docs/data.md)."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of the warm-up."""
     decay: Literal["linear", "constant", "cosine", "inverse_sqrt"] = "linear"
