@@ -257,7 +257,7 @@ def served(w):
 
 def opponents(w):
     """The responses that a scorer compares these with; nothing for one that compares none."""
-    against = CONFIG.scorer(w.scorer).against
+    against = CONFIG.opponent(w.scorer, w.run)
     return responses(against, w.evaluation) if against else []
 
 
