@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from swift_study.io.cli import pack
+from swift_study.io.user_files import find_file
 from swift_study.config import (
     MAIN,
-    SELECTED,
     TABLES,
     Comparison,
     chosen,
     gather,
+    lineage,
     load,
 )
 from swift_study.config.grid import FACTORS
@@ -55,15 +57,17 @@ RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
-# Sources whose examples are split into those that are used and their analogues.
-SPLIT = ["panel", "candidates", "questions"]
-# Where the queries come from on which the base model is tried, in their original and in their revised form.
-TRIED = [
-    "candidates",
-    "candidates.similar",
-    "candidates.revised",
-    "candidates.similar.revised",
-]
+# The keys of `model` that a dataset's tokens depend on.
+AFFECT_TOKENS = {
+    "chat_template",
+    "chat_template_kwargs",
+    "template_date",
+    "trust_remote_code",
+    "control_tokens",
+    "fold_system_message",
+    "max_length",
+    "overlong",
+}
 
 
 wildcard_constraints:
@@ -71,7 +75,16 @@ wildcard_constraints:
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies) or "-",
-    source="panel|candidates|questions",
+    loaded="|".join(
+        f"{name}{part}"
+        for name, settings in CONFIG.datasets.items()
+        for part in ["", *(rf"\.{part}" for part in settings.parts())]
+    )
+    or "-",
+    selected="|".join(lineage.outputs(CONFIG)) or "-",
+    design="|".join(CONFIG.designs) or "-",
+    dataset=r"[^/]+",
+    parent=r"[^/]+",
     evaluation=f"(?:{'|'.join(CONFIG.evaluations)}){FACTORS}",
     scorer="|".join(CONFIG.scorer_names()),
 
@@ -117,6 +130,21 @@ def model_file(model):
     return f"{RESULTS}/models/{model}.json"
 
 
+def settings_of(model):
+    return CONFIG.model if model == MAIN else CONFIG.models[model]
+
+
+def lengths(model, names):
+    """How long the examples of these datasets are for a model."""
+    return [f"{RESULTS}/lengths/{model}/{name}.parquet" for name in names]
+
+
+def all_lengths(runs, names):
+    """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
+    found = [f for run in runs for f in lengths(CONFIG.run(run).model, scheduled(run))]
+    return list(dict.fromkeys(found + lengths(MAIN, names)))
+
+
 def model_of(run):
     return model_file(CONFIG.run(run).model)
 
@@ -149,47 +177,59 @@ def held_out_by(run):
 
 
 def trained_on(run):
-    """The datasets whose queries a run has seen, what it starts from included.
-
-    Strategies keep a query, perhaps in other words around it, so the dataset before them is named; `similar` makes another query.
-    """
-    seen = [d for r in CONFIG.ancestry(run) for d in scheduled(r)]
-    return list(dict.fromkeys(map(with_queries_of, seen)))
+    """The datasets that a run has seen, what it starts from included."""
+    return list(dict.fromkeys(d for r in CONFIG.ancestry(run) for d in scheduled(r)))
 
 
-def with_queries_of(name):
-    parent, _, strategy = name.rpartition(".")
-    return name if not parent or strategy == "similar" else with_queries_of(parent)
+def files_of(names):
+    return [dataset(name) for name in names]
 
 
-def derived(name):
-    """All datasets on the way to this one, itself included, that a strategy makes."""
-    if name in SELECTED or "." not in name:
-        return []
-    return [*derived(name.rpartition(".")[0]), name]
+def code_file(folder, settings, name):
+    """The code file of a strategy or a design."""
+    return str(find_file(folder, settings[name].like or name))
 
 
-def derived_datasets():
-    """Every dataset that strategies make for the configured studies."""
-    used = [d for study in STUDIES for name in panel(study) for d in derived(name)]
-    if selecting():
-        used += [
-            "candidates.similar",
-            "candidates.clarify",
-            "candidates.similar.clarify",
-        ]
-    return list(dict.fromkeys(used))
-
-
-def source_files(sources):
-    """The user's files among the sources: inputs, so that changing one reruns what is made from it."""
+def source_files(name):
+    """The user's files among a dataset's sources: inputs, so that changing one reruns what is made from it."""
+    sources = CONFIG.datasets[name.split(".")[0]].sources
     return [source.path for source in sources if source.kind == "file"]
 
 
 def analogues(parent):
-    """Further examples of the same tasks as this dataset's, where its source has them."""
+    """Further examples of the same tasks as this dataset's, where what it is made from has them."""
     source = parent.split(".")[0]
-    return dataset(f"{source}.analogues") if source in SPLIT else []
+    loaded = CONFIG.datasets.get(source)
+    has = loaded is not None and loaded.per_task is not None
+    return dataset(f"{source}.analogues") if has else []
+
+
+def selection_of(output):
+    return CONFIG.selections[lineage.outputs(CONFIG)[output]]
+
+
+def selection_datasets(s):
+    """The examples among which a selection chooses, their relatives, and all between them."""
+    names = [s.examples, *s.relatives.values()]
+    return list(dict.fromkeys([*names, *lineage.ancestors(CONFIG, names)]))
+
+
+def selection_scores(s):
+    """The scores of a run's responses that a selection needs; none where they are in a file."""
+    return [
+        scores(s.scores.run, e, s.scores.scorer) for e in CONFIG.asked_by(s).values()
+    ]
+
+
+def selection_responses(s):
+    outputs = [o for o in s.outputs.values() if o.completion == "response"]
+    names = dict.fromkeys(s.dataset_of(o.of) for o in outputs)
+    asked = CONFIG.asked_by(s)
+    return [responses(s.scores.run, asked[name]) for name in names]
+
+
+def selection_file(s):
+    return s.scores.file or [] if s.scores is not None else []
 
 
 def teacher(strategy, affects_replies):
@@ -204,11 +244,6 @@ def teacher(strategy, affects_replies):
 
 def responses(run, evaluation):
     return f"{RESULTS}/responses/{run}/evaluation={evaluation}/responses.parquet"
-
-
-def tried(name):
-    """The evaluation in which the base model is tried on a dataset."""
-    return f"tried/dataset={name}"
 
 
 def scores(run, evaluation, scorer):
@@ -307,15 +342,6 @@ def compared(study):
     return CONFIG.studies[study].model_dump_json(include=names)
 
 
-def selecting():
-    """Whether a study uses negatives or positives, so that the base model has to be tried on the candidates."""
-    return any(
-        name.split(".")[0] in ("negative", "positive")
-        for study in STUDIES
-        for name in panel(study)
-    )
-
-
 def swift_targets(studies=None):
     """Everything that these studies end in."""
     names = STUDIES if studies is None else studies
@@ -380,30 +406,37 @@ def figure(name, kind):
 
 
 def made_datasets():
-    """Every dataset of examples that the configured studies need."""
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
-    return list(
-        dict.fromkeys(
-            [*sources, "base", *derived_datasets(), *(SELECTED if selecting() else [])]
-        )
-    )
+    """Every dataset that the studies need: of their panels and runs, and what these are made from."""
+    runs = [r for run in swift_runs(STUDIES) for r in CONFIG.ancestry(run)]
+    names = [d for s in STUDIES for d in panel(s)] + [
+        d for r in runs for d in scheduled(r)
+    ]
+    return lineage.needed(CONFIG, names)
 
 
-def reject_files():
-    derived = [name for name in derived_datasets() if name not in SELECTED]
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
+def selections_used():
+    """The selections of which datasets are made."""
+    made_by = lineage.outputs(CONFIG)
+    names = dict.fromkeys(made_by[d] for d in made_datasets() if d in made_by)
+    return [CONFIG.selections[name] for name in names]
+
+
+def reject_files(names):
     return [
         f"{RESULTS}/data/rejects/{n}.parquet"
-        for n in [*sources, "base", *derived, *(["selection"] if selecting() else [])]
+        for n in names
+        if n not in lineage.outputs(CONFIG)
+        and n.rpartition(".")[2] not in CONFIG.designs
     ]
 
 
 def account_files(names):
     """What a teacher cost for those of these datasets that it made."""
+    found = {name: CONFIG.strategies.get(name.rpartition(".")[2]) for name in names}
     return [
-        f"{RESULTS}/data/accounts/{n}.parquet"
-        for n in names
-        if n not in SELECTED and CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
+        f"{RESULTS}/data/accounts/{name}.parquet"
+        for name, strategy in found.items()
+        if strategy is not None and strategy.by == "teacher"
     ]
 
 
@@ -518,10 +551,15 @@ def ways():
     return {
         "swift study": {
             "training": part("train", *swift, histories=swift),
-            "data by a teacher": part("", accounts=account_files(derived_datasets())),
+            "data by a teacher": part("", accounts=account_files(made_datasets())),
             "negatives and positives": part(
                 "respond",
-                *(f"{r}/{tried(q)}" for r in swift for q in TRIED if selecting()),
+                *(
+                    f"{s.scores.run}/{evaluation}"
+                    for s in selections_used()
+                    if s.scores is not None and s.scores.run is not None
+                    for evaluation in CONFIG.asked_by(s).values()
+                ),
             ),
             "gradients": part("gradients", *(f"{run_of(s)}/{s}" for s in studies)),
             "influence": part("pair_influence", *studies),
@@ -556,14 +594,7 @@ def ways():
 
 
 def trained_datasets():
-    """Every dataset that strategies make for the runs of the validation."""
+    """Every dataset that the runs of the validation need."""
     names = list(dict.fromkeys(entry["run"] for entry in validated_runs()))
-    return list(
-        dict.fromkeys(
-            d
-            for n in names
-            for r in CONFIG.ancestry(n)
-            for s in scheduled(r)
-            for d in derived(s)
-        )
-    )
+    seen = [d for n in names for r in CONFIG.ancestry(n) for d in scheduled(r)]
+    return lineage.needed(CONFIG, ["questions", *seen])

@@ -80,12 +80,10 @@ rule write_audit:
 
 rule describe_validation:
     input:
-        datasets=[dataset(d) for d in ["questions", "base", *trained_datasets()]],
-        rejects=[
-            f"{RESULTS}/data/rejects/{d}.parquet"
-            for d in ["questions", "base", *trained_datasets()]
-        ],
+        datasets=files_of(trained_datasets()),
+        rejects=reject_files(trained_datasets()),
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
+        lengths=all_lengths([e["run"] for e in validated_runs()], ["questions"]),
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
@@ -108,7 +106,7 @@ rule describe_validation:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
     shell:
         "exec python workflow/scripts/describe_validation.py --datasets {input.datasets:q} --rejects {input.rejects:q}"
-        " --leakage {input.leakage:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
+        " --leakage {input.leakage:q} --lengths {input.lengths:q} --tables {params.tables:q} --page {output.page:q} 2> {log:q}"
 
 
 # Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.

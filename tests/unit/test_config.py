@@ -135,8 +135,8 @@ def test_schema_and_models_accept_what_comes_with_the_project(overlay: Path | No
         at("model.max_length", 8),
         at("model.overlong", "cut"),
         at("runs.base.lora.rank", "many"),
-        at("data.base.sources.0", {"kind": "file"}),
-        at("data.base.sources.0", {"kind": "web", "id": "x"}),
+        at("datasets.base.sources.0", {"kind": "file"}),
+        at("datasets.base.sources.0", {"kind": "web", "id": "x"}),
         at("studies.mine", {key: STUDY[key] for key in ("question", "probes")}),
         at("statistics.confidence", 1.0),
         at("studies", None),
@@ -156,9 +156,9 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
     [
         ("modle", "model"),
         ("model.max_lenght", "max_length"),
-        ("data.pannel", "panel"),
-        ("data.panel.per_tasks", "per_task"),
-        ("data.base.sources.0.famillies", "families"),
+        ("datasets.panel.wher", "where"),
+        ("datasets.panel.per_tasks", "per_task"),
+        ("datasets.base.sources.0.famillies", "families"),
         ("runs.base.lora.rnk", "rank"),
         ("runs.another.learning_rat", "learning_rate"),
         ("strategies.cot.fil", "file"),
@@ -166,13 +166,13 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
         ("endpoints.teacher.budget_us", "budget_usd"),
         ("statistics.norm_flor", "norm_floor"),
         ("gradients.represantation", "representation"),
-        ("selection.positive_responce", "positive_response"),
+        ("selections.chosen.outputs.negative.completon", "completion"),
     ],
 )
 def test_unknown_key_is_refused_with_its_path_and_the_nearest_known(path: str, nearest: str) -> None:
     values = at(path, 1)
     if "sources" in path:
-        values["data"]["base"]["sources"][0]["kind"] = "generator"
+        values["datasets"]["base"]["sources"][0]["kind"] = "generator"
     assert f"unknown key `{path}` (did you mean '{nearest}'?)" in problems(values)
 
 
@@ -185,59 +185,59 @@ def test_unknown_key_that_is_like_no_other_has_no_suggestion() -> None:
     [
         (
             {"kind": "file", "pth": "x.jsonl"},
-            ["`data.base.sources.0.path` is missing", "unknown key `data.base.sources.0.pth` (did you mean 'path'?)"],
+            ["`datasets.base.sources.0.path` is missing", "unknown key `datasets.base.sources.0.pth` (did you mean 'path'?)"],
         ),
         (
             {"kind": "hub", "id": "x", "spilt": "test"},
-            ["unknown key `data.base.sources.0.spilt` (did you mean 'split'?)"],
+            ["unknown key `datasets.base.sources.0.spilt` (did you mean 'split'?)"],
         ),
         (  # a key of another kind of source is no suggestion
             {"kind": "generator", "limit": 3},
-            ["unknown key `data.base.sources.0.limit`"],
+            ["unknown key `datasets.base.sources.0.limit`"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"prompt": {"colum": "q"}}},
             [
-                "`data.base.sources.0.columns.prompt.column` is missing",
-                "unknown key `data.base.sources.0.columns.prompt.colum` (did you mean 'column'?)",
+                "`datasets.base.sources.0.columns.prompt.column` is missing",
+                "unknown key `datasets.base.sources.0.columns.prompt.colum` (did you mean 'column'?)",
             ],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": 3}},
-            ["`data.base.sources.0.columns.completion`: Input should be a valid string (it is 3)"],
+            ["`datasets.base.sources.0.columns.completion`: Input should be a valid string (it is 3)"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "remove": "<<(.*"}}},
             [
-                "`data.base.sources.0.columns.completion.remove`: '<<(.*' is not a regular expression: "
+                "`datasets.base.sources.0.columns.completion.remove`: '<<(.*' is not a regular expression: "
                 "missing ), unterminated subpattern at position 2"
             ],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "pattern": "#### .*"}}},
-            ["`data.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
+            ["`datasets.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"prompt": ["a", 3, {"colum": "q"}], "system": []}},
             [
-                "`data.base.sources.0.columns.prompt.1`: Input should be a valid string (it is 3)",
-                "`data.base.sources.0.columns.prompt.2.column` is missing",
-                "unknown key `data.base.sources.0.columns.prompt.2.colum` (did you mean 'column'?)",
-                "`data.base.sources.0.columns.system`: List should have at least 1 item after validation, not 0 (it is [])",
+                "`datasets.base.sources.0.columns.prompt.1`: Input should be a valid string (it is 3)",
+                "`datasets.base.sources.0.columns.prompt.2.column` is missing",
+                "unknown key `datasets.base.sources.0.columns.prompt.2.colum` (did you mean 'column'?)",
+                "`datasets.base.sources.0.columns.system`: List should have at least 1 item after validation, not 0 (it is [])",
             ],
         ),
     ],
     ids=["file", "hub", "generator", "column", "column type", "no expression", "no group", "several columns"],
 )
 def test_mistakes_in_a_source_are_named_as_the_user_wrote_them(source: dict[str, Any], sentences: list[str]) -> None:
-    lines = problems(at("data.base.sources.0", source)).splitlines()[1:]
+    lines = problems(at("datasets.base.sources.0", source)).splitlines()[1:]
     assert lines == [f"  - {sentence}" for sentence in sentences]
 
 
 @pytest.mark.parametrize("source", [{"path": "x"}, {"kind": "fil", "path": "x"}])
 def test_source_without_a_known_kind_is_refused(source: dict[str, Any]) -> None:
-    text = problems(at("data.panel.sources.0", source))
-    assert "`data.panel.sources.0`" in text
+    text = problems(at("datasets.panel.sources.0", source))
+    assert "`datasets.panel.sources.0`" in text
     assert "kind" in text
 
 
@@ -249,8 +249,8 @@ def test_source_without_a_known_kind_is_refused(source: dict[str, Any]) -> None:
         ("runs.base.learning_rate", 0, "greater than 0"),
         ("model.trust_remote_code", "perhaps", "boolean"),
         ("model.overlong", "cut", "'error', 'skip' or 'truncate'"),
-        ("data.panel.tasks", "logic", "list"),
-        ("data.near_duplicate", 1.5, "less than or equal to 1"),
+        ("datasets.panel.tasks", "logic", "list"),
+        ("near_duplicate", 1.5, "less than or equal to 1"),
         ("model", 3, "dictionary"),
         ("studies", [], "dictionary"),
     ],
@@ -270,11 +270,11 @@ def test_all_mistakes_are_told_at_once() -> None:
     ("values", "sentence"),
     [
         (
-            {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"processes": 3}}},
+            {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN | {"processes": 3}}},
             "runs.base.batch_size 8 is not a multiple of processes × micro_batch_size = 3 × 4",
         ),
         (
-            {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
+            {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
             "runs.base.warmup_steps 8 is not below the 8 steps of the run",
         ),
         (
@@ -408,9 +408,9 @@ def test_parts_that_do_not_agree_are_refused(values: dict[str, Any], sentence: s
 
 def test_same_without_the_mistakes_is_accepted() -> None:
     """The overlays above are refused for their mistake and for nothing else."""
-    small = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
+    small = {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
     assert configured(small).steps("base") == [4, 8]
-    assert configured(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
+    assert configured(small | {"datasets": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
     configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "endpoints": {"teacher": teacher}, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
@@ -462,7 +462,7 @@ def test_null_removes_a_study() -> None:
 
 
 def test_step_0_is_added_where_it_is_asked_for() -> None:
-    values = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}}
+    values = {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN}}
     assert configured(values).gradient_steps("base") == [4, 8]
     assert configured(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
     assert configured(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
@@ -474,15 +474,17 @@ def test_step_0_is_added_where_it_is_asked_for() -> None:
 def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
     config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
     run = config.runs["base"]
-    assert config.data.base.examples == 6400
+    assert config.datasets["base"].examples == 6400
     assert (run.epochs, run.batch_size) == (6, 32)
     assert (run.learning_rate, run.final_learning_rate, run.warmup_steps) == (1e-5, 1e-7, 10)
     assert (run.lora.rank, run.lora.alpha) == (64, 512)
     assert config.steps("base") == list(range(50, 1201, 50))
     assert len(config.steps("base")) == 24
     assert (run.betas, run.weight_decay, run.clip_norm) == ((0.9, 0.999), 0.0, 1.0)
-    assert config.selection.positive_response == "model"
-    assert config.selection.tasks == 10
+    tried = config.selections["chosen"]
+    assert {tried.outputs[name].completion for name in ("positive", "positive_analogue")} == {"response"}
+    assert tried.where == {"example": 0, "analogue": 0, "revised": 1, "revised_analogue": 1}
+    assert (tried.take.tasks, tried.take.per_task) == (10, 1)
     assert config.statistics.after_step == 150
 
 
@@ -525,7 +527,7 @@ def test_7b_scale_changes_only_what_it_names() -> None:
     config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
     assert config.studies == configured().studies
     assert config.strategies == configured().strategies
-    assert config.data.panel == configured().data.panel
+    assert config.datasets["panel"] == configured().datasets["panel"]
     assert config.runs["base"].seed == configured().runs["base"].seed
 
 
@@ -536,7 +538,7 @@ def test_laptop_scale_is_the_default() -> None:
 def test_study_on_ones_own_files_leaves_the_studies_that_need_more() -> None:
     config = configure(merged(ROOT / "overlays" / "reasoning_data.yaml"), STUDIES)
     assert not {"clarify", "evaluate"} & set(config.studies)
-    sources = config.data.panel.sources
+    sources = config.datasets["panel"].sources
     assert [s.task for s in sources if isinstance(s, FileSource)] == ["gsm8k", "creak", "ecqa", "qasc"]
 
 
@@ -569,7 +571,7 @@ def test_every_collection_at_every_scale(scale: str) -> None:
     assert gathered.lacking == []
     config = load(gathered.values)
     paper = scale != "laptop"
-    assert (config.scale, config.data.base.examples) == (scale, 6400 if paper else 160)
+    assert (config.scale, config.datasets["base"].examples) == (scale, 6400 if paper else 160)
     assert config.steps("base")[-1] == (1200 if paper else 40)
     assert config.named("mix_cot")[0].run.schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
     assert config.run("proxy_cross_cot").schedule == [{"base.cot": Part(examples=640 if paper else 48)}]
@@ -612,12 +614,12 @@ def test_collections_that_do_not_fit_are_a_sentence(files: dict[str, str], value
 def test_files_of_a_collection_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shipped = ROOT / "data/panel/handwritten.jsonl"
-    source = configured().data.panel.sources[0]
+    source = configured().datasets["panel"].sources[0]
     assert isinstance(source, FileSource)
     assert source.path == str(shipped)
     (tmp_path / "data/panel").mkdir(parents=True)
     (tmp_path / "data/panel/handwritten.jsonl").write_text("")  # one's own of the same name
-    source = configured().data.panel.sources[0]
+    source = configured().datasets["panel"].sources[0]
     assert isinstance(source, FileSource)
     assert source.path == "data/panel/handwritten.jsonl"
 
@@ -641,12 +643,12 @@ def test_a_ceiling_is_paired_with_its_own_targets_and_the_floor_with_all() -> No
     clarify = configured().studies["clarify"]
     assert clarify.grids() == [
         (clarify.probes, clarify.targets),
-        ({"paraphrase": "positive.similar.paraphrase"}, {"Pos": "positive.similar"}),
-        ({"paraphrase": "negative.similar.paraphrase"}, {"Neg": "negative.similar"}),
-        ({"unrelated": "positive.similar.unrelated"}, clarify.targets),
+        ({"paraphrase": "positive_analogue.paraphrase"}, {"Pos": "positive_analogue"}),
+        ({"paraphrase": "negative_analogue.paraphrase"}, {"Neg": "negative_analogue"}),
+        ({"unrelated": "positive_analogue.unrelated"}, clarify.targets),
     ]
     without = clarify.model_copy(update={"references": None})
     assert set(clarify.datasets()) - set(without.datasets()) == {
-        "positive.similar.paraphrase", "negative.similar.paraphrase", "positive.similar.unrelated",
+        "positive_analogue.paraphrase", "negative_analogue.paraphrase", "positive_analogue.unrelated",
     }  # fmt: skip
     assert without.grids() == [(clarify.probes, clarify.targets)]

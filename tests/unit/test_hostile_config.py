@@ -88,8 +88,12 @@ def put(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
 
 # ---- numbers, and what is no text ----
 
-# Levels of a grid are told by the grid's own key.
-NUMBERS = [p for p, value in places(EVERYTHING) if isinstance(value, int | float) and not isinstance(value, bool) and "grid" not in p]
+# Levels of a grid are told by the grid's own key; a value of `where` may be text as well.
+NUMBERS = [
+    path
+    for path, value in places(EVERYTHING)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not {"grid", "where"} & set(path)
+]
 
 
 ENDLESS = [float("nan"), float("inf"), -float("inf"), "nan", "inf", "-Infinity", 10**400, -(10**20), "1e999"]
@@ -141,14 +145,17 @@ def errors_of(section: Any, values: dict[str, Any]) -> list[Any]:
         ("studies: {cot: {probes: {off: panel}}}", "`studies.cot.probes`: the name False is not text"),
         ("studies: {cot: {baseline: no}}", "`studies.cot.baseline`: Input should be a valid string (it is False); YAML reads yes, no, on"),
         ("model: {name: 2024-01-01}", "`model.name`: datetime.date(2024, 1, 1) is a date, which no key takes. Put text in quotes"),
-        ("data: {panel: {tasks: !!set {a, b}}}", "`data.panel.tasks`: {"),
+        ("datasets: {panel: {tasks: !!set {a, b}}}", "`datasets.panel.tasks`: {"),
         ("model: {name: !!binary aGVsbG8=}", "`model.name`: b'hello' is a bytes, which no key takes"),
         ("results: &a [*a]", "`results.0.0`: the values below it are nested more than 30 levels deep, or hold themselves"),
         ('model: {name: "a\\0b"}', "`model.name`: the text 'a\\x00b' holds a zero byte"),
         ('results: "\\ud800"', "`results`: the text '\\ud800' holds half of a surrogate pair"),
         ('runs: {"\\ud800": {}}', "`runs`: the name '\\ud800' holds half of a surrogate pair"),
         ('studies: {"a\\nb": {}}', "`studies`: the name 'a\\nb' has a line break"),
-        ("data: {base: {examples: 100000000000000000000}}", "`data.base.examples`: the number has 67 bits and is beyond ±9007199254740992"),
+        (
+            "datasets: {base: {examples: 100000000000000000000}}",
+            "`datasets.base.examples`: the number has 67 bits and is beyond ±9007199254740992",
+        ),
     ],
 )
 def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
@@ -162,11 +169,11 @@ def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
             {"model": "foo"},
             "`model`: Input should be a valid dictionary or instance of Model (it is 'foo'); write its keys below it, such",
         ),
-        ({"data": "x"}, "such as data.panel"),
+        ({"datasets": "x"}, "`datasets`: "),
         ({"endpoints": {"mine": "http://localhost"}}, "such as endpoints.mine.base_url"),
         ({"runs": {"base": {"lora": 64}}}, "such as runs.base.lora.rank"),
         ({"runs": "base"}, "`runs`: Input should be a valid dictionary (it is 'base')"),
-        ({"data": {"panel": {"sources": ["x.jsonl"]}}}, "`data.panel.sources.0`: "),
+        ({"datasets": {"panel": {"sources": ["x.jsonl"]}}}, "`datasets.panel.sources.0`: "),
         ({"runs": {"base": {"schedule": [{"base": 5}]}}}, "`runs.base.schedule.0.base`: Input should be a valid dictionary"),
         ({"runs": {"base": {"schedule": ["base"]}}}, "`runs.base.schedule.0`: Input should be a valid dictionary (it is 'base')"),
     ],
@@ -182,8 +189,8 @@ def test_text_where_a_section_is_expected_is_told_with_a_key(values: dict[str, A
         ("runs/base/schedule/0/base/exmaples", "examples"),
         ("runs/lora/epoch", "epochs"),  # a run of the name of a section
         ("runs/base/lora/alhpa", "alpha"),
-        ("data/panel/sources/0/columns/promt", "prompt"),
-        ("data/panel/sources/0/columns/prompt/remvoe", "remove"),
+        ("datasets/panel/sources/0/columns/promt", "prompt"),
+        ("datasets/panel/sources/0/columns/prompt/remvoe", "remove"),
         ("endpoints/mine/concurency", "concurrency"),
         ("models/big/max_lenght", "max_length"),
         ("studies/mine/references/flor", "floor"),
@@ -199,7 +206,7 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
     for part in reversed(path.split("/")):
         value = [value] if part.isdigit() else {part: value}
     if "sources" in path:
-        value["data"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
+        value["datasets"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
     assert f"  - unknown key `{path.replace('/', '.')}` (did you mean '{nearest}'?)" in problems(value)
 
 
@@ -222,8 +229,8 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         ({"runs": {"model": {"like": "base"}}}, "run name 'model' is that of the model itself"),
         ({"models": {"main": {}}}, "model name 'main' is that of the model under study"),
         *(
-            ({"strategies": {name: {}}}, f"strategy name '{name}' is that of a source, of a selection or of a part")
-            for name in ("analogues", "revised", "exclusions", "panel", "base", "questions", "candidates", "negative", "positive")
+            ({"strategies": {name: {}}}, f"the name '{name}' under ")
+            for name in ("analogues", "rejects", "panel", "base", "questions", "candidates", "negative", "positive", "chosen")
         ),
         (
             at("validation/predictions/control", PREDICTION),
@@ -234,7 +241,7 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         (at("validation/predictions/CoT/study", "ctо"), "validation.predictions.CoT.study: there is no study 'ctо'"),  # a Cyrillic letter
         ({"studies": {"mine": STUDY | {"targets": {"T": "panel" + ".similar" * 300}}}}, "has 2405 characters, more than 200"),
         (at("runs/base", {"epochs": 10**9}), "runs.base would have 20000000000 steps, more than 100000000"),
-        (at("data/base/examples", 10**15), "runs.base would have"),
+        (at("datasets/base/examples", 10**15), "runs.base would have"),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
@@ -251,17 +258,60 @@ def test_names_that_are_only_like_others_are_taken(name: str) -> None:
     assert name in load(config).studies
 
 
-@pytest.mark.parametrize(("kept", "dataset"), [("similar", "negative"), ("clarify", "positive.similar")])
-def test_negatives_without_the_strategies_that_find_them_are_refused(kept: str, dataset: str) -> None:
-    table = {"question": "?", "context": "in-task", "control": "Base", "runs": {"Base": "base"}}
-    values = {
-        "runs": {"base": {}},
-        "strategies": {kept: {}, "cot": {}},
-        "studies": {"mine": STUDY | {"probes": {"A": dataset, "B": "panel"}, "targets": {"B": "panel"}}},
-        "validation": {"tables": {"table": table}, "predictions": {}},
-    }
-    missing = {"similar": "clarify", "clarify": "similar"}[kept]
-    assert f"{dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {missing!r}" in problems(values)[0]
+@pytest.mark.parametrize("strategy", ["similar", "clarify", "revise"])
+def test_a_selection_whose_relatives_cannot_be_made_is_refused(strategy: str) -> None:
+    values = laid_over({})
+    values["strategies"].pop(strategy)
+    values["selections"] = {"chosen": values["selections"]["chosen"]}
+    (line,) = problems(values)
+    assert strategy in line
+    assert "unknown dataset" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"relatives": {"analogue": "questions.similar"}},
+            "selections.chosen.relatives.analogue: 'questions.similar' is not made from 'candidates'",
+        ),
+        ({"relatives": {"analogue": "negative.similar"}}, "'negative.similar' is made from the selection itself"),
+        ({"examples": "candidate"}, "selections.chosen.examples: unknown dataset 'candidate' (did you mean 'candidates'?)"),
+        ({"scores": {"run": "bsae"}}, "selections.chosen.scores.run: there is no run 'bsae'"),
+        ({"outputs": {"panel": {}}}, "the name 'panel' under outputs of selections is also under datasets"),
+        ({"outputs": {"cot": {}}}, "the name 'cot' under outputs of selections is also under strategies"),
+    ],
+)
+def test_a_selection_that_names_something_else_is_refused(values: dict[str, Any], told: str) -> None:
+    assert told in problems(laid_over({"selections": {"chosen": values}}))[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "exclude": ["panels"]}},
+            "datasets.mine.exclude: unknown dataset 'panels' (did you mean",
+        ),
+        ({"panel": {"exclude": ["panel.cot"]}}, "datasets.panel.exclude: what is kept out is made from 'panel' itself"),
+        (
+            {"panel": {"exclude": ["base.cot"]}},
+            "datasets.panel.exclude: what is kept out is made from 'panel' itself, or keeps it out in turn",
+        ),
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "split": {"cot": 3}}},
+            "the name 'cot' under parts of a split is also under strategies",
+        ),
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "split": {"analogues": 3}}},
+            "the name 'analogues' under parts of a split is reserved",
+        ),
+        ({"mine": {"sources": []}}, "`datasets.mine.sources`: List should have at least 1 item"),
+        ({"Mine": {"sources": [{"kind": "generator"}]}}, "dataset name 'Mine': use lower-case letters"),
+    ],
+)
+def test_a_dataset_that_has_two_readings_or_keeps_itself_out_is_refused(values: dict[str, Any], told: str) -> None:
+    assert told in problems(laid_over({"datasets": values}))[0]
 
 
 # ---- names that reach a command line, a path or a figure ----

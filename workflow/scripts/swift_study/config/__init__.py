@@ -4,31 +4,33 @@ Unknown keys are refused with the nearest known one. ``config.default.yaml`` and
 (``python -m swift_study.config``), and a test keeps the three equal. What a paper needs stands in ``studies/``, not here.
 """
 
+from swift_study.config import lineage
 from swift_study.config.base import MAIN, Context, Section, nearest
 from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
     HANDWRITTEN,
-    HELD_OUT,
-    SELECTED,
-    SOURCES,
-    BaseData,
     Column,
     Columns,
-    Data,
+    Condition,
+    Dataset,
+    Design,
     FileSource,
     GeneratorSource,
     HubSource,
-    Panel,
+    Output,
+    Range,
     Records,
+    Scores,
     Selection,
     Source,
     Strategy,
+    Take,
     Text,
 )
 from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
+from swift_study.config.factors import label_of, path_of
 from swift_study.config.gradients import Gradients
 from swift_study.config.graph import Point, parse_name
-from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
@@ -43,23 +45,21 @@ __all__ = [
     "CEILING",
     "FLOOR",
     "HANDWRITTEN",
-    "HELD_OUT",
     "MAIN",
     "RULES",
-    "SELECTED",
-    "SOURCES",
     "TABLES",
     "Asked",
     "Audit",
-    "BaseData",
     "Column",
     "Columns",
     "Comparison",
+    "Condition",
     "Config",
     "Confounds",
     "Context",
-    "Data",
+    "Dataset",
     "Declared",
+    "Design",
     "EarlyStopping",
     "EndpointSettings",
     "Evaluation",
@@ -73,16 +73,18 @@ __all__ = [
     "Lora",
     "Model",
     "Near",
-    "Panel",
+    "Output",
     "Part",
     "Plan",
     "Point",
     "Prediction",
+    "Range",
     "Records",
     "References",
     "Responding",
     "Run",
     "Scorer",
+    "Scores",
     "Scoring",
     "Section",
     "Selection",
@@ -90,6 +92,7 @@ __all__ = [
     "Statistics",
     "Strategy",
     "Study",
+    "Take",
     "Text",
     "Validation",
     "ValidationTable",
@@ -100,6 +103,7 @@ __all__ = [
     "gather",
     "label_of",
     "lay",
+    "lineage",
     "load",
     "nearest",
     "parse_name",

@@ -17,7 +17,7 @@ from swift_study.errors import UserError
 
 # Sections that hold things by names of the user's: each name stands in one collection, and a null takes it out.
 PATHS = ("path", "file", "claims", "labels", "responses", "instructions")  # keys that name a file
-NAMED = ("strategies", "models", "endpoints", "runs", "evaluations", "scorers", "studies")
+NAMED = ("datasets", "strategies", "designs", "selections", "models", "endpoints", "runs", "evaluations", "scorers", "studies")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from swift_study.config.base import nearest
-from swift_study.config.grid import FACTORS, Level, fill, label_of, path_of, text
+from swift_study.config.factors import FACTORS, Level, fill, label_of, path_of, text
 from swift_study.config.runs import Family, Grid, Run
 
 PATH = rf"[a-z][a-z0-9_]*{FACTORS}"  # of a point, as a regular expression
@@ -196,9 +196,9 @@ def _start(
         raise ValueError(f"{where}: there is no run {family!r}{nearest(family, families)}; known: {', '.join(families)}")
     points = _resolve(family, families, found, before)
     _check_given(where, name, points, given)
-    left = [p for p in points if all(p.levels[f] == level for f, level in (levels | given).items() if f in p.levels)]
+    left = [p for p in points if all(p.levels[f] == level for f, level in {**levels, **given}.items() if f in p.levels)]
     if len({p.path for p in left}) != 1:
-        open_ = [f for f in points[0].levels if f not in levels | given]
+        open_ = [f for f in points[0].levels if f not in {**levels, **given}]
         say = f"say which level of {', '.join(map(repr, open_))}, as in {label_of(family, points[0].levels)}" if left else "it is not made"
         raise ValueError(f"{where}: {name!r} is {len(left)} points of the run family {family!r} for this run; {say}")
     return left[0].path

@@ -7,6 +7,9 @@ from typing import Any
 RENAMED: dict[str, str] = {
     "validation.models": "runs.<name>.grid.model in the runs that the rows name",
     "validation.seeds": "runs.<name>.grid.seed in the runs that the rows name",
+    "data.near_duplicate": "near_duplicate, without `data`",
+    "data": "datasets (docs/data.md)",
+    "selection": "selections (docs/data.md)",
     "teacher": "`endpoints.teacher`",
     "judge": "`endpoints.judge`, with `base_url` and `model`",
     "responses": "`generation`",

@@ -8,8 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, Folder, Section, nearest
-from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
+from swift_study.config import lineage
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, Folder, Section, Seed, nearest
+from swift_study.config.datasets import Dataset, Design, Selection, Strategy
 from swift_study.config.evaluations import (
     Asked,
     Declared,
@@ -39,26 +40,23 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-        "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
-        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "read_responses", "respond",
-        "respond_with_endpoint", "revise_queries", "score", "score_with_endpoint", "score_with_model", "select_examples", "swift",
-        "train", "validate", "validation",
-        "write_audit", "write_config", "write_costs", "write_tables",
+        "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
+        "compute_rivals", "decide_verdicts", "describe_validation", "draw_loss", "figures", "find_model", "gradients", "load_dataset",
+        "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses", "respond", "respond_with_endpoint", "score",
+        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit",
+        "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
 
 # The tables that a rule writes for any configuration.
 TABLES = {
-    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "certificates"),
+    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "tokens", "certificates"),
     "validate": ("claims", "agreement", "rank_agreement"),
     "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
     "describe_validation": ("validation_datasets",),
     "write_costs": ("costs",),
 }
-# What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
-PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
 
 
 def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
@@ -92,10 +90,18 @@ class Config(Section):
     """The model under study."""
     models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
-    data: Data = Data()
-    """Where examples come from."""
+    data_seed: Seed = 17
+    """Of what is drawn: the examples of datasets, the parts of a split, a random choice."""
+    near_duplicate: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of the texts' character 5-grams from which two examples count as near-duplicates."""
+    datasets: dict[str, Dataset] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Where examples come from, by names of yours. `name.part` is a part, `name.strategy` what a strategy makes, `name.design` a form."""
     strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
+    designs: dict[str, Design] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Forms of queries and completions: for each name a file `designs/<name>.py` that renders records and reads responses back."""
+    selections: dict[str, Selection] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Examples that are chosen by scores: of a run's responses, or in a table of yours."""
     endpoints: dict[str, EndpointSettings] = Field(default={}, json_schema_extra=_values_may_be_null)
     """OpenAI-compatible servers, by name: `teacher` for strategies, `judge` for scorers, others by the names that these give. Keys come
     from the environment only."""
@@ -107,8 +113,6 @@ class Config(Section):
     """What runs are asked and what scores their responses, by name."""
     scorers: dict[str, Scorer] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Uses of scorer files, by names of their own. A name that is not here is a file `scorers/<name>.py` without options."""
-    selection: Selection = Selection()
-    """How negatives and positives are chosen from the base model's responses."""
     gradients: Gradients = Gradients()
     """The gradient engine."""
     statistics: Statistics = Statistics()
@@ -141,8 +145,7 @@ class Config(Section):
             if strategy.by == "teacher" and strategy.endpoint not in self.endpoints:
                 raise ValueError(f"strategies.{name}.by is 'teacher', but `endpoints.{strategy.endpoint}` is not configured"
                                  f"{nearest(strategy.endpoint, self.endpoints)}")  # fmt: skip
-        if self.runs and "base" not in self.runs:
-            raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
+        lineage.check_exclusions(self)
         for name, family in self.runs.items():
             if {} in family.schedule:
                 raise ValueError(f"runs.{name}.schedule: a phase is empty")
@@ -162,6 +165,8 @@ class Config(Section):
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_evaluations()
+        for name, selection in self.selections.items():
+            self._check_selection(name, selection)
         self._check_validation()
         return self
 
@@ -182,22 +187,22 @@ class Config(Section):
                     except UserError as error:
                         raise ValueError(str(error)) from error
                     for dataset in filter(None, (asked.dataset, asked.shots_from)):
-                        self._check_dataset(f"evaluations.{name}", dataset.removesuffix(".revised"))
+                        self._check_dataset(f"evaluations.{name}", dataset)
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""
+        lineage.check_names(self)
         taken = {
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
-            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
             "study": dict.fromkeys(RULES, "a target of the workflow"),
             "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
             | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
             | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
-            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
-            ("table", self.validation.tables), ("evaluation", self.evaluations),
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models), ("dataset", self.datasets),
+            ("design", self.designs), ("selection", self.selections), ("table", self.validation.tables), ("evaluation", self.evaluations),
             ("scorer", self.scorer_names()), ("endpoint", self.endpoints),
         ):  # fmt: skip
             for name in names:
@@ -262,7 +267,7 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
+                n = lineage.size(self, dataset) if part.examples is None else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
@@ -303,22 +308,24 @@ class Config(Section):
             self.run(run, "validation.proxy_control")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
-        if len(dataset) > 200:  # it names a file
-            raise ValueError(f"{where}: the dataset name {dataset[:40]!r}… has {len(dataset)} characters, more than 200")
-        if dataset in SELECTED:
-            for strategy in ("similar", "clarify"):
-                if strategy not in self.strategies:
-                    raise ValueError(f"{where}: {dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {strategy!r}")
-            return
-        if dataset in SOURCES:
-            return
-        parent, _, strategy = dataset.rpartition(".")
-        if strategy not in self.strategies or not parent:
-            known = [*SOURCES, *SELECTED, *(f"panel.{s}" for s in self.strategies)]
-            raise ValueError(f"{where}: unknown dataset {dataset!r}{nearest(dataset, known)}; known are "
-                             f"{', '.join([*SOURCES, *SELECTED])}, and any of them followed by a dot and a strategy "
-                             f"({', '.join(self.strategies)})")  # fmt: skip
-        self._check_dataset(where, parent)
+        lineage.check_name(self, where, dataset)
+
+    def _check_selection(self, name: str, selection: Selection) -> None:
+        where = f"selections.{name}"
+        for relative, dataset in {"examples": selection.examples, **selection.relatives}.items():
+            key = "examples" if relative == "examples" else f"relatives.{relative}"
+            lineage.check_name(self, f"{where}.{key}", dataset)
+            if key != "examples" and selection.examples not in lineage.ancestors(self, [dataset]):
+                raise ValueError(f"{where}.{key}: {dataset!r} is not made from {selection.examples!r}, so that none of its examples is a "
+                                 "relative of one there")  # fmt: skip
+            if not {dataset, *lineage.ancestors(self, [dataset])}.isdisjoint(selection.outputs):
+                raise ValueError(f"{where}.{key}: {dataset!r} is made from the selection itself")
+        if selection.scores is not None and selection.scores.run is not None:
+            self.run(selection.scores.run, f"{where}.scores.run")
+            try:
+                self.asked_by(selection)
+            except UserError as error:
+                raise ValueError(f"{where}.scores.evaluation: {error}") from error
 
     # ---- runs ----
 
@@ -360,6 +367,24 @@ class Config(Section):
         """The model that a run trains."""
         model = self.run(name).model
         return self.model if model == MAIN else self.models[model]
+
+    def asked_by(self, selection: Selection) -> dict[str, str]:
+        """By each dataset whose scores or responses a selection needs, the point of its evaluation that asks these queries.
+
+        UserError where there is none.
+        """
+        scores = selection.scores
+        if scores is None or scores.run is None or scores.evaluation is None:
+            return {}
+        if scores.evaluation not in self.evaluations:
+            raise UserError(f"there is no evaluation {scores.evaluation!r}{nearest(scores.evaluation, self.evaluations)}; known: "
+                            f"{', '.join(self.evaluations)}")  # fmt: skip
+        found = {self.evaluation(p, scores.run).dataset: p for p in self.evaluation_points(scores.evaluation, scores.run)}
+        for dataset in selection.scored():
+            if dataset not in found:
+                raise UserError(f"no point of the evaluation {scores.evaluation!r} has the dataset {dataset!r}, whose scores are needed; "
+                                f"has {', '.join(found)}")  # fmt: skip
+        return {dataset: found[dataset] for dataset in selection.scored()}
 
     # ---- evaluations ----
 

@@ -1,4 +1,4 @@
-"""Responses: generated from a run's checkpoint, by an endpoint or read from a file, and the choice of negatives and positives among them.
+"""Responses: generated from a run's checkpoint, by an endpoint or read from a file.
 
 A response depends on the model, the query and the settings, never on which other queries are answered beside it: sampling takes its
 randomness from the seed and the query's id. In float32 that holds for any batch size, up to ties within rounding; a resumed job
@@ -6,7 +6,6 @@ forms the same batches as an undisturbed one, so that it ends in the same bytes 
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,83 +314,3 @@ def read_given(path: Path, examples: Sequence[Example]) -> list[Response]:
         )
     found = [(e.example_id, given[fold(e.query)]) for e in examples]
     return [Response(i, text, "refused" if text is None else "given", 0) for i, text in found]
-
-
-# ---- the choice ----
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An example whose query was answered by the base model, and how the answer was judged (None: it could not be)."""
-
-    example: Example
-    response: str | None
-    label: int | None
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A candidate and its analogue, each with its original query answered, its clarification, and its revised query answered."""
-
-    original: Judged
-    revised: Judged
-    clarification: Example
-    similar_original: Judged
-    similar_revised: Judged
-
-    def is_negative(self) -> bool:
-        """Both original queries have an unsatisfactory response."""
-        return all(j.label == 0 and j.response for j in (self.original, self.similar_original))
-
-    def is_positive(self, positive_response: str) -> bool:
-        """Both revised queries have a satisfactory one; a golden answer always is."""
-        return positive_response == "golden" or all(j.label == 1 and j.response for j in (self.revised, self.similar_revised))
-
-
-def select(chains: Sequence[Chain], tasks: int, positive_response: str) -> dict[str, list[Example]]:
-    """Z_neg, Z_pos, Z′_neg, Z′_pos and Z_clarify: for each of ``tasks`` tasks the first chain that is negative and positive.
-
-    (SPEC §4, Regime A; ambiguities 4 and 5.) UserError with the counts if there are too few.
-    """
-    by_task: dict[str, list[Chain]] = defaultdict(list)
-    for chain in chains:
-        by_task[chain.original.example.task].append(chain)
-    chosen = []
-    for members in by_task.values():
-        fit = [c for c in members if c.is_negative() and c.is_positive(positive_response)]
-        chosen += fit[:1]
-    if len(chosen) < tasks:
-        negative = sum(any(c.is_negative() for c in members) for members in by_task.values())
-        positive = sum(any(c.is_positive(positive_response) for c in members) for members in by_task.values())
-        raise UserError(
-            f"Too few negatives or positives: {tasks} tasks are asked for (selection.tasks), but of the {len(by_task)} candidate tasks "
-            f"{negative} have a query and an analogue that the base model answers unsatisfactorily, {positive} have revised queries "
-            f"with satisfactory responses (selection.positive_response: {positive_response}), and {len(chosen)} have both. Add "
-            "candidates (data.candidates.sources, data.candidates.per_task), lower selection.tasks, or take golden answers "
-            "(selection.positive_response: golden)."
-        )
-    chosen = chosen[:tasks]
-
-    def responded(j: Judged, strategy: str) -> Example:
-        return j.example.derive(strategy, j.example.query, j.response or "")
-
-    def satisfied(j: Judged) -> Example:
-        # The completion of a revised query is the golden answer (see revise).
-        return j.example.derive("positive", j.example.query, j.example.completion if positive_response == "golden" else j.response or "")
-
-    return {
-        "negative": [responded(c.original, "negative") for c in chosen],
-        "negative.similar": [responded(c.similar_original, "negative") for c in chosen],
-        "positive": [satisfied(c.revised) for c in chosen],
-        "positive.similar": [satisfied(c.similar_revised) for c in chosen],
-        "negative.clarify": [c.clarification for c in chosen],
-    }
-
-
-def revise(clarifications: Sequence[Example], originals: Mapping[str, Example]) -> list[Example]:
-    """The revised queries with the golden answers: what a clarification answers becomes the query."""
-    revised = []
-    for clarification in clarifications:
-        original = originals[clarification.parent_id or ""]
-        revised.append(original.derive("revised", clarification.completion, original.golden or original.completion))
-    return revised
