@@ -194,6 +194,27 @@ def test_a_scorer_gets_the_response_of_the_opponent(tmp_path: Path) -> None:
     assert [s.score.statistics for s in score_items(scorer, items)] == [{"wins": True, "n": 1}, {"wins": False, "n": 1}]
 
 
+def test_a_design_reads_responses_back(tmp_path: Path) -> None:
+    examples = [e.model_copy(update={"record": json.dumps({"prompt": e.query, "completion": {"food": "good"}})}) for e in POOL[:3]]
+    write_examples(tmp_path / "q.parquet", examples)
+    said = ['{"food": "bad"}', "food is bad", None]
+    rows = [{"query_id": e.example_id, "response": r} for e, r in zip(examples, said, strict=True)]
+    frame = pl.DataFrame([row | {"finish_reason": "stop", "n_tokens": 1, "seed": 1} for row in rows])
+    write_table(tmp_path / "r.parquet", frame, RESPONSES)
+    items = read_items(tmp_path / "q.parquet", Scoring(), tmp_path / "r.parquet", design=ROOT / "designs" / "plain.py")
+    assert [item.parsed for item in items] == [{"completion": {"food": "bad"}}, None, None]
+    assert "unparsable: the response is not JSON" in str(items[1].unreadable)
+    assert items[0].unreadable is None
+    assert read_items(tmp_path / "q.parquet", Scoring(), tmp_path / "r.parquet")[0].parsed is None
+
+
+def test_the_design_of_an_evaluation_is_the_last_part_of_its_dataset() -> None:
+    designs = {"json": {"like": "plain", "options": {"completion": "aspects"}}}
+    config = configured({"designs": designs, "evaluations": {"mine": {"dataset": "panel.json"}, "other": {"dataset": "panel.cot"}}})
+    assert (config.design_of("mine", "base"), config.design_of("other", "base")) == ("json", None)
+    assert json.loads(config.scoring("key_points", "mine", "base"))["design_options"] == {"completion": "aspects"}
+
+
 def test_a_factor_that_no_run_has_is_a_sentence_where_it_is_asked_for() -> None:
     config = with_evaluation(dataset="masa.test.{design}")
     with pytest.raises(UserError, match=r"evaluations\.mine: .*refers to the factor 'design', which is not there; there are: run"):

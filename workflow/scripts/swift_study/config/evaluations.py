@@ -237,6 +237,7 @@ class Scoring(Section):
     shots: int = 0
     template: Literal["chat", "none"] = "chat"
     prompt_tokens: int | None = None
+    design_options: dict[str, Any] = {}
     endpoint: EndpointSettings | None = None
     endpoint_name: str = ""
 

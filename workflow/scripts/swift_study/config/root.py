@@ -411,6 +411,11 @@ class Config(Section):
     def _asked(self) -> dict[tuple[str, str], Asked]:
         return {}
 
+    def design_of(self, path: str, run: str) -> str | None:
+        """The design in which an evaluation's queries stand, which reads its responses back; None where they stand in none."""
+        last = self.evaluation(path, run).dataset.rpartition(".")[2]
+        return last if last in self.designs else None
+
     def evaluation_points(self, name: str, run: str) -> list[str]:
         """The paths of an evaluation's points for a run, without those that are skipped."""
         return evaluation_points(name, self.evaluations[name], self.factors_of(run))
@@ -496,6 +501,8 @@ class Config(Section):
             return json.dumps({"endpoint": _limits(endpoint)})
         use = self.scorer(name)
         told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
+        design = self.design_of(path, run) if path else None
+        told["design_options"] = self.designs[design].options if design else {}
         if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
             asked = self.evaluation(path, run)
             told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
