@@ -22,7 +22,7 @@ from swift_study.config import (
     lineage,
     load,
 )
-from swift_study.config.factors import FACTORS
+from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.config.graph import PATH
 from swift_study.errors import UserError

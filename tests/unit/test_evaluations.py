@@ -14,7 +14,7 @@ from tiny import ROOT
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from swift_study.config import Config, Generation, Model, Scoring
-from swift_study.config.factors import agrees, fill, label_of, path_of, points, read_path
+from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_shots
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond

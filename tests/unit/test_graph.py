@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_study.config import Config, Family, load
-from swift_study.config.factors import fill, label_of, path_of
 from swift_study.config.graph import Point, expand, parse_name, resolve_runs
+from swift_study.config.grid import fill, label_of, path_of
 from swift_study.errors import UserError
 
 

@@ -28,9 +28,9 @@ from swift_study.config.datasets import (
     Text,
 )
 from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
-from swift_study.config.factors import label_of, path_of
 from swift_study.config.gradients import Gradients
 from swift_study.config.graph import Point, parse_name
+from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from swift_study.config.base import NAME, FilePath, Section, Seed, nearest
-from swift_study.config.factors import Level, agrees, fields, fill, label_of, path_of, points, text
+from swift_study.config.grid import Level, agrees, fields, fill, label_of, path_of, points, text
 from swift_study.errors import UserError
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.user_files import REPOSITORY, constants, find_file

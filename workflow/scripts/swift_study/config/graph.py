@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from swift_study.config.base import nearest
-from swift_study.config.factors import FACTORS, Level, fill, label_of, path_of, text
+from swift_study.config.grid import FACTORS, Level, fill, label_of, path_of, text
 from swift_study.config.runs import Family, Grid, Run
 
 PATH = rf"[a-z][a-z0-9_]*{FACTORS}"  # of a point, as a regular expression

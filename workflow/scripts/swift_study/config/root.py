@@ -26,9 +26,9 @@ from swift_study.config.evaluations import (
     scorer_file,
     scorer_instructions,
 )
-from swift_study.config.factors import Level, fields, fill, read_path, text
 from swift_study.config.gradients import Gradients
 from swift_study.config.graph import Point, matching, parse_name, resolve_runs
+from swift_study.config.grid import Level, fields, fill, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.runs import Family, Run

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
 from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, Section, Seed
-from swift_study.config.factors import Level
+from swift_study.config.grid import Level
 
 # Columns of results, which a factor's column would hide.
 COLUMNS = ("evaluation", "scorer", "run", "family", "study", "query_id", "task", "statistic", "value")

@@ -69,6 +69,8 @@ class Item:
     """The response of the run that this one is compared with."""
     candidates: tuple[Candidate, ...] = ()
     """For scorers that need the model."""
+    too_long: str | None = None
+    """Why the model cannot take the query with one of its candidates; it is then not scored."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """`scorers.<name>.options`."""
     model: str | None = None
@@ -231,11 +233,12 @@ def load_scorer(path: Path) -> ScorerFile:
 
 
 def score_items(scorer: ScorerFile, items: Sequence[Item]) -> list[Scored]:
-    """The scores of a scorer that asks no endpoint. An item whose response is missing is not scored."""
+    """The scores of a scorer that asks no endpoint. An item whose response is missing, or too long for the model, is not scored."""
     scored = []
     for item in items:
         missing = "response" in scorer.declared.needs and item.response is None
-        scored.append(Scored(item, Score(None, NO_RESPONSE) if missing else scorer.score(item), scorer.name))
+        reason = NO_RESPONSE if missing else item.too_long
+        scored.append(Scored(item, scorer.score(item) if reason is None else Score(None, reason), scorer.name))
     return scored
 
 

@@ -1,4 +1,4 @@
-"""Factors of evaluations: points of a grid, their names `name[a=1,b=x]`, their paths `name/a=1/b=x`, and texts that refer to factors."""
+"""Grids: points of the product of factors, their names `family[a=1,b=x]`, their paths `family/a=1/b=x`, and texts that refer to factors."""
 
 import itertools
 import re
