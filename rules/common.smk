@@ -159,6 +159,12 @@ def checkpoints(run):
     return f"{RESULTS}/runs/{run}/checkpoints"
 
 
+def families(keep):
+    """The run families of which this is kept, as a pattern of names."""
+    found = [name for name, points in CONFIG.points.items() if points[0].keep == keep]
+    return f"(?:{'|'.join(found) or '-'})"
+
+
 def scheduled(run):
     """The datasets that a run is trained on."""
     return list(dict.fromkeys(d for phase in CONFIG.run(run).schedule for d in phase))
@@ -291,6 +297,13 @@ def shots(w):
     return dataset(evaluation.shots_from) if other else []
 
 
+def design_file(w):
+    """The file of the design in which an evaluation's queries stand, for a scorer of responses; nothing where they stand in none."""
+    name = CONFIG.design_of(w.evaluation, w.run)
+    reads = name and "response" in CONFIG.scorer_needs(w.scorer)
+    return code_file("designs", CONFIG.designs, name) if reads else []
+
+
 def served(w):
     """The checkpoint that an endpoint is to serve; nothing where the model's name does not hold the run's."""
     name = CONFIG.responder(w.evaluation.split("/")[0])
@@ -300,7 +313,7 @@ def served(w):
 
 def opponents(w):
     """The responses that a scorer compares these with; nothing for one that compares none."""
-    against = CONFIG.scorer(w.scorer).against
+    against = CONFIG.opponent(w.scorer, w.run)
     return responses(against, w.evaluation) if against else []
 
 

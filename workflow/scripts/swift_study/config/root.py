@@ -27,8 +27,8 @@ from swift_study.config.evaluations import (
     scorer_instructions,
 )
 from swift_study.config.gradients import Gradients
-from swift_study.config.graph import Point, matching, resolve_runs
-from swift_study.config.grid import Level, read_path
+from swift_study.config.graph import Point, matching, parse_name, resolve_runs
+from swift_study.config.grid import Level, fields, fill, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.runs import Family, Run
@@ -43,8 +43,8 @@ RULES = frozenset(
         "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
         "compute_rivals", "decide_verdicts", "describe_validation", "draw_loss", "figures", "find_model", "gradients", "load_dataset",
         "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses", "respond", "respond_with_endpoint", "score",
-        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit",
-        "write_config", "write_costs", "write_tables",
+        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "train_for_now", "validate", "validation",
+        "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
@@ -177,8 +177,8 @@ class Config(Section):
             except UserError as error:
                 raise ValueError(f"scorers.{name}: {error}") from error
             against = self.scorer(name).against
-            if against is not None:
-                self.run(against, f"scorers.{name}.against")
+            if against is not None and not fields(against):
+                self.named(against, f"scorers.{name}.against")
         for name, evaluation in self.evaluations.items():
             if not refers_to_run(evaluation):
                 for path in evaluation_points(name, evaluation, {}):
@@ -411,6 +411,11 @@ class Config(Section):
     def _asked(self) -> dict[tuple[str, str], Asked]:
         return {}
 
+    def design_of(self, path: str, run: str) -> str | None:
+        """The design in which an evaluation's queries stand, which reads its responses back; None where they stand in none."""
+        last = self.evaluation(path, run).dataset.rpartition(".")[2]
+        return last if last in self.designs else None
+
     def evaluation_points(self, name: str, run: str) -> list[str]:
         """The paths of an evaluation's points for a run, without those that are skipped."""
         return evaluation_points(name, self.evaluations[name], self.factors_of(run))
@@ -496,10 +501,32 @@ class Config(Section):
             return json.dumps({"endpoint": _limits(endpoint)})
         use = self.scorer(name)
         told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
+        design = self.design_of(path, run) if path else None
+        told["design_options"] = self.designs[design].options if design else {}
         if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
             asked = self.evaluation(path, run)
             told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
         return json.dumps(told | {"endpoint": _affecting(endpoint)}, ensure_ascii=False)
+
+    def opponent(self, name: str, run: str) -> str | None:
+        """The path of the run whose responses a scorer compares a run's with; None where it compares none.
+
+        Factors of the same name have the run's own levels. UserError where that is not one run.
+        """
+        against = self.scorer(name).against
+        if against is None:
+            return None
+        where, own = f"scorers.{name}.against", self.factors_of(run)
+        try:
+            given = fill(against, own)
+            points = self.named(given, where)
+            named = parse_name(given)[1]
+        except ValueError as error:
+            raise UserError(f"{error}.") from error
+        left = {p.path for p in points if all(p.levels[f] == text(level) for f, level in own.items() if f in p.levels and f not in named)}
+        if len(left) != 1:
+            raise UserError(f"{where}: {given!r} is {len(left)} runs for the run {run!r}; name the levels of one in brackets.")
+        return left.pop()
 
     def auditing(self, name: str, affects_scores: bool = True) -> str:
         """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""

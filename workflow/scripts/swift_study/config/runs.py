@@ -180,5 +180,6 @@ class Family(Run):
     out."""
     shared: dict[str, Any] = {}
     """Levels at which points may be the same run whatever their other factors, such as n: 0; those that are the same are made once."""
-    keep: Literal["all", "last", "none"] = "all"
-    """Checkpoints that stay once everything that reads them is made. What needs others later trains the run again."""
+    keep: Literal["all", "none"] = "all"
+    """Whether checkpoints stay once everything that is asked for and reads them is made. With `none`, what reads them later trains the run
+    again; `snakemake -n` and `snakemake plan` tell it."""
