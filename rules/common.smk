@@ -140,9 +140,9 @@ def lengths(model, names):
 
 
 def all_lengths(runs, names):
-    """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
-    found = [f for run in runs for f in lengths(CONFIG.run(run).model, scheduled(run))]
-    return list(dict.fromkeys(found + lengths(MAIN, names)))
+    """For the tables: of what these runs are trained on and of these datasets, for the runs' models."""
+    found = [(CONFIG.run(run).model, [*scheduled(run), *names]) for run in runs]
+    return list(dict.fromkeys(f for model, of in found for f in lengths(model, of)))
 
 
 def model_of(run):
@@ -157,6 +157,12 @@ def panel(study):
 def checkpoints(run):
     """The folder of a run's checkpoints."""
     return f"{RESULTS}/runs/{run}/checkpoints"
+
+
+def families(keep):
+    """The run families of which this is kept, as a pattern of names."""
+    found = [name for name, points in CONFIG.points.items() if points[0].keep == keep]
+    return f"(?:{'|'.join(found) or '-'})"
 
 
 def scheduled(run):
@@ -274,6 +280,14 @@ def instructions(scorer):
 def asked(w):
     """The queries of an evaluation."""
     return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
+
+
+def lengths_of(w):
+    """What the model's chat template refuses of the queries is told before anything is trained; raw text and cut prompts are not held to it."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    if evaluation.template != "chat" or evaluation.generation.prompt_tokens:
+        return []
+    return lengths(CONFIG.run(w.run).model, [evaluation.dataset])
 
 
 def shots(w):

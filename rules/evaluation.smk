@@ -12,6 +12,7 @@ rule respond:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
+        lengths=lambda w: lengths_of(w),
         shots=lambda w: shots(w),
     output:
         RESPONSES,
@@ -131,6 +132,7 @@ rule score_with_model:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
+        lengths=lambda w: lengths_of(w),
         responses=lambda w: scored_responses(w),
         shots=lambda w: shots(w),
         design=lambda w: design_file(w),

@@ -43,8 +43,8 @@ RULES = frozenset(
         "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
         "compute_rivals", "decide_verdicts", "describe_validation", "draw_loss", "figures", "find_model", "gradients", "load_dataset",
         "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses", "respond", "respond_with_endpoint", "score",
-        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit",
-        "write_config", "write_costs", "write_tables",
+        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "train_for_now", "validate", "validation",
+        "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
