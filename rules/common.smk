@@ -75,8 +75,8 @@ wildcard_constraints:
     strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
     step=r"\d+",
-    queries="|".join([*TRIED, "questions"]),
-    scorer="key_points|judge",
+    evaluation="|".join([*TRIED, "questions"]),
+    scorer="|".join(CONFIG.scorer_names()),
 
 
 def at_submit_host(uses_network):
@@ -224,17 +224,50 @@ def responses_settings(affects_responses):
     return as_it_is(CONFIG.responses.model_dump_json(**chosen))
 
 
-def judge(scorer, affects_replies):
-    """The judge's settings as JSON, or null for the key points, which a machine checks without one."""
-    return endpoint(CONFIG.judge if scorer == "judge" else None, affects_replies)
+def responses(run, evaluation):
+    return f"{RESULTS}/responses/{run}/evaluation={evaluation}/responses.parquet"
 
 
-JUDGE_PROMPT = "workflow/prompts/judge.txt"
+def scores(run, evaluation, scorer):
+    return (
+        f"{RESULTS}/scores/{run}/evaluation={evaluation}/scorer={scorer}/scores.parquet"
+    )
+
+
+def scorer_file(scorer):
+    return str(CONFIG.scorer_file(scorer))
+
+
+def scorers_that_need(what):
+    """The scorers of this configuration that need a model, an endpoint, or (None) neither, as a pattern of names."""
+    other = {"model", "endpoint"}
+    found = [
+        name
+        for name in CONFIG.scorer_names()
+        if CONFIG.scorer_needs(name) & other == ({what} if what else set())
+    ]
+    return "|".join(found) or "-"
+
+
+def scoring(scorer, affects_scores=True):
+    """What a script is told of a scorer, as JSON: what affects a score, or the endpoint's other keys."""
+    return CONFIG.scoring(scorer, affects_scores)
 
 
 def instructions(scorer):
-    """What the judge is told: an input where it judges, and not where a machine checks key points."""
-    return JUDGE_PROMPT if scorer == "judge" else []
+    """The text file of what a scorer's endpoint is told; nothing where it has none."""
+    return CONFIG.scorer_instructions(scorer) or []
+
+
+def scored_responses(w):
+    """The responses that a scorer needs; nothing where it scores none."""
+    needed = "response" in CONFIG.scorer_needs(w.scorer)
+    return responses(w.run, w.evaluation) if needed else []
+
+
+def option(name, value):
+    """An option of a command line with its value; empty without a value."""
+    return f"{name} {shlex.quote(str(value))}" if value else ""
 
 
 def held_out(study):
@@ -392,7 +425,7 @@ def on_several_nodes(run, value):
 SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
 
 
-def scorers():
+def audited():
     """Key points always, since a machine checks them for nothing; the judge where there is one."""
     return ["key_points", *(["judge"] if CONFIG.judge else [])]
 
@@ -405,7 +438,8 @@ def validated_runs():
             "row": row,
             "model": model,
             "seed": seed,
-            "judgements": f"{RESULTS}/judgements/{name}/questions/{V.scorer}.parquet",
+            "run": name,
+            "labels": scores(name, "questions", V.scorer),
             "likelihoods": likelihoods(name),
         }
         for model in V.models
@@ -417,7 +451,7 @@ def validated_runs():
 
 
 def likelihoods(run):
-    return f"{RESULTS}/likelihoods/{run}/questions.parquet"
+    return scores(run, "questions", "likelihood")
 
 
 def proxies():
@@ -458,8 +492,9 @@ def ways():
     short_trained = list(
         dict.fromkeys(r for name in short for r in CONFIG.ancestry(name))
     )
-    names = [e["likelihoods"].split("/")[-2] for e in validated_runs()]
+    names = list(dict.fromkeys(e["run"] for e in validated_runs()))
     proof = list(dict.fromkeys(r for name in names for r in CONFIG.ancestry(name)))
+    asks = "endpoint" in CONFIG.scorer_needs(V.scorer)
 
     def part(rule, *targets, histories=(), accounts=()):
         return {
@@ -485,21 +520,26 @@ def ways():
         "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
         "proxy training": {
             "training": part("train", *short_trained, histories=short_trained),
-            "likelihoods": part("score_golden", *(f"{r}/questions" for r in short)),
+            "likelihoods": part(
+                "score_with_model", *(f"{r}/questions/likelihood" for r in short)
+            ),
         },
         "validation": {
             "training": part("train", *proof, histories=proof),
             "data by a teacher": part("", accounts=account_files(trained_datasets())),
             "responses": part("respond", *(f"{r}/questions" for r in names)),
             "judging": part(
-                "judge",
-                *(f"{r}/questions.{V.scorer}" for r in names),
+                "score_with_endpoint" if asks else "score",
+                *(f"{r}/questions/{V.scorer}" for r in names),
                 accounts=[
-                    e["judgements"].replace(".parquet", ".account.parquet")
+                    e["labels"].replace("scores.parquet", "account.parquet")
                     for e in validated_runs()
+                    if asks
                 ],
             ),
-            "likelihoods": part("score_golden", *(f"{r}/questions" for r in names)),
+            "likelihoods": part(
+                "score_with_model", *(f"{r}/questions/likelihood" for r in names)
+            ),
         },
     }
 

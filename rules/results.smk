@@ -92,11 +92,7 @@ rule write_tables:
         rejects=reject_files(),
         exclusions=f"{RESULTS}/data/base.exclusions.parquet",
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
-        judgements=[
-            f"{RESULTS}/judgements/base/{name}/key_points.parquet"
-            for name in TRIED
-            if selecting()
-        ],
+        scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
         accounts=account_files(derived_datasets()),
         certificates=[
             f"{RESULTS}/gradients/{CONFIG.studies[s].run}/{s}/certificate.json"
@@ -150,7 +146,7 @@ rule write_tables:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
-        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --judgements {input.judgements:q}"
+        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --scores {input.scores:q}"
         " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 

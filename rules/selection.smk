@@ -22,10 +22,8 @@ rule select_examples:
     input:
         model=model_file("main"),
         datasets=[dataset(name) for name in [*TRIED, "candidates.clarify"]],
-        responses=[f"{RESULTS}/responses/base/{name}.parquet" for name in TRIED],
-        judgements=[
-            f"{RESULTS}/judgements/base/{name}/key_points.parquet" for name in TRIED
-        ],
+        responses=[responses("base", name) for name in TRIED],
+        scores=[scores("base", name, "key_points") for name in TRIED],
     output:
         datasets=[dataset(name) for name in SELECTED],
         rejects=f"{RESULTS}/data/rejects/selection.parquet",
@@ -39,9 +37,9 @@ rule select_examples:
         settings=settings(CONFIG.selection),
         model=settings(CONFIG.model),
         data=lambda w, output: str(Path(output.rejects).parents[1]),
-        responses=lambda w, input: str(Path(input.responses[0]).parent),
-        judgements=lambda w, input: str(Path(input.judgements[0]).parents[1]),
+        responses=lambda w, input: str(Path(input.responses[0]).parents[1]),
+        scores=lambda w, input: str(Path(input.scores[0]).parents[2]),
     shell:
         "exec python workflow/scripts/select_examples.py --settings {params.settings:q}"
         " --model {input.model:q} --model-settings {params.model:q} --data {params.data:q}"
-        " --responses {params.responses:q} --judgements {params.judgements:q} --rejects {output.rejects:q} 2> {log:q}"
+        " --responses {params.responses:q} --scores {params.scores:q} --rejects {output.rejects:q} 2> {log:q}"

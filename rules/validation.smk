@@ -1,43 +1,11 @@
 # The proof: runs with and without a strategy's data, what they respond, and whether that is what the swift studies said.
 
 
-rule audit_judge:
-    input:
-        dataset=dataset("questions"),
-        instructions=lambda w: instructions(w.scorer),
-        labels=V.audit.labels or [],
-    output:
-        rows=f"{RESULTS}/audit/{{scorer}}.parquet",
-        summary=f"{RESULTS}/audit/{{scorer}}.summary.parquet",
-        confusion=f"{RESULTS}/audit/{{scorer}}.confusion.parquet",
-        account=f"{RESULTS}/audit/{{scorer}}.account.parquet",
-    log:
-        f"{RESULTS}/logs/audit_judge/{{scorer}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/audit_judge/{{scorer}}.tsv"
-    localrule: at_submit_host(CONFIG.judge)
-    conda:
-        "../envs/swift_study.yaml"
-    resources:
-        judge_limits=lambda w: judge(w.scorer, affects_replies=False),
-    params:
-        settings=settings(V.audit),
-        judge=lambda w: judge(w.scorer, affects_replies=True),
-        instructions=lambda w: JUDGE_PROMPT,
-        seed=CONFIG.statistics.seed,
-        cache=CONFIG.cache,
-    shell:
-        "exec python workflow/scripts/audit_judge.py --scorer {wildcards.scorer} --settings {params.settings:q} --seed {params.seed}"
-        " --judge {params.judge:q} --judge-limits {resources.judge_limits:q} --instructions {params.instructions:q}"
-        " --cache {params.cache:q} --dataset {input.dataset:q} --rows {output.rows:q} --summary {output.summary:q}"
-        " --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
-
-
 rule validate:
     input:
         evaluation=dataset("questions"),
         leakage=f"{RESULTS}/data/leakage/validation.parquet",
-        judgements=lambda w: [entry["judgements"] for entry in validated_runs()],
+        labels=lambda w: [entry["labels"] for entry in validated_runs()],
         likelihoods=lambda w: [entry["likelihoods"] for entry in validated_runs()],
         proxies=lambda w: [path for c in proxies().values() for path in c.values()],
         studies=lambda w: [s[t] for s in predicting().values() for t in SWIFT_TABLES],
@@ -82,9 +50,9 @@ rule validate:
 
 rule write_audit:
     input:
-        rows=[f"{RESULTS}/audit/{s}.parquet" for s in scorers()],
-        summary=[f"{RESULTS}/audit/{s}.summary.parquet" for s in scorers()],
-        confusion=[f"{RESULTS}/audit/{s}.confusion.parquet" for s in scorers()],
+        rows=[f"{RESULTS}/audit/{s}.parquet" for s in audited()],
+        summary=[f"{RESULTS}/audit/{s}.summary.parquet" for s in audited()],
+        confusion=[f"{RESULTS}/audit/{s}.confusion.parquet" for s in audited()],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"

@@ -22,10 +22,11 @@ from tiny import ROOT
 from swift_study.config import Lora, Model, Responses
 from swift_study.errors import UserError
 from swift_study.evaluation.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
+from swift_study.evaluation.scorers import read_statistics
 from swift_study.examples import Example, Message
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.lines import append_lines, read_lines
-from swift_study.io.tables import JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
+from swift_study.io.tables import ITEMS, RESPONSES, read_table, write_examples, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import Renderer, load_renderer
 from swift_study.models.tokens import batches
@@ -321,12 +322,14 @@ def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: A
     assert [(r.response, r.finish_reason) for r in found] == [("one", "stop"), (None, "refused"), ("three", "stop")]
     write_examples(tmp_path / "queries.parquet", QUERIES[:3])
     write_table(tmp_path / "responses.parquet", pl.DataFrame([vars(r) for r in found], schema_overrides={"seed": pl.Int64}), RESPONSES)
-    paths = {"dataset": tmp_path / "queries.parquet", "responses": tmp_path / "responses.parquet", "output": tmp_path / "labels.parquet"}
+    paths = {"dataset": tmp_path / "queries.parquet", "responses": tmp_path / "responses.parquet", "output": tmp_path}
+    paths |= {"scorer": ROOT / "scorers/key_points.py", "name": Path("base"), "settings": Path("{}")}
     options = [text for name, path in paths.items() for text in (f"--{name}", str(path))]
-    subprocess.run([sys.executable, str(ROOT / "workflow/scripts/judge.py"), *options], check=True, capture_output=True)
-    rows = read_table(tmp_path / "labels.parquet", JUDGEMENTS).to_dicts()
-    assert [row["query_id"] for row in rows] == [e.example_id for e in QUERIES[:3]]
-    assert (rows[1]["label"], rows[1]["reason"]) == (None, "there is no response: the server refused the query")
+    subprocess.run([sys.executable, str(ROOT / "workflow/scripts/score.py"), *options], check=True, capture_output=True)
+    items = read_table(tmp_path / "items.parquet", ITEMS).to_dicts()
+    assert [item["query_id"] for item in items] == [e.example_id for e in QUERIES[:3]]
+    assert items[1]["reason"] == "there is no response: the server refused the query"
+    assert read_statistics(tmp_path / "scores.parquet")["right"][1] is None
 
 
 def test_the_script_asks_the_server_and_loads_no_model(server: Server, folder: Path) -> None:

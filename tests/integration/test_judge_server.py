@@ -13,8 +13,9 @@ from tiny import ROOT
 
 from swift_study.config import HANDWRITTEN
 from swift_study.data.sources import read_source
+from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
-from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, JUDGEMENTS, RESPONSES, read_table, write_examples, write_table
+from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, ITEMS, RESPONSES, read_table, write_examples, write_table
 
 N = 2  # responses that are judged, and as many for the audit
 
@@ -23,11 +24,12 @@ def run_script(name: str, judge: EndpointSettings, folder: Path, *arguments: str
     """The script's output for people."""
     keys = judge.model_dump()
     command = [
-        sys.executable, str(ROOT / "workflow" / "scripts" / name), "--scorer", "judge",
-        "--judge", json.dumps({k: v for k, v in keys.items() if k in AFFECT_REPLIES}),
-        "--judge-limits", json.dumps({k: v for k, v in keys.items() if k not in AFFECT_REPLIES}),
-        "--instructions", str(ROOT / "workflow" / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
-        "--dataset", str(folder / "questions.parquet"), "--account", str(folder / "account.parquet"), *arguments,
+        sys.executable, str(ROOT / "workflow" / "scripts" / name), "--scorer", str(ROOT / "scorers" / "judge.py"),
+        "--scoring" if name == "audit_scorer.py" else "--settings",
+        json.dumps({"name": "judge", "endpoint": {k: v for k, v in keys.items() if k in AFFECT_REPLIES}}),
+        "--limits", json.dumps({"endpoint": {k: v for k, v in keys.items() if k not in AFFECT_REPLIES}}),
+        "--instructions", str(ROOT / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
+        "--dataset", str(folder / "questions.parquet"), *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,25 +46,25 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
     ]
     write_table(tmp_path / "responses.parquet", pl.DataFrame(rows), RESPONSES)
     judge = served_model.model_copy(update={"reply_attempts": 1, "concurrency": 1})
-    judging = ["--responses", str(tmp_path / "responses.parquet"), "--output", str(tmp_path / "judgements.parquet")]
+    judging = ["--name", "base questions", "--responses", str(tmp_path / "responses.parquet"), "--output", str(tmp_path)]
     auditing = ["--settings", json.dumps({"examples": N}), "--seed", "17"]
-    auditing += [f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("rows", "summary", "confusion")]
-    tables = ("judgements", "rows", "summary", "confusion")
+    auditing += [f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
+    tables = ("scores", "items", "rows", "summary", "confusion")
 
-    said = run_script("judge.py", judge, tmp_path, *judging)
-    judgements = read_table(tmp_path / "judgements.parquet", JUDGEMENTS)
-    assert judgements["query_id"].to_list() == [e.example_id for e in examples]
-    labels = judgements["label"].to_list()
+    said = run_script("score_with_endpoint.py", judge, tmp_path, *judging)
+    statistics, items = read_statistics(tmp_path / "scores.parquet"), read_table(tmp_path / "items.parquet", ITEMS)
+    assert statistics["query_id"].to_list() == items["query_id"].to_list() == [e.example_id for e in examples]
+    labels = statistics["right"].to_list()
     assert set(labels) <= {0, 1, None}
-    assert f"{labels.count(1)} of {N} satisfactory, {labels.count(None)} without a label" in said
-    assert all(judgements["reason"])
-    assert all(judgements["tokens"] > 100)
-    assert set(judgements["judge"]) == {judge.model}
+    assert f"over {N} queries; {labels.count(None)} could not be scored" in said
+    assert all(items["reason"])
+    assert all(items["tokens"] > 100)
+    assert set(items["judge"]) == {judge.model}
     account = read_table(tmp_path / "account.parquet", ACCOUNTS).row(0, named=True)
     assert account["requests_sent"] in (N, N + 1)  # one more where the server refuses `response_format`; this one overlooks it
     assert account["failures"] == labels.count(None)
 
-    run_script("audit_judge.py", judge, tmp_path, *auditing)
+    run_script("audit_scorer.py", judge, tmp_path, *auditing)
     rows_read = read_table(tmp_path / "rows.parquet", AUDIT)
     assert sorted(rows_read["expected"]) == [0, 1]
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
@@ -72,7 +74,7 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
     assert read_table(tmp_path / "confusion.parquet", CONFUSION)["n"].sum() == N
 
     written = [(tmp_path / f"{name}.parquet").read_bytes() for name in tables]
-    for script, arguments in (("judge.py", judging), ("audit_judge.py", auditing)):
+    for script, arguments in (("score_with_endpoint.py", judging), ("audit_scorer.py", auditing)):
         run_script(script, judge, tmp_path, *arguments)
         account = read_table(tmp_path / "account.parquet", ACCOUNTS).row(0, named=True)
         assert account["requests_sent"] == 0

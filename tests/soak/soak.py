@@ -35,7 +35,7 @@ INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "validation")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
-FROM_RUNS = ("gradients", "influence", "responses", "judgements", "likelihoods", "audit", "tables", "figures", "pages", "report.html")
+FROM_RUNS = ("gradients", "influence", "responses", "scores", "audit", "tables", "figures", "pages", "report.html")
 LONGEST = 12.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
 WAIT = 20.0  # seconds in which everything that was killed must be gone
 

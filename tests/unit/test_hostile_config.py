@@ -439,7 +439,7 @@ def test_names_of_rules_and_tables_are_those_of_the_workflow(commands: tuple[str
     """Written in the configuration's module, since names are checked there; here they are held against the rules themselves."""
     named = set()
     for file in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
-        named |= set(re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE))
+        named |= set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE))
     assert named | {"train"} == RULES  # `train` is named by a loop
     text, _, results = commands
     written = set(re.findall(rf"{re.escape(str(results))}/tables/(\w+)\.parquet", text))

@@ -24,32 +24,57 @@ from tiny import ROOT
 
 from swift_study.config import Audit
 from swift_study.errors import Rejected, UserError
-from swift_study.evaluation import judging
-from swift_study.evaluation.judging import (
-    HOSTILE,
-    Labelled,
-    agreement,
-    flip_rate,
-    judge_by_model,
-    judge_prompt,
-    read_judgement,
-    repeatability,
-)
+from swift_study.evaluation import audit, judging
+from swift_study.evaluation.audit import HOSTILE, Labelled, agreement, flip_rate, repeatability
+from swift_study.evaluation.scorers import Item, Scored, load_scorer, prompt_hash, read_statistics, score_by_endpoint
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.io.endpoint import JudgeSettings
+from swift_study.io.endpoint import Account, EndpointSettings
 from swift_study.io.tables import (
     ACCOUNTS,
     AUDIT,
     AUDIT_SUMMARY,
     CONFUSION,
-    JUDGEMENTS,
+    ITEMS,
     RESPONSES,
     read_table,
     write_examples,
     write_table,
 )
+from swift_study.io.user_files import constants
 
-INSTRUCTIONS = judging.read_instructions(ROOT / "workflow" / "prompts" / "judge.txt")
+PROMPT_FILE = ROOT / "prompts" / "judge.txt"
+INSTRUCTIONS = judging.read_instructions(PROMPT_FILE)
+JUDGE = load_scorer(ROOT / "scorers" / "judge.py")
+REMINDER = constants(JUDGE.path, "scorer")["REMINDER"]
+RESPONSE_FORMAT = JUDGE.response_format
+
+
+def judge_prompt(example: Example, response: str, instructions: str) -> list[Message]:
+    return JUDGE.prompt(Item(example, response, instructions=instructions))
+
+
+def read_judgement(reply: str) -> tuple[int, str | None]:
+    score = JUDGE.from_reply(Item(example(), "x"), reply)
+    assert score.statistics is not None
+    assert score.statistics["n"] == 1
+    return int(score.statistics["right"]), score.reason
+
+
+def judge_by_model(
+    settings: EndpointSettings, examples: list[Example], responses: list[str], instructions: str, cache: Path
+) -> tuple[list[dict[str, Any]], Account]:
+    """Rows as people would read them from the two tables."""
+    items = [Item(e, r, instructions=instructions) for e, r in zip(examples, responses, strict=True)]
+    scored, account = score_by_endpoint(JUDGE, items, settings, cache)
+    return [row(s) for s in scored], account
+
+
+def row(s: Scored) -> dict[str, Any]:
+    label = s.score.statistics and s.score.statistics["right"]
+    return {
+        "query_id": s.item.example.example_id, "label": label, "reason": s.score.reason, "raw": s.score.raw,
+        "judge": s.judge, "prompt_hash": s.prompt_hash, "tokens": s.tokens, "cost": s.cost,
+    }  # fmt: skip
 
 
 def example(number: int = 1, task: str = "sums", **changes: Any) -> Example:
@@ -88,9 +113,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def settings(server: Server, **changes: Any) -> JudgeSettings:
+def settings(server: Server, **changes: Any) -> EndpointSettings:
     fields = {"base_url": server.url, "model": "m", "backoff_s": 0.01, "timeout_s": 5.0, "concurrency": 4}
-    return JudgeSettings(**(fields | changes))
+    return EndpointSettings(**(fields | changes))
 
 
 # ---- the prompt ----
@@ -107,7 +132,7 @@ def test_the_judge_sees_instructions_query_golden_answer_key_points_and_response
         "key_points": {"1": "The sum is 2.", "2": "It is polite."},
         "response": "It is 2.",
     }
-    assert user.content[end:] == f"\n\n{judging.REMINDER}"
+    assert user.content[end:] == f"\n\n{REMINDER}"
 
 
 def test_earlier_turns_are_shown_and_a_missing_golden_answer_is_null() -> None:
@@ -125,7 +150,7 @@ def check_that_it_is_only_data(response: str) -> None:
     data, end = json.JSONDecoder().raw_decode(user.content)
     assert data["response"] == response  # whole: it has not closed its string
     assert list(data) == ["query", "golden_answer", "key_points", "response"]
-    assert user.content[end:] == f"\n\n{judging.REMINDER}"
+    assert user.content[end:] == f"\n\n{REMINDER}"
     # All before the response is as it was, and the response is one line without a token of a chat template.
     start, rest = plain[1].content.split('"fine"')
     assert user.content.startswith(start)
@@ -137,7 +162,7 @@ def check_that_it_is_only_data(response: str) -> None:
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_response_is_only_data(hostile: str) -> None:
-    check_that_it_is_only_data(judging.with_hostile_text("3", hostile))
+    check_that_it_is_only_data(audit.with_hostile_text("3", hostile))
     check_that_it_is_only_data(hostile)
 
 
@@ -202,12 +227,15 @@ def test_every_hostile_text_is_another_one() -> None:
     assert len(set(HOSTILE)) == len(HOSTILE) >= 12
 
 
-def test_the_prompt_hash_tells_instructions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = judging.prompt_hash(INSTRUCTIONS)
+def test_the_prompt_hash_tells_ways_of_asking_apart(tmp_path: Path) -> None:
+    one = prompt_hash(JUDGE, Item(example(), "2", instructions=INSTRUCTIONS))
     assert re.fullmatch(r"[0-9a-f]{16}", one)
-    assert judging.prompt_hash(INSTRUCTIONS + ".") != one
-    monkeypatch.setattr(judging, "REMINDER", "Reply.")
-    assert judging.prompt_hash(INSTRUCTIONS) != one
+    assert prompt_hash(JUDGE, Item(example(2), "3", instructions=INSTRUCTIONS)) == one
+    assert prompt_hash(JUDGE, Item(example(), "2", instructions=INSTRUCTIONS + ".")) != one
+    assert prompt_hash(JUDGE, Item(example(), "2", options={"scale": 10}, instructions=INSTRUCTIONS)) != one
+    other = tmp_path / "judge.py"
+    other.write_text(JUDGE.path.read_text().replace("Label the response", "Label this response"))
+    assert prompt_hash(load_scorer(other), Item(example(), "2", instructions=INSTRUCTIONS)) != one
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "could not be read"), (b" \n", "is empty"), (b"\xff", "could not be read")])
@@ -289,7 +317,7 @@ def test_a_judgement_has_label_reason_reply_and_cost(server: Server, tmp_path: P
         "reason": "because",
         "raw": verdict(1),
         "judge": "m",
-        "prompt_hash": judging.prompt_hash(INSTRUCTIONS),
+        "prompt_hash": prompt_hash(JUDGE, Item(examples[0], instructions=INSTRUCTIONS)),
         "tokens": 15,
         "cost": pytest.approx(10 / 1e6),
     }
@@ -343,7 +371,7 @@ def test_a_prompt_that_the_server_filters_has_no_label(server: Server, tmp_path:
     assert "does not take this prompt" in rows[0]["reason"]
 
 
-def test_no_reply_keeps_judgements_from_being_written(server: Server, tmp_path: Path) -> None:
+def test_no_reply_keeps_scores_from_being_written(server: Server, tmp_path: Path) -> None:
     contents = [  # as they stand in the body's JSON
         ('{\\"reason\\": \\"half \\\\ud800\\", \\"label\\": 1}', 1, "half \ufffd"),
         ('{\\"reason\\": \\"half \\ud83d\\", \\"label\\": 0}', 0, "half \ufffd"),
@@ -361,11 +389,10 @@ def test_no_reply_keeps_judgements_from_being_written(server: Server, tmp_path: 
 
     server.default = act
     limits = judge_arguments(server, tmp_path, budget_usd=10.0, usd_per_million_prompt_tokens=1.0)
-    outputs = ["--output", str(tmp_path / "j.parquet"), "--account", str(tmp_path / "a.parquet")]
-    done = run_script("judge.py", *write_inputs(tmp_path, len(contents)), *limits, *outputs)
-    assert "1 of 6 satisfactory, 4 without a label" in done.stdout
-    rows = read_table(tmp_path / "j.parquet", JUDGEMENTS)
-    assert rows["label"].to_list() == [label for _, label, _ in contents]
+    done = run_script("score_with_endpoint.py", *write_inputs(tmp_path, len(contents)), *limits, "--output", str(tmp_path / "s"))
+    assert "accuracy 0.5 over 6 queries; 4 could not be scored" in done.stdout
+    assert read_statistics(tmp_path / "s/scores.parquet")["right"].to_list() == [label for _, label, _ in contents]
+    rows = read_table(tmp_path / "s/items.parquet", ITEMS)
     assert all(expected in found for found, (_, _, expected) in zip(rows["reason"], contents, strict=True))
     assert rows["tokens"].is_between(1, 10**6).all()
 
@@ -386,26 +413,26 @@ def evaluation_set(per_task: int = 6) -> list[Example]:
 
 def test_the_sets_own_answers_are_drawn_evenly(tmp_path: Path) -> None:
     examples = evaluation_set()
-    rows = judging.labelled_responses(Audit(examples=12), examples, 1)
+    rows = audit.labelled_responses(Audit(examples=12), examples, 1)
     assert Counter((row.example.task, row.expected) for row in rows) == {(f"task-{t}", e): 2 for t in range(3) for e in (0, 1)}
     assert all(row.response == (row.example.golden if row.expected else row.example.unsatisfactory) for row in rows)
     assert {(row.source, row.expected) for row in rows} == {("golden", 1), ("unsatisfactory", 0)}
-    assert rows == judging.labelled_responses(Audit(examples=12), examples, 1)
-    assert rows != judging.labelled_responses(Audit(examples=12), examples, 2)
-    assert len(judging.labelled_responses(Audit(examples=100), examples, 1)) == 36
+    assert rows == audit.labelled_responses(Audit(examples=12), examples, 1)
+    assert rows != audit.labelled_responses(Audit(examples=12), examples, 2)
+    assert len(audit.labelled_responses(Audit(examples=100), examples, 1)) == 36
 
 
 @pytest.mark.parametrize(("n_wrong", "n"), [(2, 12), (18, 7), (1, 100)])
 def test_where_one_kind_is_short_the_other_fills_up(n_wrong: int, n: int) -> None:
     examples = [e if i < n_wrong else e.model_copy(update={"unsatisfactory": None}) for i, e in enumerate(evaluation_set())]
-    rows = judging.labelled_responses(Audit(examples=n), examples, 1)
+    rows = audit.labelled_responses(Audit(examples=n), examples, 1)
     assert len(rows) == min(n, 18 + n_wrong)
     assert sum(row.expected == 0 for row in rows) == min(n_wrong, n // 2)
 
 
 def test_a_set_without_wrong_answers_is_a_sentence() -> None:
     with pytest.raises(UserError, match=r"1 golden and 0 unsatisfactory answers.*`validation\.audit\.labels`"):
-        judging.labelled_responses(Audit(), [example(unsatisfactory=None)], 1)
+        audit.labelled_responses(Audit(), [example(unsatisfactory=None)], 1)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
@@ -414,14 +441,14 @@ def test_labels_come_from_a_file(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"labels.{form}"
     {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[form](path)
     examples = [example(1), example(2), example(3)]
-    rows = judging.labelled_responses(Audit(labels=str(path)), examples, 1)
+    rows = audit.labelled_responses(Audit(labels=str(path)), examples, 1)
     assert rows == [Labelled(str(path), examples[0], "2", 1), Labelled(str(path), examples[1], 'x,\n"y"', 0)]
 
 
 def test_a_large_file_of_labels_is_drawn_from_and_stays_in_order(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text("".join(json.dumps({"query": "What is 1 + 1?", "response": str(i), "label": 0}) + "\n" for i in range(50)))
-    numbers = [int(row.response) for row in judging.labelled_responses(Audit(labels=str(path), examples=10), [example(1)], 1)]
+    numbers = [int(row.response) for row in audit.labelled_responses(Audit(labels=str(path), examples=10), [example(1)], 1)]
     assert len(set(numbers)) == 10
     assert numbers == sorted(numbers)
 
@@ -446,7 +473,7 @@ def test_a_wrong_row_of_labels_is_a_sentence(tmp_path: Path, row: dict[str, Any]
     path.write_text("\n".join(map(json.dumps, [{"query": "What is 2 + 1?", "response": "3", "label": 1}, row])))
     examples = [example(1), example(2), example(3), example(3, "other")]
     with pytest.raises(UserError, match=rf"labels\.jsonl, {said}"):
-        judging.read_labels(path, examples)
+        audit.read_labels(path, examples)
 
 
 def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
@@ -458,10 +485,10 @@ def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
     rows = [{"query": first, "response": "2", "label": 1}, {"query": second, "response": float("nan"), "label": 0}]
     (tmp_path / "labels.json").write_text(json.dumps(rows))
     for name in ("labels.parquet", "labels.csv", "labels.json"):
-        assert [(row.response, row.expected) for row in judging.read_labels(tmp_path / name, examples)] == [("2", 1), ("", 0)]
+        assert [(row.response, row.expected) for row in audit.read_labels(tmp_path / name, examples)] == [("2", 1), ("", 0)]
     (tmp_path / "labels.csv").write_text(f"query,response,label\n{first},2,1\n{second},3\n")
     with pytest.raises(UserError, match=r"labels\.csv, row 2: this is not a table of equal rows"):
-        judging.read_labels(tmp_path / "labels.csv", examples)
+        audit.read_labels(tmp_path / "labels.csv", examples)
 
 
 @pytest.mark.parametrize(
@@ -487,13 +514,13 @@ def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
 def test_a_cut_or_malformed_file_of_labels_is_a_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"^{re.escape(str(tmp_path / name))}.*{said}"):
-        judging.read_labels(tmp_path / name, [example(1)])
+        audit.read_labels(tmp_path / name, [example(1)])
 
 
 def test_no_labels_at_all_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text("\n")
     with pytest.raises(UserError, match="there are no rows"):
-        judging.read_labels(tmp_path / "labels.jsonl", [example(1)])
+        audit.read_labels(tmp_path / "labels.jsonl", [example(1)])
 
 
 # ---- audit: measures ----
@@ -527,9 +554,9 @@ def test_a_null_label_is_counted_apart_and_never_taken_for_0() -> None:
     assert (found.rate.n, found.rate.unparsed, found.rate.value, found.kappa.value) == (2, 2, 1.0, 1.0)
     assert found.disagreeing == []
     assert sum(c["n"] or 0 for c in found.confusion if c["label"] is None) == 2
-    assert repeatability([0, 0, 1, None], [0, None, 0, None]) == judging.share([True, False], 2)
+    assert repeatability([0, 0, 1, None], [0, None, 0, None]) == audit.share([True, False], 2)
     # Only wrong responses that were judged 0 count; a null is neither a flip nor none.
-    assert flip_rate([0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [1, 0, None, None, 1]) == judging.share([True, False], 1)
+    assert flip_rate([0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [1, 0, None, None, 1]) == audit.share([True, False], 1)
 
 
 @pytest.mark.parametrize(("expected", "labels"), [([], []), ([0], [None]), ([1, 1], [1, 1]), ([0], [0])])
@@ -554,14 +581,17 @@ def test_every_row_is_counted_once(pairs: list[tuple[int, int | None]]) -> None:
 
 def run_script(name: str, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / name), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=check)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done
 
 
-def judge_arguments(server: Server, folder: Path, **limits: Any) -> list[str]:
+def judge_arguments(server: Server, folder: Path, told: str = "--settings", **limits: Any) -> list[str]:
+    scoring = {"name": "judge", "endpoint_name": "judge", "endpoint": {"base_url": server.url, "model": "m"}}
     return [
-        "--scorer", "judge", "--judge", json.dumps({"base_url": server.url, "model": "m"}),
-        "--judge-limits", json.dumps({"backoff_s": 0.01, "concurrency": 2} | limits),
-        "--instructions", str(ROOT / "workflow" / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
+        "--scorer", str(JUDGE.path), told, json.dumps(scoring),
+        "--limits", json.dumps({"endpoint": {"backoff_s": 0.01, "concurrency": 2} | limits}),
+        "--instructions", str(PROMPT_FILE), "--cache", str(folder / "cache"),
     ]  # fmt: skip
 
 
@@ -571,25 +601,28 @@ def write_inputs(folder: Path, n: int) -> list[str]:
     rows = [row | {"finish_reason": "stop", "n_tokens": 1, "seed": 1} for row in rows]
     write_examples(folder / "questions.parquet", examples)
     write_table(folder / "responses.parquet", pl.DataFrame(rows), RESPONSES)
-    return ["--dataset", str(folder / "questions.parquet"), "--responses", str(folder / "responses.parquet")]
+    return ["--name", "base questions", "--dataset", str(folder / "questions.parquet"), "--responses", str(folder / "responses.parquet")]
 
 
-def test_key_points_cost_nothing(tmp_path: Path) -> None:
-    inputs = write_inputs(tmp_path, 4)
-    done = run_script("judge.py", *inputs, "--output", str(tmp_path / "j.parquet"), "--account", str(tmp_path / "a.parquet"))
-    assert "2 of 4 satisfactory, 0 not checkable" in done.stdout
-    judgements = read_table(tmp_path / "j.parquet", JUDGEMENTS)
-    assert judgements["label"].to_list() == [0, 1, 0, 1]
-    assert set(judgements["judge"]) == {"key_points"}
-    assert len(read_table(tmp_path / "a.parquet", ACCOUNTS)) == 0
+KEY_POINTS = ["--scorer", str(ROOT / "scorers" / "key_points.py"), "--settings", "{}"]
+
+
+def test_key_points_are_scored_without_a_judge(tmp_path: Path) -> None:
+    done = run_script("score.py", *write_inputs(tmp_path, 4), *KEY_POINTS, "--output", str(tmp_path / "s"))
+    assert "accuracy 0.5 over 4 queries; 0 could not be scored" in done.stdout
+    statistics = read_statistics(tmp_path / "s/scores.parquet")
+    assert statistics.columns == ["query_id", "task", "right", "n"]
+    assert statistics["right"].to_list() == [0, 1, 0, 1]
+    assert set(read_table(tmp_path / "s/items.parquet", ITEMS)["judge"]) == {"key_points"}
 
 
 def test_responses_to_other_queries_are_a_sentence(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path, 4)
     write_examples(tmp_path / "questions.parquet", [example(1)])
-    done = run_script("judge.py", *inputs, "--output", str(tmp_path / "j.parquet"), check=False)
+    done = run_script("score.py", *inputs, *KEY_POINTS, "--output", str(tmp_path / "s"), check=False)
     assert done.returncode == 1
-    assert "is not in" in done.stdout
+    assert "it does not hold a response to each query of the dataset" in done.stdout
+    assert not (tmp_path / "s/scores.parquet").exists()
 
 
 def test_a_killed_judge_goes_on_from_the_cache_and_ends_in_the_same_bytes(server: Server, tmp_path: Path) -> None:
@@ -609,19 +642,18 @@ def test_a_killed_judge_goes_on_from_the_cache_and_ends_in_the_same_bytes(server
     price = {"usd_per_million_prompt_tokens": 1.0, "usd_per_million_completion_tokens": 3.0, "budget_usd": 1.0}
 
     def arguments(name: str) -> list[str]:
-        outputs = ["--output", str(tmp_path / name / "j.parquet"), "--account", str(tmp_path / name / "account.parquet")]
-        return [*inputs, *judge_arguments(server, tmp_path / name, **price), *outputs]
+        return [*inputs, *judge_arguments(server, tmp_path / name, **price), "--output", str(tmp_path / name)]
 
     def replied() -> list[str]:
         return [json.dumps(b["messages"]) + str(b["temperature"]) for b in server.bodies if "response_format" not in b]
 
-    run_script("judge.py", *arguments("whole"))
+    run_script("score_with_endpoint.py", *arguments("whole"))
     once = Counter(replied())
     assert len(once) == n + 1  # the one without a label was asked for at another temperature too
     assert once.total() == n + 2  # twice
     server.bodies.clear()
 
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "judge.py"), *arguments("killed")]
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "score_with_endpoint.py"), *arguments("killed")]
     job = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
     try:
         until = time.monotonic() + 60
@@ -635,20 +667,23 @@ def test_a_killed_judge_goes_on_from_the_cache_and_ends_in_the_same_bytes(server
     asked = len(replied())
     assert 0 < kept <= asked < n
     assert asked - kept <= 2  # those in flight when it was killed
-    assert not (tmp_path / "killed" / "j.parquet").exists()
+    assert not (tmp_path / "killed" / "scores.parquet").exists()
 
-    done = run_script("judge.py", *arguments("killed"))
+    done = run_script("score_with_endpoint.py", *arguments("killed"))
     assert len(replied()) == asked + (n + 2 - kept)  # what is in the cache is not asked for, and not paid, again
     assert set(replied()) == set(once)
-    assert (tmp_path / "killed" / "j.parquet").read_bytes() == (tmp_path / "whole" / "j.parquet").read_bytes()
-    assert f"{n // 2 - 1} of {n} satisfactory, 1 without a label" in done.stdout
+    for table in ("scores.parquet", "items.parquet"):
+        assert (tmp_path / "killed" / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
+    assert f"over {n} queries; 1 could not be scored" in done.stdout
     account = read_table(tmp_path / "killed" / "account.parquet", ACCOUNTS).row(0, named=True)
-    assert (account["dataset"], account["replies_from_cache"], account["failures"]) == ("questions", kept, 1)
-    judgements = read_table(tmp_path / "killed" / "j.parquet", JUDGEMENTS)
-    assert judgements.filter(pl.col("label").is_not_null())["cost"].to_list() == [pytest.approx((10 + 3 * 5) / 1e6)] * (n - 1)
+    assert (account["dataset"], account["replies_from_cache"], account["failures"]) == ("base questions", kept, 1)
+    right = read_statistics(tmp_path / "killed" / "scores.parquet")["right"]
+    assert right.sum() == n // 2 - 1
+    items = read_table(tmp_path / "killed" / "items.parquet", ITEMS)
+    assert items.filter(right.is_not_null())["cost"].to_list() == [pytest.approx((10 + 3 * 5) / 1e6)] * (n - 1)
 
     before = len(server.bodies)
-    run_script("judge.py", *arguments("killed"))
+    run_script("score_with_endpoint.py", *arguments("killed"))
     assert len(server.bodies) == before
 
 
@@ -657,10 +692,13 @@ def audit_arguments(folder: Path, **settings: Any) -> list[str]:
     return ["--settings", json.dumps(settings), "--dataset", str(folder / "questions.parquet"), "--seed", "17", *outputs]
 
 
+AUDITED_KEY_POINTS = ["--scorer", str(ROOT / "scorers" / "key_points.py"), "--scoring", "{}"]
+
+
 def test_the_audit_of_the_key_points(tmp_path: Path) -> None:
     # The last number of a response is held against the value: a hostile text with the right number in it gets its way.
     write_examples(tmp_path / "questions.parquet", evaluation_set())
-    done = run_script("audit_judge.py", "--scorer", "key_points", *audit_arguments(tmp_path, examples=26))
+    done = run_script("audit_scorer.py", *AUDITED_KEY_POINTS, *audit_arguments(tmp_path, examples=26))
     assert "agreement 1.000" in done.stdout
     rows = read_table(tmp_path / "rows.parquet", AUDIT)
     assert len(rows) == 26
@@ -696,8 +734,8 @@ def test_the_audit_of_a_judge_that_can_be_talked_round_and_changes_its_mind(serv
     server.default = act
     write_examples(tmp_path / "questions.parquet", evaluation_set())
     # One request at a time, since the server counts how often it is asked.
-    arguments = [*judge_arguments(server, tmp_path, concurrency=1), *audit_arguments(tmp_path, examples=36)]
-    run_script("audit_judge.py", *arguments)
+    arguments = [*judge_arguments(server, tmp_path, "--scoring", concurrency=1), *audit_arguments(tmp_path, examples=36)]
+    run_script("audit_scorer.py", *arguments)
     rows = read_table(tmp_path / "rows.parquet", AUDIT)
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
     counts = {name: (row["n"], row["unparsed"], row["value"]) for name, row in summary.items()}
@@ -714,7 +752,7 @@ def test_the_audit_of_a_judge_that_can_be_talked_round_and_changes_its_mind(serv
 
     names = ("rows", "summary", "confusion")
     before, written = len(server.bodies), [(tmp_path / f"{name}.parquet").read_bytes() for name in names]
-    run_script("audit_judge.py", *arguments)
+    run_script("audit_scorer.py", *arguments)
     assert len(server.bodies) == before
     assert [(tmp_path / f"{name}.parquet").read_bytes() for name in names] == written
 
@@ -724,13 +762,15 @@ def test_the_budget_is_one_for_all_passes_of_the_audit(server: Server, tmp_path:
     # One pass over 4 responses costs 4 · 15 USD; a request may cost some thousand beforehand.
     price = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "concurrency": 1}
     examples = evaluation_set()
-    most = 128 + 2 * 16 + 512 + len(json.dumps(judging.RESPONSE_FORMAT))
+    most = 128 + 2 * 16 + 512 + len(json.dumps(RESPONSE_FORMAT))
     most += max(
         sum(len(m.content.encode()) for m in judge_prompt(e, r or "", INSTRUCTIONS)) for e in examples for r in (e.golden, e.unsatisfactory)
     )
     arguments = audit_arguments(tmp_path, examples=4)
     budget = most + 4 * 15
-    done = run_script("audit_judge.py", *judge_arguments(server, tmp_path, budget_usd=budget, **price), *arguments, check=False)
+    done = run_script(
+        "audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring", budget_usd=budget, **price), *arguments, check=False
+    )
     assert done.returncode == 1
     assert "the budget is used up" in done.stdout
     assert 4 < len(server.bodies) < 8
@@ -741,13 +781,15 @@ def test_what_an_earlier_audit_lost_counts_for_all_passes_of_the_next(server: Se
     write_examples(tmp_path / "questions.parquet", [example(1), example(2)])
     # One USD a token: a pass costs 4 · 15, a request that gets no reply up to `most`.
     price = {"usd_per_million_prompt_tokens": 1e6, "usd_per_million_completion_tokens": 1e6, "concurrency": 1, "attempts": 1}
-    overhead = 128 + 2 * 16 + 512 + len(json.dumps(judging.RESPONSE_FORMAT))
+    overhead = 128 + 2 * 16 + 512 + len(json.dumps(RESPONSE_FORMAT))
     examples = [(e, r or "") for e in (example(1), example(2)) for r in (e.golden, e.unsatisfactory)]
     most = overhead + max(sum(len(m.content.encode()) for m in judge_prompt(e, r, INSTRUCTIONS)) for e, r in examples)
     arguments = audit_arguments(tmp_path, examples=4)
     server.actions.append(break_off)
     for lost, budget in ((1, most), (5, 2 * most + 65)):  # the second time: one pass, and one request of the next
-        done = run_script("audit_judge.py", *judge_arguments(server, tmp_path, budget_usd=budget, **price), *arguments, check=False)
+        done = run_script(
+            "audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring", budget_usd=budget, **price), *arguments, check=False
+        )
         assert done.returncode == 1
         assert ("does not answer" if lost == 1 else "the budget is used up") in done.stdout
     assert len(server.bodies) == 1 + 5
@@ -760,7 +802,7 @@ def test_a_server_that_filters_every_hostile_text_is_audited(server: Server, tmp
 
     server.default = act
     write_examples(tmp_path / "questions.parquet", evaluation_set())
-    run_script("audit_judge.py", *judge_arguments(server, tmp_path), *audit_arguments(tmp_path, examples=12))
+    run_script("audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring"), *audit_arguments(tmp_path, examples=12))
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
     assert [(summary[m]["n"], summary[m]["unparsed"]) for m in ("agreement", "repeatability", "hostile flips")] == [
         (12, 0),

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import ROOT
 
 from swift_study.config import Model
-from swift_study.evaluation.likelihood import golden_example, likelihood_frame, log_likelihoods
+from swift_study.errors import UserError
+from swift_study.evaluation.likelihood import golden_example, log_likelihoods, with_candidates
+from swift_study.evaluation.scorers import Item, load_scorer, read_statistics, score_items, write_scores
 from swift_study.examples import Example, Message
-from swift_study.io.tables import LIKELIHOODS, read_table, write_table
 from swift_study.models.loading import load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import Tokens
@@ -53,9 +55,55 @@ def test_the_golden_answer_is_scored_with_its_end_token_and_the_query_keeps_its_
     examples = [example("5, I think.", "4"), example("four", None)]
     tokens = [renderer.tokens(golden_example(e)) for e in examples]
     assert [renderer.tokenizer.decode(t.ids[t.prompt_length :]) for t in tokens] == ["4<|im_end|>", "four<|im_end|>"]
-    frame = likelihood_frame(examples, tokens, log_likelihoods(model, tokens, renderer.pad_id, 2))
-    write_table(tmp_path / "l.parquet", frame, LIKELIHOODS)
-    rows = read_table(tmp_path / "l.parquet", LIKELIHOODS).to_dicts()
+    scorer = load_scorer(ROOT / "scorers" / "likelihood.py")
+    items = with_candidates(scorer, [Item(e) for e in examples], model, renderer, 2)
+    write_scores(tmp_path, scorer, score_items(scorer, items))
+    rows = read_statistics(tmp_path / "scores.parquet").to_dicts()
     assert [r["query_id"] for r in rows] == [e.example_id for e in examples]
-    assert [r["n_tokens"] for r in rows] == [2, len(renderer.tokenizer.encode("four")) + 1]
-    assert [r["log_likelihood"] for r in rows] == pytest.approx([plain(model, t) for t in tokens], rel=1e-6)
+    assert [r["tokens"] for r in rows] == [2, len(renderer.tokenizer.encode("four")) + 1]
+    assert [r["nats"] for r in rows] == pytest.approx([plain(model, t) for t in tokens], rel=1e-6)
+    assert [r["nats_token"] for r in rows] == [r["nats"] / r["tokens"] for r in rows]
+    sums = {name: sum(r[name] for r in rows) for name in ("nats", "tokens", "nats_token", "n")}
+    assert scorer.metrics(sums) == {"nats_token": sums["nats_token"] / 2, "nats": sums["nats"] / 2}
+
+
+OPTIONS = """
+from swift_study.evaluation.scorers import Score
+NEEDS = ("model",)
+STATISTICS = ("right", "mass", "n")
+def candidates(item):
+    return item.options["labels"]
+def score(item):
+    likeliest = max(item.candidates, key=lambda c: c.nats)
+    mass = sum(2.718281828459045**c.nats for c in item.candidates)
+    return Score({"right": likeliest.text == item.example.completion, "mass": mass, "n": 1}, raw=likeliest.text)
+def metrics(sums):
+    return {"accuracy": sums["right"] / sums["n"], "mass": sums["mass"] / sums["n"]}
+"""
+
+
+def test_a_scorer_may_ask_for_several_completions_of_a_query(model: torch.nn.Module, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.py").write_text(OPTIONS)
+    scorer, renderer = load_scorer(tmp_path / "labels.py"), load_renderer(tiny_model, Model())
+    examples = [
+        Example(task="t", messages=[Message(role="user", content=f"Is {n} even?"), Message(role="assistant", content="yes")])
+        for n in range(3)
+    ]
+    items = with_candidates(scorer, [Item(e, options={"labels": ["yes", "no, it is not"]}) for e in examples], model, renderer, 4)
+    for example, item in zip(examples, items, strict=True):
+        for candidate, text in zip(item.candidates, ("yes", "no, it is not"), strict=True):
+            tokens = renderer.tokens(example.derive("x", example.query, text))
+            assert (candidate.text, candidate.tokens) == (text, tokens.n_completion)
+            assert candidate.nats == pytest.approx(plain(model, tokens), rel=1e-6)
+    scores = [s.score for s in score_items(scorer, items)]
+    assert all(0 < s.statistics["mass"] < 1 for s in scores if s.statistics)
+
+
+def test_a_run_that_has_diverged_is_a_sentence(tiny_model: Path) -> None:
+    broken = load_model(tiny_model, Model())
+    with torch.no_grad():
+        broken.get_input_embeddings().weight.fill_(float("nan"))
+    example = Example(task="t", messages=[Message(role="user", content="q"), Message(role="assistant", content="a")])
+    scorer, renderer = load_scorer(ROOT / "scorers" / "likelihood.py"), load_renderer(tiny_model, Model())
+    with pytest.raises(UserError, match=r"1 of 1 queries is not a finite number .*diverged"):
+        with_candidates(scorer, [Item(example)], broken, renderer, 1)

@@ -207,7 +207,7 @@ def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
     data = PlannedData(config, None)
     assert {x.completion for x in data.lengths("panel.cot")} == {config.plan.teacher_reply_tokens + 1}
     jobs = read_jobs("rule apply_strategy:\n    wildcards: parent=panel, strategy=cot\n")
-    planner = Planner(config, jobs, {"main": SIZE}, data, Path("workflow/prompts"))
+    planner = Planner(config, jobs, {"main": SIZE}, data)
     planned = planner.plan()
     n = len(data.examples("panel"))
     row = planned.money[0]

@@ -11,11 +11,13 @@ from servers import Server, reply, serving
 from swift_study.config import Strategy
 from swift_study.data.strategies import StrategyFile, apply_strategy, load_strategy
 from swift_study.errors import Rejected
-from swift_study.evaluation.judging import read_judgement
+from swift_study.evaluation.scorers import Item, load_scorer
 from swift_study.examples import Example, KeyPoint, Message
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.replies import whole_text, without_fence, without_reasoning
 
+ROOT = Path(__file__).resolve().parents[2]
+JUDGE = load_scorer(ROOT / "scorers" / "judge.py")
 COT = Path(__file__).resolve().parents[2] / "strategies" / "cot.py"
 
 # What models of these families put out when their servers take nothing off; the answer is 4 in each.
@@ -147,9 +149,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_long_hostile_reply_takes_no_long_time(kind: str) -> None:
+    messages = [Message(role="user", content="q"), Message(role="assistant", content="a")]
+    item = Item(Example(task="t", messages=messages), "a")
     start = time.process_time()
     with pytest.raises(Rejected):
-        read_judgement(HOSTILE[kind])
+        JUDGE.from_reply(item, HOSTILE[kind])
     assert time.process_time() - start < 1
 
 

@@ -19,6 +19,7 @@ from tiny import ROOT
 
 from swift_study.config import Prediction, Statistics, Validation, ValidationTable
 from swift_study.errors import UserError
+from swift_study.evaluation import scorers
 from swift_study.examples import Example, Message
 from swift_study.influence.statistics import curves, verdicts
 from swift_study.io.tables import (
@@ -26,8 +27,6 @@ from swift_study.io.tables import (
     AGREEMENT,
     COSTS,
     HISTORY,
-    JUDGEMENTS,
-    LIKELIHOODS,
     PAIRS,
     RANK_AGREEMENT,
     RIVALS,
@@ -107,9 +106,9 @@ def runs_of(rows: Mapping[str, np.ndarray], model: str = "main", table: str = "s
 
 def test_values_are_in_the_order_of_the_queries_and_null_is_nan() -> None:
     queries = asked([0, 1, 2])
-    judgements = pl.DataFrame({"query_id": ["q2", "q0", "q1"], "label": [1, None, 0]})
-    likelihoods = pl.DataFrame({"query_id": ["q1", "q2", "q0"], "log_likelihood": [-4.0, -9.0, -1.0], "n_tokens": [2, 3, 4]})
-    values = query_values(judgements, likelihoods, queries, ("j", "l"))
+    labels = pl.DataFrame({"query_id": ["q2", "q0", "q1"], "right": [1.0, None, 0.0]})
+    likelihoods = pl.DataFrame({"query_id": ["q1", "q2", "q0"], "nats": [-4.0, -9.0, -1.0], "nats_token": [-2.0, -3.0, -0.25]})
+    values = query_values(labels, likelihoods, queries, ("j", "l"))
     assert values == pytest.approx(np.array([[NAN, 0, 1], [-0.25, -2, -3], [-1, -4, -9]]), nan_ok=True)
 
 
@@ -678,19 +677,21 @@ def default_results(folder: Path, models: Sequence[str] = ("main",), seeds: Sequ
         for k in range(72)
     ]
     write_examples(folder / "questions.parquet", examples)
-    ids = [e.example_id for e in examples]
     hardness = rng.normal(0, 1, 72)
 
-    def judgements(path: Path, gain: float) -> Path:
-        labels = [None if rng.random() < 0.02 else int(v > 0) for v in hardness + gain + rng.normal(0, 0.5, 72)]
-        blank = {c: [None] * 72 for c in JUDGEMENTS.names} | {"query_id": ids, "label": labels}
-        write_table(path, pl.DataFrame(blank), JUDGEMENTS)
-        return path
+    def write(path: Path, statistics: Sequence[dict[str, float] | None], scorer: str) -> Path:
+        file = scorers.load_scorer(ROOT / "scorers" / f"{scorer}.py")
+        scored = [scorers.Scored(scorers.Item(e), scorers.Score(s), scorer) for e, s in zip(examples, statistics, strict=True)]
+        scorers.write_scores(path, file, scored)
+        return path / "scores.parquet"
+
+    def labels(path: Path, gain: float) -> Path:
+        found = [None if rng.random() < 0.02 else int(v > 0) for v in hardness + gain + rng.normal(0, 0.5, 72)]
+        return write(path, [None if label is None else {"right": label, "n": 1} for label in found], "key_points")
 
     def likelihoods(path: Path, gain: float) -> Path:
-        values = -4 + hardness + gain / 2 + rng.normal(0, 0.1, 72)
-        write_table(path, pl.DataFrame({"query_id": ids, "log_likelihood": values, "n_tokens": [4] * 72}), LIKELIHOODS)
-        return path
+        values = (-4 + hardness + gain / 2 + rng.normal(0, 0.1, 72)).tolist()
+        return write(path, [{"nats": v, "tokens": 4, "nats_token": v / 4, "n": 1} for v in values], "likelihood")
 
     runs = []
     for model, seed in itertools.product(models, seeds):
@@ -701,7 +702,7 @@ def default_results(folder: Path, models: Sequence[str] = ("main",), seeds: Sequ
                 runs.append(
                     {
                         "table": table, "row": row, "model": model, "seed": seed,
-                        "judgements": str(judgements(stem.with_suffix(".j"), gain)),
+                        "run": stem.name, "labels": str(labels(stem.with_suffix(".j"), gain)),
                         "likelihoods": str(likelihoods(stem.with_suffix(".l"), gain)),
                     }
                 )  # fmt: skip

@@ -20,13 +20,13 @@ from servers import Handler, completion
 from tiny import ROOT
 
 from swift_study.config import MAIN, load
+from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.tables import (
     AGREEMENT,
     AUDIT_SUMMARY,
     CONSUMED,
     COSTS,
-    JUDGEMENTS,
-    LIKELIHOODS,
+    ITEMS,
     RANK_AGREEMENT,
     RESPONSES,
     RIVALS,
@@ -73,15 +73,15 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
         assert table["accuracy_gain"][0] is None
         assert table.filter(pl.col("training_data") != "Base")["ll_token_gain"].null_count() == 0
     for run in RUNS:
-        responses = read_table(results / f"responses/{run}/questions.parquet", RESPONSES)
-        labels = read_table(results / f"judgements/{run}/questions/key_points.parquet", JUDGEMENTS)
-        likelihoods = read_table(results / f"likelihoods/{run}/questions.parquet", LIKELIHOODS)
+        responses = read_table(results / f"responses/{run}/evaluation=questions/responses.parquet", RESPONSES)
+        scores = results / f"scores/{run}/evaluation=questions"
+        labels, likelihoods = (read_statistics(scores / f"scorer={s}/scores.parquet") for s in ("key_points", "likelihood"))
         assert responses["query_id"].to_list() == labels["query_id"].to_list() == likelihoods["query_id"].to_list()
-        assert likelihoods["log_likelihood"].max() < 0
+        assert likelihoods["nats"].max() < 0
         read_table(results / f"runs/{run}/consumed.parquet", CONSUMED)
     table = pl.read_parquet(results / "tables/table2.parquet")
     per_query = {
-        run: pl.read_parquet(results / f"likelihoods/{run}.s17/questions.parquet").select(pl.col("log_likelihood") / pl.col("n_tokens"))
+        run: read_statistics(results / f"scores/{run}.s17/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
         for run in ("full_base", "mix_cot")
     }
     gain = float((per_query["mix_cot"] - per_query["full_base"]).to_series().mean())  # type: ignore[arg-type]
@@ -151,11 +151,11 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
     assert "apply_strategy base.clarify" in jobs
     assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
     # Its own responses and likelihoods, and the base model's to queries that clarifying revises.
-    assert {job for job in jobs if job.startswith(("respond", "score_golden"))} == {
+    assert {job for job in jobs if job.startswith(("respond", "score_with_model"))} == {
         "respond base.candidates.revised",
         "respond base.candidates.similar.revised",
         "respond then_clarify.s17.questions",
-        "score_golden then_clarify.s17.questions",
+        "score_with_model then_clarify.s17.questions.likelihood",
     }
     proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert proved.is_finished("validation")
@@ -164,7 +164,7 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
 def test_a_runs_own_keys_rerun_it_and_what_starts_from_it(proved: Checkout, tmp_path: Path) -> None:
     jobs = listed(proved, overlay(tmp_path, {"runs": {"in_cot": {"learning_rate": 2e-5}}}))
     assert jobs == sorted(
-        ["judge in_cot.s17.questions.key_points", "respond in_cot.s17.questions", "score_golden in_cot.s17.questions",
+        ["score in_cot.s17.questions.key_points", "respond in_cot.s17.questions", "score_with_model in_cot.s17.questions.likelihood",
          "train in_cot.s17", *SUMMARY]
     )  # fmt: skip
     jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"weight_decay": 0.1}}}))
@@ -186,9 +186,9 @@ def test_further_models_have_trainings_of_their_own(proved: Checkout, tmp_path: 
 
 def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:
     assert listed(proved, overlay(tmp_path, {"validation": {"near": {"accuracy": 0.05}}})) == SUMMARY
-    proved.edit("workflow/prompts/judge.txt", " ", "  ")  # no judge is configured: nothing depends on it
+    proved.edit("prompts/judge.txt", " ", "  ")  # no judge is configured: nothing depends on it
     assert proved.is_finished("validation")
-    proved.edit("workflow/prompts/judge.txt", "  ", " ")
+    proved.edit("prompts/judge.txt", "  ", " ")
 
 
 # ---- a judge behind a server ----
@@ -233,15 +233,17 @@ def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, jud
     }
     config = overlay(tmp_path, {"judge": judge, "validation": {"scorer": "judge"}})
     jobs = copy.jobs("validation", configs=(config,))
-    assert {job.split()[0] for job in jobs} == {"judge", "audit_judge", "write_audit", "write_config", "write_tables", *SUMMARY}
+    asking = {"score_with_endpoint", "audit_scorer_with_endpoint", "write_audit"}
+    assert {job.split()[0] for job in jobs} == {*asking, "write_config", "write_tables", *SUMMARY}
     results = copy.root / "results"
-    judged = [read_table(results / f"judgements/{run}/questions/judge.parquet", JUDGEMENTS) for run in sorted(RUNS)]
-    unparsed = sum(table["label"].null_count() for table in judged)
+    folders = [results / f"scores/{run}/evaluation=questions/scorer=judge" for run in sorted(RUNS)]
+    judged = [read_statistics(folder / "scores.parquet") for folder in folders]
+    unparsed = sum(table["right"].null_count() for table in judged)
     assert 0 < unparsed < sum(map(len, judged))
-    assert set(pl.concat(judged)["judge"]) == {"gpt-4o-2024-08-06"}
+    assert set(pl.concat([read_table(folder / "items.parquet", ITEMS) for folder in folders])["judge"]) == {"gpt-4o-2024-08-06"}
     table = pl.read_parquet(results / "tables/table1.parquet")
     assert set(table["scorer"]) == {"judge"}
-    assert table["unparsed"][0] == judged[0]["label"].null_count()
+    assert table["unparsed"][0] == judged[0]["right"].null_count()
     audit = pl.read_parquet(results / "tables/audit.parquet").filter(pl.col("judge") == "gpt-4o-2024-08-06")
     rate = audit.filter(pl.col("measure") == "agreement").row(0, named=True)
     assert rate["reference"] == 0.87
@@ -250,12 +252,12 @@ def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, jud
     assert costs.filter(pl.col("way") == "validation", pl.col("part") == "judging")["cost_usd"][0] > 0
     assert set(Judge.requests) == {f"Bearer {CANARY}"}
     sent = len(Judge.requests)
-    copy.snakemake("validation", "--forcerun", "judge", "audit_judge", configs=(config,))
+    copy.snakemake("validation", "--forcerun", "score_with_endpoint", "audit_scorer_with_endpoint", configs=(config,))
     assert len(Judge.requests) == sent  # all from the cache
     # Another word in its instructions: only the judge is asked again.
-    copy.edit("workflow/prompts/judge.txt", " ", "  ")
+    copy.edit("prompts/judge.txt", " ", "  ")
     jobs = copy.jobs("-n", "validation", configs=(config,))
-    assert {job.split()[0] for job in jobs} == {"judge", "audit_judge", "write_audit", *SUMMARY}
+    assert {job.split()[0] for job in jobs} == {*asking, *SUMMARY}
     assert not [job for job in jobs if "key_points" in job]
     for folder, _, files in os.walk(copy.root):
         for name in files:
@@ -267,12 +269,12 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
     shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", proved.tiny)
     config = overlay(tmp_path, {"judge": {"base_url": judge_server, "key_env": "SWIFT_STUDY_JUDGE_KEY"}, "validation": {"scorer": "judge"}})
-    target = "results/judgements/full_base.s17/questions/judge.parquet"
+    target = "results/scores/full_base.s17/evaluation=questions/scorer=judge/items.parquet"
     done = copy.snakemake(target, configs=(config,))
-    judged = read_table(copy.root / target, JUDGEMENTS)
-    assert judged["label"].null_count() == len(judged) == 24
+    judged = read_table(copy.root / target, ITEMS)
+    assert read_statistics((copy.root / target).with_name("scores.parquet"))["right"].null_count() == len(judged) == 24
     assert judged["reason"].str.contains("the server refused to answer").all()
-    assert "24 without a label" in done.stdout
+    assert "24 could not be scored" in done.stdout
 
 
 # ---- what goes wrong ----
@@ -314,7 +316,8 @@ def test_paper_scales_are_whole(scale: str) -> None:
     assert counts["train_base"] == 1
     assert counts["train"] == 13 * 3 + 8
     assert counts["respond"] == 13 * 3 + 4
-    assert counts["judge"] == 13 * 3 + 4
-    assert counts["score_golden"] == 13 * 3 + 8
+    assert counts["score_with_endpoint"] == 13 * 3
+    assert counts["score"] == 4
+    assert counts["score_with_model"] == 13 * 3 + 8
     config = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
     assert config.validation.models == [MAIN]

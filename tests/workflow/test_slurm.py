@@ -25,7 +25,7 @@ from tiny import ROOT
 from swift_study.io.work import hash_files
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
-GPU_RULES = ("train", "gradients", "respond", "score_golden", "compute_rivals")
+GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
 # With a judge that is a server, and the network at the submit host.
 AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}

@@ -21,12 +21,12 @@ from swift_study.io.tables import (
     EXAMPLES,
     FAMILIES,
     HISTORY,
-    JUDGEMENTS,
     LAYERS,
     PAIRS,
     POWER,
     RESPONSES,
     SCHEDULE,
+    SCORES,
     VERDICTS,
     read_table,
 )
@@ -96,16 +96,16 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     read_table(results / "schedules" / "base.parquet", SCHEDULE)
     for name in ("panel", "panel.similar", "panel.cot", "negative", "positive", "negative.similar", "positive.similar", "negative.clarify"):
         read_table(results / "data" / f"{name}.parquet", EXAMPLES)
-    read_table(results / "responses" / "base" / "candidates.parquet", RESPONSES)
-    read_table(results / "judgements" / "base" / "candidates" / "key_points.parquet", JUDGEMENTS)
+    read_table(results / "responses/base/evaluation=candidates/responses.parquet", RESPONSES)
+    read_table(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet", SCORES)
 
 
 def test_negatives_are_the_models_unsatisfactory_responses(finished: Checkout) -> None:
     results = finished.root / "results"
     negatives = pl.read_parquet(results / "data" / "negative.parquet")
-    judged = pl.read_parquet(results / "judgements" / "base" / "candidates" / "key_points.parquet")
-    responses = pl.read_parquet(results / "responses" / "base" / "candidates.parquet")
-    labels = dict(judged.select("query_id", "label").iter_rows())
+    scores = pl.read_parquet(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet")
+    responses = pl.read_parquet(results / "responses/base/evaluation=candidates/responses.parquet")
+    labels = dict(scores.filter(pl.col("statistic") == "right").select("query_id", "value").iter_rows())
     said = dict(responses.select("query_id", "response").iter_rows())
     for row in negatives.iter_rows(named=True):
         assert labels[row["parent_id"]] == 0
@@ -152,7 +152,7 @@ def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
     certificate = json.loads(metadata[b"certificate"])
     assert certificate["passed"]
     assert certificate["against_float64"] < 1e-5
-    for table in ("gradients/base/cot/checkpoint-8", "responses/base/candidates"):
+    for table in ("gradients/base/cot/checkpoint-8", "responses/base/evaluation=candidates/responses"):
         path = finished.root / f"results/{table}.parquet"
         assert int(pq.read_schema(path).metadata[b"threads"]) == certificate["threads"] == len(os.sched_getaffinity(0)), table
     assert metadata[b"scope"] == b"lora"

@@ -48,7 +48,7 @@ def main(a: Namespace) -> None:
         else:
             notes.append(f"Tokens are counted with the tokenizer of the model under study, for {name!r} as well.")
     data = PlannedData(config, renderer, Path(a.strategies))
-    planned = Planner(config, jobs, sizes, data, Path(a.prompts)).plan()
+    planned = Planner(config, jobs, sizes, data).plan()
     if data.read:
         notes.append(
             f"{data.read} datasets were read from {config.results}/data, where they are already; the others were built for the plan."
@@ -91,6 +91,5 @@ if __name__ == "__main__":
         snakefile="the workflow's Snakefile",
         studies="folder of the collections",
         strategies="folder of the strategy files",
-        prompts="folder of the judge's instructions",
     )
     cli.run(main, p)

@@ -3,18 +3,22 @@
 from argparse import Namespace
 from pathlib import Path
 
+import polars as pl
+
 from swift_study.config import Model, Selection
 from swift_study.data.datasets import fit, write_rejects
 from swift_study.evaluation.responses import Chain, Judged, select
+from swift_study.evaluation.scorers import read_responses, read_statistics
 from swift_study.examples import Example
 from swift_study.io import cli
-from swift_study.io.tables import JUDGEMENTS, RESPONSES, read_examples, read_table, write_examples
+from swift_study.io.tables import read_examples, write_examples
 
 
-def judged(folder: Path, responses: Path, judgements: Path, dataset: str) -> dict[str, Judged]:
+def judged(folder: Path, responses: Path, scores: Path, dataset: str) -> dict[str, Judged]:
     """Every example of the dataset with its response and label, by id."""
-    texts = dict(read_table(responses / f"{dataset}.parquet", RESPONSES).select("query_id", "response").iter_rows())
-    labels = dict(read_table(judgements / dataset / "key_points.parquet", JUDGEMENTS).select("query_id", "label").iter_rows())
+    texts = read_responses(responses / f"evaluation={dataset}" / "responses.parquet")
+    scored = read_statistics(scores / f"evaluation={dataset}" / "scorer=key_points" / "scores.parquet")
+    labels = dict(scored.select("query_id", pl.col("right").cast(pl.Int64)).iter_rows())
     examples = read_examples(folder / f"{dataset}.parquet")
     return {e.example_id: Judged(e, texts[e.example_id], labels[e.example_id]) for e in examples}
 
@@ -24,10 +28,10 @@ def by_parent(examples: list[Example]) -> dict[str, Example]:
 
 
 def main(a: Namespace) -> None:
-    data, responses, judgements = Path(a.data), Path(a.responses), Path(a.judgements)
+    data, responses, scores = Path(a.data), Path(a.responses), Path(a.scores)
     selection = Selection.model_validate_json(a.settings)
     sets = {
-        d: judged(data, responses, judgements, d)
+        d: judged(data, responses, scores, d)
         for d in ("candidates", "candidates.similar", "candidates.revised", "candidates.similar.revised")
     }
     similar = {j.example.parent_id: j for j in sets["candidates.similar"].values()}
@@ -60,7 +64,7 @@ if __name__ == "__main__":
         model_settings="the section `model` as JSON",
         data="folder of the datasets",
         responses="folder of the responses",
-        judgements="folder of the judgements",
+        scores="folder of the scores",
         rejects="Parquet file of what was left out",
     )
     cli.run(main, p)

@@ -7,11 +7,10 @@ from pathlib import Path
 import polars as pl
 
 from swift_study.config import MAIN, Statistics, Validation
+from swift_study.evaluation.scorers import read_statistics
 from swift_study.io import cli
 from swift_study.io.tables import (
     AGREEMENT,
-    JUDGEMENTS,
-    LIKELIHOODS,
     PAIRS,
     RANK_AGREEMENT,
     RIVALS,
@@ -52,7 +51,7 @@ def main(a: Namespace) -> None:
     by_table = read_runs(cli.unpack(a.runs), settings, queries)
     studies = {name: read_study(entry) for name, entry in cli.unpack(a.studies).items()}
     proxies = {
-        context: {name: nats_per_token(read_table(Path(path), LIKELIHOODS), queries, path) for name, path in paths.items()}
+        context: {name: nats_per_token(read_statistics(Path(path)), queries, path) for name, path in paths.items()}
         for context, paths in cli.unpack(a.proxies).items()
     }
 
@@ -88,16 +87,16 @@ def read_runs(entries: list[dict[str, str]], settings: Validation, queries: Quer
     """Every table's runs by model. A run that stands in several tables is read once."""
     values = {}
     for entry in entries:
-        paths = entry["judgements"], entry["likelihoods"]
+        paths = entry["labels"], entry["likelihoods"]
         if paths not in values:
-            judgements, likelihoods = read_table(Path(paths[0]), JUDGEMENTS), read_table(Path(paths[1]), LIKELIHOODS)
-            values[paths] = query_values(judgements, likelihoods, queries, paths)
+            labels, likelihoods = read_statistics(Path(paths[0])), read_statistics(Path(paths[1]))
+            values[paths] = query_values(labels, likelihoods, queries, paths)
     found: dict[str, list[Measured]] = {}
     for table, given in settings.tables.items():
         found[table] = []
         for model in settings.models:
             own = {
-                (e["row"], int(e["seed"])): values[e["judgements"], e["likelihoods"]]
+                (e["row"], int(e["seed"])): values[e["labels"], e["likelihoods"]]
                 for e in entries
                 if e["table"] == table and e["model"] == model
             }
@@ -236,8 +235,8 @@ if __name__ == "__main__":
             settings="the section `validation` as JSON",
             statistics="the section `statistics` as JSON",
             evaluation="Parquet file of the evaluation set",
-            runs="JSON list of {table, row, model, seed, judgements, likelihoods}, the last two Parquet files",
-            proxies="JSON: by context, and then `control` or a strategy, the Parquet file of likelihoods",
+            runs="JSON list of {table, row, model, seed, run, labels, likelihoods}, the last two Parquet files of scores",
+            proxies="JSON: by context, and then `control` or a strategy, the Parquet file of likelihood scores",
             studies="JSON: by study, its baseline and the Parquet files pairs, verdicts and rivals",
             claims="YAML file of the paper's claims",
             tables="folder of the tables",

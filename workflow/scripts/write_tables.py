@@ -9,6 +9,7 @@ import polars as pl
 from swift_study import __version__
 from swift_study.config import Statistics
 from swift_study.data.datasets import describe
+from swift_study.evaluation.scorers import read_statistics
 from swift_study.io import cli
 from swift_study.io.tables import (
     ACCOUNTS,
@@ -16,7 +17,6 @@ from swift_study.io.tables import (
     CONFOUNDS,
     DATASETS,
     EXCLUSIONS,
-    JUDGEMENTS,
     LEAKAGE,
     POWER,
     REJECTS,
@@ -50,12 +50,12 @@ def main(a: Namespace) -> None:
     write_formats(tables, "rejects", rejects, REJECTS)
     exclusions = pl.concat([read_table(Path(p), EXCLUSIONS) for p in a.exclusions])
     leakage = pl.concat([read_table(Path(p), LEAKAGE) for p in a.leakage])
-    judgements = pl.DataFrame([outcome(Path(p)) for p in a.judgements])
+    outcomes = pl.DataFrame([outcome(Path(p)) for p in a.scores])
     accounts = pl.concat([read_table(Path(p), ACCOUNTS) for p in a.accounts]) if a.accounts else pl.DataFrame()
     parts = [heading("Datasets"), html_table(datasets)]
     parts += [heading("Kept out of the base data"), html_table(exclusions), heading("Leak check"), html_table(leakage)]
-    if len(judgements):
-        parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(judgements)]
+    if len(outcomes):
+        parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(outcomes)]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
     if len(accounts):
         parts += [heading("What the teacher cost"), html_table(accounts)]
@@ -92,9 +92,9 @@ def write_page(path: Path, content: str) -> None:
 
 
 def outcome(path: Path) -> dict[str, object]:
-    labels = read_table(path, JUDGEMENTS)["label"]
+    labels = read_statistics(path)["right"]
     return {
-        "queries": path.parent.name,
+        "queries": path.parents[1].name.partition("=")[2],
         "responses": len(labels),
         "satisfactory": int((labels == 1).sum()),
         "unsatisfactory": int((labels == 0).sum()),
@@ -126,7 +126,7 @@ if __name__ == "__main__":
         "rejects",
         "exclusions",
         "leakage",
-        "judgements",
+        "scores",
         "accounts",
         "certificates",
         "checkpoints",

@@ -25,7 +25,7 @@ from swift_study.config.datasets import (
     Strategy,
     Text,
 )
-from swift_study.config.evaluations import Audit, Responses
+from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
 from swift_study.config.load import load
 from swift_study.config.models import Model
@@ -56,6 +56,7 @@ __all__ = [
     "Confounds",
     "Context",
     "Data",
+    "Declared",
     "EndpointSettings",
     "FileSource",
     "Gathered",
@@ -74,6 +75,8 @@ __all__ = [
     "References",
     "Responses",
     "Run",
+    "Scorer",
+    "Scoring",
     "Section",
     "Selection",
     "Source",
@@ -85,6 +88,7 @@ __all__ = [
     "ValidationTable",
     "chosen",
     "configure",
+    "declared",
     "default_yaml",
     "gather",
     "lay",

@@ -1,27 +1,32 @@
 """The whole configuration, and whether its parts agree."""
 
+import functools
+import json
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
 from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
-from swift_study.config.evaluations import Responses
+from swift_study.config.evaluations import Declared, Responses, Scorer, Scoring, declared, scorer_file, scorer_instructions
 from swift_study.config.gradients import Gradients
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.runs import Run, training, training_of
 from swift_study.config.statistics import Confounds, Statistics
 from swift_study.config.studies import Study, Validation
-from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+from swift_study.errors import UserError
+from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-        "all", "apply_strategy", "audit_judge", "check_confounds", "check_leakage", "compute_rivals", "decide_verdicts",
-        "describe_validation", "draw_base", "draw_loss", "find_model", "judge", "load_panel", "make_schedule", "pair_influence", "plan",
-        "respond", "revise_queries", "score_golden", "select_examples", "swift", "train", "validate", "validation", "write_audit",
-        "write_config", "write_costs", "write_tables",
+        "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
+        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "find_model", "load_panel",
+        "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score", "score_with_endpoint",
+        "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit", "write_config",
+        "write_costs", "write_tables",
     }
 )  # fmt: skip
 
@@ -76,6 +81,8 @@ class Config(Section):
     """Trainings, by name."""
     responses: Responses = Responses()
     """How runs respond to queries."""
+    scorers: dict[str, Scorer] = {}
+    """Uses of scorer files, by names of their own. A name that is not here is a file `scorers/<name>.py` without options."""
     selection: Selection = Selection()
     """How negatives and positives are chosen from the base model's responses."""
     gradients: Gradients = Gradients()
@@ -124,8 +131,18 @@ class Config(Section):
                                  "state only (checkpoint_every: null)")  # fmt: skip
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
+        self._check_scorers()
         self._check_validation()
         return self
+
+    def _check_scorers(self) -> None:
+        for name in self.scorer_names():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"scorer name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
+            try:
+                declared(self.scorer_file(name))
+            except UserError as error:
+                raise ValueError(f"scorers.{name}: {error}") from error
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""
@@ -312,6 +329,46 @@ class Config(Section):
                 raise ValueError(f"runs.{name}.start: the run starts from itself in the end")
             found.insert(0, start)
         return found
+
+    # ---- scorers ----
+
+    def scorer_names(self) -> list[str]:
+        """Every scorer that is used."""
+        return list(dict.fromkeys([*self.scorers, "key_points", "likelihood", *(["judge"] if self.judge else [])]))
+
+    def scorer(self, name: str) -> Scorer:
+        return self.scorers.get(name, Scorer())
+
+    def scorer_file(self, name: str) -> Path:
+        return scorer_file(name, self.scorer(name))
+
+    @functools.cached_property
+    def _declared(self) -> dict[str, Declared]:
+        return {name: declared(self.scorer_file(name)) for name in self.scorer_names()}
+
+    def scorer_needs(self, name: str) -> frozenset[str]:
+        """`response`, `model`, `endpoint`: what the scorer needs."""
+        return self._declared[name].needs
+
+    def scorer_instructions(self, name: str) -> str | None:
+        """The text file of what the scorer's endpoint is told; None for a scorer that asks none, or has no such file."""
+        return scorer_instructions(name, self.scorer(name)) if "endpoint" in self.scorer_needs(name) else None
+
+    def scoring(self, name: str, affects_scores: bool = True) -> str:
+        """What a script is told of a scorer, as JSON: the keys that affect a score, or the endpoint's other keys.
+
+        UserError for a scorer that asks an endpoint where none is configured.
+        """
+        endpoint = None
+        if "endpoint" in self.scorer_needs(name):
+            endpoint = self.judge
+            if endpoint is None:
+                raise UserError(f"scorers.{name}: the scorer asks an endpoint, but no `judge` is configured. Set `judge`.")
+        if not affects_scores:
+            return json.dumps({"endpoint": endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))})
+        told = Scoring(name=name, options=self.scorer(name).options, endpoint_name="judge" if endpoint else "")
+        of_endpoint = endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
+        return json.dumps(told.model_dump(mode="json") | {"endpoint": of_endpoint}, ensure_ascii=False)
 
     def model_of(self, name: str) -> Model:
         """The model that a training is of."""

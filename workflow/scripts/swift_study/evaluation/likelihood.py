@@ -1,20 +1,54 @@
-"""Likelihood: how probable a model finds the golden answers, a finer measure of learning than right or wrong responses."""
+"""Likelihood: how probable a model finds completions of queries, such as the golden answers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
+from swift_study.errors import UserError
+from swift_study.evaluation.scorers import Candidate, Item, ScorerFile
 from swift_study.examples import Example
 from swift_study.models.loading import exact_numerics
+from swift_study.models.rendering import Renderer
 from swift_study.models.tokens import IGNORED, Batch, Tokens, batches, collate
+
+
+def completed(example: Example, completion: str) -> Example:
+    """The example with another completion."""
+    return example.derive("golden", example.query, completion)
 
 
 def golden_example(example: Example) -> Example:
     """The example with its golden answer as the completion, where it has one."""
-    return example.derive("golden", example.query, example.golden or example.completion)
+    return completed(example, example.golden or example.completion)
+
+
+def with_candidates(
+    scorer: ScorerFile,
+    items: Sequence[Item],
+    model: Any,
+    renderer: Renderer,
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Item]:
+    """The items with the log-probabilities of the completions that the scorer asks for. UserError where one is not a finite number."""
+    texts = [scorer.candidates(item) for item in items]
+    tokens = [renderer.tokens(completed(item.example, text)) for item, of_item in zip(items, texts, strict=True) for text in of_item]
+    found = log_likelihoods(model, tokens, renderer.pad_id, batch_size, lambda done: progress(done, len(tokens)))
+    rest = iter(zip(found.tolist(), tokens, strict=True))
+    scored = []
+    for item, of_item in zip(items, texts, strict=True):
+        candidates = tuple(Candidate(text, nats, t.n_completion) for text, (nats, t) in zip(of_item, rest, strict=False))
+        scored.append(replace(item, candidates=candidates))
+    wrong = [item.example.example_id for item in scored if not all(abs(c.nats) < float("inf") for c in item.candidates)]
+    if wrong:
+        raise UserError(
+            f"the likelihood of the completions of {len(wrong)} of {len(items)} queries is not a finite number (the first: example "
+            f"{wrong[0]}). The run has probably diverged: see its loss, and lower its learning_rate."
+        )
+    return scored
 
 
 @torch.inference_mode()
@@ -42,14 +76,3 @@ def _log_likelihoods(model: Any, batch: Batch) -> torch.Tensor:
     labels = batch.labels[:, -batch.keep :]
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
     return -losses.view(labels.shape).double().sum(dim=1)
-
-
-def likelihood_frame(examples: Sequence[Example], tokens: Sequence[Tokens], found: np.ndarray) -> pl.DataFrame:
-    """One row for each query; ``tokens`` are those of its golden answer."""
-    return pl.DataFrame(
-        {
-            "query_id": [e.example_id for e in examples],
-            "log_likelihood": found,
-            "n_tokens": [t.n_completion for t in tokens],
-        }
-    )

@@ -16,12 +16,15 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from swift_study.errors import Stopped, UserError
 from swift_study.io.processes import end_with_parent
 from swift_study.io.work import full_disk, says_no_space
 
+Settings = TypeVar("Settings", bound=BaseModel)
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
 _people = sys.stdout
@@ -73,6 +76,17 @@ def pack(text: str) -> str:
 def unpack(text: str) -> Any:
     """The value of a JSON text, packed or not."""
     return json.loads(zlib.decompress(base64.b64decode(text[1:])) if text.startswith("=") else text)
+
+
+def settings(kind: type[Settings], text: str, limits: str = "{}") -> Settings:
+    """A script's settings from two JSON objects that are laid over each other: the keys that affect results, and the others."""
+    return kind.model_validate(_laid_over(json.loads(text), json.loads(limits)))
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
+    return above
 
 
 def parser(description: str | None, **arguments: str) -> argparse.ArgumentParser:

@@ -128,10 +128,17 @@ RESPONSES = pa.schema(
         ("seed", pa.int64()),
     ]
 )
-JUDGEMENTS = pa.schema(
+SCORES = pa.schema(
     [
         ("query_id", pa.string()),
-        ("label", pa.int64()),
+        ("task", pa.string()),
+        ("statistic", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+ITEMS = pa.schema(
+    [
+        ("query_id", pa.string()),
         ("reason", pa.string()),
         ("raw", pa.string()),
         ("judge", pa.string()),
@@ -247,15 +254,6 @@ CONFOUNDS = pa.schema(
         ("agrees", pa.bool_()),
         ("of_scale", pa.float64()),
         ("carried", pa.float64()),
-    ]
-)
-
-
-LIKELIHOODS = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("log_likelihood", pa.float64()),
-        ("n_tokens", pa.int64()),
     ]
 )
 RIVALS = pa.schema(

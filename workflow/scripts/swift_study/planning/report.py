@@ -9,8 +9,11 @@ import polars as pl
 
 from swift_study.config import MAIN, Config, training_of
 from swift_study.data.strategies import load_strategy, teacher_prompts
-from swift_study.evaluation.judging import judge_prompt, labelled_responses
+from swift_study.evaluation.audit import labelled_responses
+from swift_study.evaluation.judging import read_instructions
 from swift_study.evaluation.responses import server_of
+from swift_study.evaluation.scorers import Item, ScorerFile, load_scorer
+from swift_study.examples import Example
 from swift_study.planning.costs import (
     BATCH,
     DATA_FILE,
@@ -59,8 +62,8 @@ class Planned:
 class Planner:
     """Goes through the jobs, part by part. ``sizes`` are those of the models by name."""
 
-    def __init__(self, config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], data: PlannedData, prompts: Path) -> None:
-        self.config, self.jobs, self.sizes, self.data, self.prompts = config, jobs, sizes, data, prompts
+    def __init__(self, config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], data: PlannedData) -> None:
+        self.config, self.jobs, self.sizes, self.data = config, jobs, sizes, data
         self.out = Planned()
 
     def plan(self) -> Planned:
@@ -71,7 +74,7 @@ class Planner:
         self.likelihoods()
         self.files()
         self.teacher()
-        self.judge()
+        self.scorers()
         self.out.parts.append(_total(self.out.parts, "part"))
         self.out.disk.append(_total(self.out.disk, "files"))
         if self.out.money:
@@ -193,14 +196,14 @@ class Planner:
         jobs = [j.wildcards for j in self.jobs if j.rule == "respond"]
         new = self.data.response_tokens()
         if settings.server is not None:
-            rows = [x for w in jobs for x in self.data.lengths(w["queries"])]
+            rows = [x for w in jobs for x in self.data.lengths(w["evaluation"])]
             price = server_of(settings, "run")
             self.money("server that responds", len(rows), sum(x.prompt for x in rows), len(rows) * new, price)
             return
         tokens = completions = flops = hours = 0.0
         worst: tuple[str, Memory] | None = None
         for w in jobs:
-            lengths, size = self.data.lengths(w["queries"]), self.sizes[training_of(w["run"])[1]]
+            lengths, size = self.data.lengths(w["evaluation"]), self.sizes[training_of(w["run"])[1]]
             dtype, run = self.config.model_of(w["run"]).dtype, self.config.run(w["run"])
             job_tokens = sum(x.prompt + new for x in lengths)
             tokens += job_tokens
@@ -211,17 +214,17 @@ class Planner:
             longest = max(x.prompt for x in lengths) + settings.max_new_tokens
             memory = generation_memory(size, dtype, min(settings.batch_size, len(lengths)), longest, adapter)
             if worst is None or memory.gpu > worst[1].gpu:
-                worst = f"{w['run']} to {w['queries']}", memory
+                worst = f"{w['run']} to {w['evaluation']}", memory
         self.part("responses", len(jobs), tokens, completions, flops, hours)
         if worst is not None:
             self.remember("responses, the largest", worst[0], worst[1])
             self.warn(f"The response of {worst[0]}", worst[1], f"Lower responses.batch_size (now {settings.batch_size}).")
 
     def likelihoods(self) -> None:
-        jobs = [j.wildcards for j in self.jobs if j.rule == "score_golden"]
+        jobs = [j.wildcards for j in self.jobs if j.rule == "score_with_model"]
         tokens = completions = flops = hours = 0.0
         for w in jobs:
-            lengths, size = self.data.lengths(w["queries"], golden=True), self.sizes[training_of(w["run"])[1]]
+            lengths, size = self.data.lengths(w["evaluation"], golden=True), self.sizes[training_of(w["run"])[1]]
             job_tokens = sum(x.both for x in lengths)
             tokens += job_tokens
             completions += sum(x.completion for x in lengths)
@@ -230,7 +233,7 @@ class Planner:
         self.part("likelihoods", len(jobs), tokens, completions, flops, hours)
         if jobs:
             size = max((self.sizes[training_of(w["run"])[1]] for w in jobs), key=lambda s: s.parameters)
-            longest = max(x.both for w in jobs for x in self.data.lengths(w["queries"], golden=True))
+            longest = max(x.both for w in jobs for x in self.data.lengths(w["evaluation"], golden=True))
             # As of responses, with logits of all tokens in place of the keys and values.
             memory = generation_memory(size, self.config.model.dtype, BATCH, longest, 0)
             logits = Memory(memory.weights, activations=memory.activations + 2 * BATCH * longest * size.vocabulary * 4)
@@ -238,9 +241,9 @@ class Planner:
             self.warn("The job of the likelihoods", logits, "Lower model.max_length: it is the longest answer that takes the memory.")
 
     def files(self) -> None:
-        made = [j for j in self.jobs if j.rule in ("respond", "judge", "score_golden")]
-        rows = sum(len(self.data.lengths(j.wildcards["queries"])) for j in made)
-        self.file("responses/, judgements/, likelihoods/ (roughly)", len(made), rows * DATA_ROW + len(made) * DATA_FILE)
+        made = [j for j in self.jobs if j.rule in ("respond", "score", "score_with_model", "score_with_endpoint")]
+        rows = sum(len(self.data.lengths(j.wildcards["evaluation"])) for j in made)
+        self.file("responses/, scores/ (roughly)", len(made), rows * DATA_ROW + len(made) * DATA_FILE)
         data = [j.wildcards for j in self.jobs if j.rule == "apply_strategy"]
         names = [f"{w['parent']}.{w['strategy']}" for w in data]
         rows = sum(len(self.data.examples(n)) for n in [*names, "base"])
@@ -260,25 +263,34 @@ class Planner:
             completion = len(prompts) * self.config.plan.teacher_reply_tokens
             self.money(f"teacher: {name}", len(prompts), prompt, completion, self.config.teacher)
 
-    def judge(self) -> None:
-        if self.config.judge is None:
-            return
-        instructions, reply = (self.prompts / "judge.txt").read_text(encoding="utf-8"), self.config.plan.judge_reply_tokens
-        response = self.data.filler(self.data.response_tokens())
-        datasets = [j.wildcards["queries"] for j in self.jobs if j.rule == "judge" and j.wildcards["scorer"] == "judge"]
-        replies, prompt = 0, 0
-        for name, times in Counter(datasets).items():
-            examples = self.data.examples(name)
-            replies += times * len(examples)
-            prompt += times * sum(self.data.text_tokens(judge_prompt(e, response, instructions)) for e in examples)
-        if datasets:
-            self.money("judge", replies, prompt, replies * reply, self.config.judge)
-        if any(j.rule == "audit_judge" and j.wildcards["scorer"] == "judge" for j in self.jobs):
-            rows = labelled_responses(self.config.validation.audit, self.data.examples("questions"), self.config.statistics.seed)
-            passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
-            prompts = [self.data.text_tokens(judge_prompt(r.example, r.response, instructions)) for r in rows]
-            prompt = sum(n * tokens for n, tokens in zip(passes, prompts, strict=True))
-            self.money("judge's audit", sum(passes), prompt, sum(passes) * reply, self.config.judge)
+    def scorers(self) -> None:
+        """The endpoints that scorers ask, and their audits."""
+        reply, response = self.config.plan.judge_reply_tokens, self.data.filler(self.data.response_tokens())
+        asked = Counter((j.wildcards["scorer"], j.wildcards["evaluation"]) for j in self.jobs if j.rule == "score_with_endpoint")
+        audited = [j.wildcards["scorer"] for j in self.jobs if j.rule == "audit_scorer_with_endpoint"]
+        for name in dict.fromkeys([*(scorer for scorer, _ in asked), *audited]):
+            scorer, endpoint = load_scorer(self.config.scorer_file(name)), self.config.judge
+            assert endpoint is not None
+            replies = prompt = 0
+            for dataset, times in ((d, times) for (of, d), times in asked.items() if of == name):
+                examples = self.data.examples(dataset)
+                replies += times * len(examples)
+                prompt += times * sum(self.prompt_tokens(name, scorer, e, response) for e in examples)
+            if replies:
+                self.money(name, replies, prompt, replies * reply, endpoint)
+            if name in audited:
+                rows = labelled_responses(self.config.validation.audit, self.data.examples("questions"), self.config.statistics.seed)
+                passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
+                tokens = [self.prompt_tokens(name, scorer, row.example, row.response) for row in rows]
+                prompt = sum(n * k for n, k in zip(passes, tokens, strict=True))
+                self.money(f"audit of {name}", sum(passes), prompt, sum(passes) * reply, endpoint)
+
+    def prompt_tokens(self, name: str, scorer: ScorerFile, example: Example, response: str) -> int:
+        file = self.config.scorer_instructions(name)
+        instructions = read_instructions(Path(file)) if file else ""
+        return self.data.text_tokens(
+            scorer.prompt(Item(example, response, options=self.config.scorer(name).options, instructions=instructions))
+        )
 
     # ---- rows ----
 

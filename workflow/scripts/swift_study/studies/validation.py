@@ -106,19 +106,19 @@ def by_query(frame: pl.DataFrame, column: pl.Expr, queries: Queries, source: obj
     return np.array([NAN if values[i] is None else values[i] for i in queries.ids])
 
 
-def query_values(judgements: pl.DataFrame, likelihoods: pl.DataFrame, queries: Queries, sources: tuple[object, object]) -> np.ndarray:
+def query_values(labels: pl.DataFrame, likelihoods: pl.DataFrame, queries: Queries, sources: tuple[object, object]) -> np.ndarray:
     """One run's values: labels 0 or 1, NaN where unparsed, and the golden answers' log-likelihoods; shape (measures, queries)."""
     return np.stack(
         [
-            by_query(judgements, pl.col("label"), queries, sources[0]),
+            by_query(labels, pl.col("right"), queries, sources[0]),
             nats_per_token(likelihoods, queries, sources[1]),
-            by_query(likelihoods, pl.col("log_likelihood"), queries, sources[1]),
+            by_query(likelihoods, pl.col("nats"), queries, sources[1]),
         ]
     )
 
 
 def nats_per_token(likelihoods: pl.DataFrame, queries: Queries, source: object) -> np.ndarray:
-    return by_query(likelihoods, pl.col("log_likelihood") / pl.col("n_tokens"), queries, source)
+    return by_query(likelihoods, pl.col("nats_token"), queries, source)
 
 
 def measured(table: str, model: str, rows: Iterable[str], seeds: Sequence[int], runs: Mapping[tuple[str, int], np.ndarray]) -> Measured:

@@ -1,0 +1,44 @@
+"""Score the responses of a run to an evaluation's queries by a model behind an endpoint."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import polars as pl
+
+from swift_study.config import Scoring
+from swift_study.errors import UserError
+from swift_study.evaluation.judging import read_instructions
+from swift_study.evaluation.scorers import load_scorer, read_items, read_responses, score_by_endpoint, summary, write_scores
+from swift_study.io import cli
+from swift_study.io.tables import ACCOUNTS, read_examples, write_table
+
+
+def main(a: Namespace) -> None:
+    settings, scorer = cli.settings(Scoring, a.settings, a.limits), load_scorer(Path(a.scorer))
+    if settings.endpoint is None:
+        raise UserError(f"scorers.{settings.name}: the scorer asks an endpoint, and none is given.")
+    instructions = read_instructions(Path(a.instructions)) if a.instructions else ""
+    items = read_items(read_examples(Path(a.dataset)), read_responses(Path(a.responses)), settings.options, instructions, a.responses)
+    place = f"endpoints.{settings.endpoint_name}"
+    progress = cli.Progress(f"score {a.name}")
+    scored, account = score_by_endpoint(scorer, items, settings.endpoint, Path(a.cache) / "replies", progress, place)
+    write_scores(Path(a.output), scorer, scored)
+    costs = pl.DataFrame([{"dataset": a.name, **account.__dict__}])
+    write_table(Path(a.output) / "account.parquet", costs, ACCOUNTS)
+    cli.say(f"score {a.name}: {summary(scorer, scored)}")
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        name="run, evaluation and scorer, for people",
+        scorer="the scorer's file",
+        settings="its options and the endpoint's keys that affect a reply as JSON",
+        cache="folder of the cache",
+        dataset="Parquet file of the queries",
+        responses="Parquet file of the responses",
+        output="folder of scores.parquet, items.parquet and account.parquet",
+    )
+    p.add_argument("--limits", default="{}", help="the endpoint's other keys as JSON")
+    p.add_argument("--instructions", help="text file of what the endpoint is told")
+    cli.run(main, p)

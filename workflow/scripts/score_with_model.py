@@ -1,0 +1,61 @@
+"""Score an evaluation's queries by what a run's checkpoint makes of completions, such as the golden answers."""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from swift_study.config import Lora, Model, Scoring
+from swift_study.data.datasets import model_folder
+from swift_study.errors import UserError
+from swift_study.evaluation.likelihood import with_candidates
+from swift_study.evaluation.scorers import load_scorer, read_items, read_responses, score_items, summary, write_scores
+from swift_study.io import cli
+from swift_study.io.tables import read_examples
+from swift_study.models.gpus import check_gpus
+from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
+from swift_study.models.rendering import load_renderer
+
+
+def main(a: Namespace) -> None:
+    check_gpus(int(a.gpus))
+    quiet_libraries()
+    torch.set_num_threads(a.threads)
+    settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
+    base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
+    responses = read_responses(Path(a.responses)) if a.responses else None
+    items = read_items(read_examples(Path(a.dataset)), responses, settings.options, source=a.responses)
+    renderer = load_renderer(folder, base)
+    model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
+    progress, start = cli.Progress(f"score {a.name}"), time.monotonic()
+
+    def report(done: int, of: int) -> None:
+        progress(f"{done} of {of} completions, {done / (time.monotonic() - start):.1f} a second")
+
+    try:
+        scored = score_items(scorer, with_candidates(scorer, items, model, renderer, a.batch_size, report))
+    except UserError as error:
+        raise UserError(f"{checkpoint}: {error}") from error
+    write_scores(Path(a.output), scorer, scored, about_threads())
+    cli.say(f"score {a.name}: {summary(scorer, scored)}")
+
+
+if __name__ == "__main__":
+    p = cli.parser(
+        __doc__,
+        gpus="GPUs that each node of a Slurm job must have",
+        name="run, evaluation and scorer, for people",
+        scorer="the scorer's file",
+        settings="its options as JSON",
+        model="model.json",
+        model_settings="the section `model` as JSON",
+        lora="the run's adapter settings as JSON",
+        checkpoint="the checkpoint's folder",
+        dataset="Parquet file of the queries",
+        output="folder of scores.parquet and items.parquet",
+    )
+    p.add_argument("--responses", help="Parquet file of the responses, where the scorer needs them")
+    p.add_argument("--batch-size", type=int, default=8, help="completions in one forward pass; the numbers do not depend on it")
+    p.add_argument("--threads", type=int, default=1, help="CPU threads")
+    cli.run(main, p)
