@@ -32,11 +32,7 @@ rule swift:
     input:
         swift_targets(),
         rules.write_tables.output,
-        [
-            figure(f"loss_{run}", kind)
-            for run in swift_runs(STUDIES)
-            for kind in ("svg", "png")
-        ],
+        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs(STUDIES)],
 
 
 rule all:

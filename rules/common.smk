@@ -24,6 +24,7 @@ from swift_study.config import (
 )
 from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.errors import UserError
+from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.io.processes import become_starter, enter
 
 # Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
@@ -54,8 +55,6 @@ RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
 V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
-# Trainings that publish a checkpoint every so many steps have a rule each, since their number is their own.
-STEPS = {run: steps for run in CONFIG.runs if (steps := CONFIG.steps(run))}
 # Sources whose examples are split into those that are used and their analogues.
 SPLIT = ["panel", "candidates", "questions"]
 # Where the queries come from on which the base model is tried, in their original and in their revised form.
@@ -74,7 +73,6 @@ wildcard_constraints:
     study="|".join([*CONFIG.studies, "validation"]),
     strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
-    step=r"\d+",
     evaluation="|".join([*TRIED, "questions"]),
     scorer="|".join(CONFIG.scorer_names()),
 
@@ -129,18 +127,9 @@ def panel(study):
     return CONFIG.studies[study].datasets()
 
 
-def checkpoint(run, step):
-    return f"{RESULTS}/runs/{run}/checkpoint-{step}"
-
-
-def last_checkpoint(run):
-    steps = CONFIG.steps(run)
-    return checkpoint(run, steps[-1] if steps else "last")
-
-
-def run_of(own):
-    """Gives the run in question, by the wildcards where it is not a certain one."""
-    return lambda wildcards: own or wildcards.run
+def checkpoints(run):
+    """The folder of a run's checkpoints."""
+    return f"{RESULTS}/runs/{run}/checkpoints"
 
 
 def scheduled(run):
@@ -149,9 +138,15 @@ def scheduled(run):
 
 
 def started_from(run):
-    """The checkpoint that a run starts from; nothing where that is the model itself."""
+    """The checkpoints of which a run starts from the last; nothing where it starts from the model itself."""
     start = CONFIG.run(run).start
-    return [] if start == "model" else last_checkpoint(start)
+    return [] if start == "model" else checkpoints(start)
+
+
+def held_out_by(run):
+    """The dataset on which a run measures its loss to stop early; nothing where it does not."""
+    stopping = CONFIG.run(run).early_stopping
+    return [] if stopping is None else dataset(stopping.dataset)
 
 
 def trained_on(run):
@@ -284,19 +279,9 @@ def seen_before(study):
     return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
-def gradient_files(study):
-    run = CONFIG.studies[study].run
-    return [
-        f"{RESULTS}/gradients/{run}/{study}/checkpoint-{step}.parquet"
-        for step in CONFIG.gradient_steps(run)
-    ]
-
-
-def module_files(study):
-    """Each weight's own inner products, beside the gradients."""
-    return [
-        path.replace(".parquet", ".modules.parquet") for path in gradient_files(study)
-    ]
+def gradients(study):
+    """The folder of the gradients that a study compares."""
+    return f"{RESULTS}/gradients/{CONFIG.studies[study].run}/{study}"
 
 
 def compared(study):
@@ -317,18 +302,12 @@ def selecting():
 def swift_targets(studies=None):
     """Everything that these studies end in."""
     names = STUDIES if studies is None else studies
-    figures = [
-        figure(f, kind)
-        for s in names
-        for f in [*CONFIG.studies[s].figures, f"layers_{s}"]
-        for kind in ("svg", "png")
-    ]
     tables = [
         f"{RESULTS}/influence/{s}/{t}.parquet"
         for s in names
         for t in ("pairs", "curves", "verdicts", "confounds", "power")
     ]
-    return figures + tables
+    return [figures(s) for s in names] + tables
 
 
 def targets():
@@ -366,6 +345,11 @@ def runs_to_check(model):
         for run in (dict.fromkeys(trained) if model == MAIN else [])
     ]
     return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
+
+
+def figures(study):
+    """The folder of a study's figures."""
+    return f"{RESULTS}/studies/{study}/figures"
 
 
 def figure(name, kind):

@@ -7,7 +7,7 @@ SCORES = f"{RESULTS}/scores/{{run}}/evaluation={{evaluation}}/scorer={{scorer}}"
 rule respond:
     input:
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
     output:
         RESPONSES,
@@ -31,7 +31,7 @@ rule respond:
         cache=CONFIG.cache,
     shell:
         "exec python workflow/scripts/respond.py --gpus {resources.gpu} --run {wildcards.run} --settings {params.settings:q} --limits {resources.limits:q} --threads {threads}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoint {input.checkpoint:q}"
+        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -67,7 +67,7 @@ rule score_with_model:
     input:
         scorer=lambda w: scorer_file(w.scorer),
         model=lambda w: model_of(w.run),
-        checkpoint=lambda w: last_checkpoint(w.run),
+        checkpoints=checkpoints("{run}"),
         dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
         responses=lambda w: scored_responses(w),
     output:
@@ -94,7 +94,7 @@ rule score_with_model:
         "exec python workflow/scripts/score_with_model.py --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
-        " --lora {params.lora:q} --checkpoint {input.checkpoint:q} --dataset {input.dataset:q} {params.responses}"
+        " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses}"
         " --output {params.folder:q} 2> {log:q}"
 
 

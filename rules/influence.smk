@@ -3,8 +3,7 @@
 
 rule pair_influence:
     input:
-        gradients=lambda w: gradient_files(w.study),
-        modules=lambda w: module_files(w.study),
+        lambda w: gradients(w.study),
     output:
         pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
         families=f"{RESULTS}/influence/{{study}}/families.parquet",
@@ -20,7 +19,7 @@ rule pair_influence:
         norm_floor=CONFIG.statistics.norm_floor,
     shell:
         "exec python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
-        " --norm-floor {params.norm_floor} --gradients {input.gradients:q} --modules {input.modules:q}"
+        " --norm-floor {params.norm_floor} --gradients {input:q}"
         " --output {output.pairs:q} --families {output.families:q} --layers {output.layers:q} 2> {log:q}"
 
 
@@ -48,7 +47,7 @@ rule decide_verdicts:
 rule compute_rivals:
     input:
         model=model_file(MAIN),
-        checkpoint=lambda w: last_checkpoint(CONFIG.studies[w.study].run),
+        checkpoints=lambda w: checkpoints(CONFIG.studies[w.study].run),
         datasets=lambda w: [dataset(d) for d in panel(w.study)],
     output:
         f"{RESULTS}/influence/{{study}}/rivals.parquet",
@@ -69,7 +68,7 @@ rule compute_rivals:
     shell:
         "exec python workflow/scripts/compute_rivals.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
-        " --checkpoint {input.checkpoint:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
+        " --checkpoints {input.checkpoints:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
 
 
 rule check_confounds:

@@ -12,4 +12,5 @@ rule plan:
         studies=as_it_is(f"{workflow.basedir}/studies"),
         snakefile=as_it_is(workflow.main_snakefile),
     shell:
-        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies 2> {log:q}"
+        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies"
+        " 2> {log:q}"

@@ -20,45 +20,33 @@ rule write_config:
         "exec python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
 
 
-for name, study in CONFIG.studies.items():
-
-    rule:
-        name:
-            f"figures_{name}"
-        input:
-            curves=f"{RESULTS}/influence/{name}/curves.parquet",
-            layers=f"{RESULTS}/influence/{name}/layers.parquet",
-        output:
-            report(
-                [figure(f, "svg") for f in study.figures],
-                caption="../workflow/report/figure.rst",
-                category="2 Figures",
-                labels=lambda w, output, study=name: {"study": study},
-            ),
-            [figure(f, "png") for f in study.figures],
-            layers_svg=report(
-                figure(f"layers_{name}", "svg"),
-                caption="../workflow/report/layers.rst",
-                category="2 Figures",
-                labels=lambda w, output, study=name: {"study": f"{study}, by layer"},
-            ),
-            layers_png=figure(f"layers_{name}", "png"),
-        log:
-            f"{RESULTS}/logs/figures/{name}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/figures/{name}.tsv"
-        conda:
-            "../envs/swift_study.yaml"
-        params:
-            figures=as_it_is(json.dumps(study.figures)),
-            title=as_it_is(study.caption or study.question),
-            folder=lambda w, output: str(Path(output[0]).parent),
-            statistics=settings(CONFIG.statistics),
-            baseline=as_it_is(study.baseline),
-        shell:
-            "exec python workflow/scripts/draw_figures.py --curves {input.curves:q} --figures {params.figures:q} --title={params.title:q}"
-            " --folder {params.folder:q} --layers {input.layers:q} --statistics {params.statistics:q} --baseline {params.baseline:q}"
-            " --layers-svg {output.layers_svg:q} --layers-png {output.layers_png:q} 2> {log:q}"
+rule figures:
+    input:
+        curves=f"{RESULTS}/influence/{{study}}/curves.parquet",
+        layers=f"{RESULTS}/influence/{{study}}/layers.parquet",
+    output:
+        report(
+            directory(figures("{study}")),
+            patterns=["{figure}.svg"],
+            caption="../workflow/report/figure.rst",
+            category="2 Figures",
+            labels={"study": "{study}", "figure": "{figure}"},
+        ),
+    log:
+        f"{RESULTS}/logs/figures/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures/{{study}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        figures=lambda w: json.dumps(CONFIG.studies[w.study].figures),
+        title=lambda w: CONFIG.studies[w.study].caption
+        or CONFIG.studies[w.study].question,
+        statistics=settings(CONFIG.statistics),
+        baseline=lambda w: CONFIG.studies[w.study].baseline,
+    shell:
+        "exec python workflow/scripts/draw_figures.py --curves {input.curves:q} --layers {input.layers:q} --figures {params.figures:q}"
+        " --title={params.title:q} --statistics {params.statistics:q} --baseline {params.baseline:q} --output {output:q} 2> {log:q}"
 
 
 rule draw_loss:
@@ -66,12 +54,12 @@ rule draw_loss:
         f"{RESULTS}/runs/{{run}}/history.parquet",
     output:
         svg=report(
-            f"{RESULTS}/figures/loss_{{run}}.svg",
+            f"{RESULTS}/runs/{{run}}/loss.svg",
             caption="../workflow/report/loss.rst",
             category="4 Training",
             labels={"run": "{run}"},
         ),
-        png=f"{RESULTS}/figures/loss_{{run}}.png",
+        png=f"{RESULTS}/runs/{{run}}/loss.png",
     log:
         f"{RESULTS}/logs/draw_loss/{{run}}.log",
     benchmark:
@@ -79,7 +67,7 @@ rule draw_loss:
     conda:
         "../envs/swift_study.yaml"
     shell:
-        "exec python workflow/scripts/draw_loss.py --run {wildcards.run} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
+        "exec python workflow/scripts/draw_loss.py --run {wildcards.run:q} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
 
 
 rule write_tables:
@@ -94,11 +82,8 @@ rule write_tables:
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
         scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
         accounts=account_files(derived_datasets()),
-        certificates=[
-            f"{RESULTS}/gradients/{CONFIG.studies[s].run}/{s}/certificate.json"
-            for s in STUDIES
-        ],
-        checkpoints=[last_checkpoint(run) for run in swift_runs(STUDIES)],
+        gradients=[gradients(s) for s in STUDIES],
+        checkpoints=[checkpoints(run) for run in swift_runs(STUDIES)],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
@@ -147,7 +132,7 @@ rule write_tables:
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
         " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --scores {input.scores:q}"
-        " --accounts {input.accounts:q} --certificates {input.certificates:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
+        " --accounts {input.accounts:q} --gradients {input.gradients:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 
 # One target a study, and one a collection: figures and tables.

@@ -154,10 +154,5 @@ rule validation:
         rules.write_costs.output,
         # The swift half of the report as well, where the validation is laid beside it.
         rules.write_tables.output,
-        [
-            figure(f, kind)
-            for s in STUDIES
-            for f in CONFIG.studies[s].figures
-            for kind in ("svg", "png")
-        ],
+        [figures(s) for s in STUDIES],
     localrule: True

@@ -19,11 +19,12 @@ from swift_study.examples import Example, Message
 from swift_study.gradients.certificate import reference_gram
 from swift_study.gradients.engine import adam_preconditioner
 from swift_study.gradients.sketch import half_width, sketched_products
-from swift_study.io.tables import write_examples
+from swift_study.io.tables import CHECKPOINTS, write_examples, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.weights import select_weights
 
+GRADIENTS, MODULES = "made/step-000004.parquet", "made/step-000004.modules.parquet"
 EXAMPLES = [
     Example(
         task=f"t{i % 3}",
@@ -49,9 +50,11 @@ def checkpoints(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> d
         with torch.no_grad():
             for parameter in trained.values():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        folder = tmp_path_factory.mktemp(method) / "checkpoint-4"
+        folder = tmp_path_factory.mktemp(method) / "step-000004"
         model.save_pretrained(folder)
         save_file({name: torch.rand_like(p) * 1e-4 for name, p in trained.items()}, folder / "exp_avg_sq.safetensors")
+        row = pl.DataFrame([(1, 4, folder.name, method)], schema=CHECKPOINTS.names, orient="row")
+        write_table(folder.parent / "checkpoints.parquet", row, CHECKPOINTS)
         found[method] = folder
     return found
 
@@ -66,9 +69,8 @@ def command(folder: Path, model: Path, checkpoint: Path, method: str, settings: 
         sys.executable, str(ROOT / "workflow/scripts/compute_gradients.py"), "--gpus", "0", "--panel", "s", "--settings", without,
         "--memory-mb", str(memory_mb), "--host-memory-mb", "0", "--run-settings", run.model_dump_json(),
         "--model", str(folder / "model.json"), "--model-settings", Model().model_dump_json(), "--work", str(folder / "work"),
-        "--certificate", str(folder / "certificate.json"), "--datasets", str(folder / "panel.parquet"),
-        "--checkpoints", str(checkpoint), "--outputs", str(folder / "checkpoint-4.parquet"),
-        "--modules", str(folder / "checkpoint-4.modules.parquet"), "--threads", "1",
+        "--datasets", str(folder / "panel.parquet"), "--checkpoints", str(checkpoint.parent), "--output", str(folder / "made"),
+        "--threads", "1",
     ]  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def compute(*given: object, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def vectors(folder: Path, column: str = "gradient") -> np.ndarray:
-    table = pq.read_table(folder / "checkpoint-4.parquet")
+    table = pq.read_table(folder / GRADIENTS)
     return table.column(column).combine_chunks().flatten().to_numpy().reshape(len(table), -1).astype(np.float64)
 
 
@@ -122,15 +124,15 @@ def test_tables_hold_autograds_inner_products(
     plain, scaled = expected(tiny_model, checkpoints[method], method, settings, adam)
     found = vectors(folder)
     assert off(found @ found.T, plain) < 1e-4
-    table = pl.read_parquet(folder / "checkpoint-4.parquet")
+    table = pl.read_parquet(folder / GRADIENTS)
     assert ("gradient_adam" in table.columns) == adam
     if scaled is not None:
         with_adam = vectors(folder, "gradient_adam")
         assert off(with_adam @ with_adam.T, scaled) < 1e-4
-    modules = pl.read_parquet(folder / "checkpoint-4.modules.parquet")
+    modules = pl.read_parquet(folder / MODULES)
     total = np.sum(modules["inner_products"].to_list(), axis=0)
     assert np.max(np.abs(total - plain[np.triu_indices(len(EXAMPLES))])) / np.max(plain) < 1e-4
-    certificate = json.loads((folder / "certificate.json").read_text())
+    certificate = json.loads((folder / "made/certificate.json").read_text())
     assert certificate["passed"]
     assert (certificate["adam_against_float64"] is not None) == adam
 
@@ -140,12 +142,12 @@ def test_a_sketched_pool_is_made_in_shards_and_goes_on_after_a_kill(checkpoints:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     compute(straight, tiny_model, checkpoints["full"], "full", settings)
     plain, _ = expected(tiny_model, checkpoints["full"], "full", settings, False)
-    table = pl.read_parquet(straight / "checkpoint-4.parquet")
+    table = pl.read_parquet(straight / GRADIENTS)
     assert np.allclose(table["norm_sq"], np.diagonal(plain), rtol=1e-4)
     products, errors = sketched_products(vectors(straight), vectors(straight))
     pairs = np.triu_indices(len(EXAMPLES), 1)
     assert np.mean(np.abs(products - plain)[pairs] <= half_width(errors, 0.95)[pairs]) > 0.7
-    assert json.loads((straight / "certificate.json").read_text())["sketch_coverage"] is not None
+    assert json.loads((straight / "made/certificate.json").read_text())["sketch_coverage"] is not None
 
     # After the first shard nothing can be published: the job ends there, as if it had been killed.
     line = command(killed, tiny_model, checkpoints["full"], "full", settings)
@@ -161,7 +163,7 @@ def test_a_sketched_pool_is_made_in_shards_and_goes_on_after_a_kill(checkpoints:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts"), "HF_HUB_OFFLINE": "1"}
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert died.returncode == -9, died.stderr[-2000:]
-    (shard,) = killed.glob("work/*/checkpoint-4.*.parquet")
+    (shard,) = killed.glob("work/*/step-000004.*.parquet")
     assert pq.read_metadata(shard).num_rows == 3
     written = shard.stat().st_mtime_ns
     before = {shard.name: written}
@@ -169,11 +171,11 @@ def test_a_sketched_pool_is_made_in_shards_and_goes_on_after_a_kill(checkpoints:
     assert again.returncode == 0, again.stderr[-2000:]
     assert "0 of 7" not in again.stdout
     assert before[shard.name] == written
-    assert (killed / "checkpoint-4.parquet").read_bytes() == (straight / "checkpoint-4.parquet").read_bytes()
+    assert (killed / GRADIENTS).read_bytes() == (straight / GRADIENTS).read_bytes()
 
 
 def test_a_budget_that_is_too_small_ends_in_a_sentence(checkpoints: dict[str, Path], tiny_model: Path, tmp_path: Path) -> None:
     done = compute(tmp_path / "run", tiny_model, checkpoints["full"], "full", Gradients(scope="full"), 100, check=False)
     assert done.returncode == 1
     assert "ERROR in compute_gradients: gradients.memory_gb = 0.1 is too little" in done.stdout
-    assert not (tmp_path / "run" / "checkpoint-4.parquet").exists()
+    assert not (tmp_path / "run" / GRADIENTS).exists()

@@ -12,20 +12,22 @@ import polars as pl
 import psutil
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from tiny import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from swift_study.config import Lora, Model, Part, Run
+from swift_study.config import EarlyStopping, Lora, Model, Part, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.io.tables import SCHEDULE, write_examples, write_table
+from swift_study.io.tables import CONSUMED, HISTORY, SCHEDULE, read_table, write_examples, write_table
 from swift_study.io.work import work_folder
-from swift_study.models.loading import load_model
+from swift_study.models.checkpoints import last_checkpoint
+from swift_study.models.loading import load_checkpoint, load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import collate, sum_losses
 from swift_study.training.schedule import make_schedule
-from swift_study.training.trainer import check_notes, is_whole, learning_rate
+from swift_study.training.trainer import check_notes, is_enough, is_published, is_whole, learning_rate
 
 STEPS = (2, 4, 6, 8)
 
@@ -44,6 +46,9 @@ def some_examples(n: int = 16, word: str = "") -> list[Example]:
         )
         for i in range(n)
     ]
+
+
+HELD_OUT = EarlyStopping(dataset="held_out", every=2)
 
 
 def command(folder: Path, model: Path, start: Path | None = None, settings: Model | None = None, **changes: object) -> list[str]:
@@ -65,18 +70,19 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
     for name, examples in used.items():
         write_examples(folder / f"{name}.parquet", examples)
     write_table(folder / "schedule.parquet", make_schedule(run, used), SCHEDULE)
-    steps = STEPS if run.checkpoint_every else ("last",)
+    write_examples(folder / "held_out.parquet", some_examples(7, " of those held out"))
     return [
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", str(run.processes),
         str(ROOT / "workflow" / "scripts" / "train.py"),
         "--name", "base", "--settings", run.model_dump_json(), "--threads", "2",
         "--model", str(folder / "model.json"), "--model-settings", (settings or Model()).model_dump_json(),
         *(["--start-from", str(start)] if start else []),
+        *(["--held-out", str(folder / "held_out.parquet")] if run.early_stopping else []),
         "--datasets", *(str(folder / f"{name}.parquet") for name in used), "--schedule", str(folder / "schedule.parquet"),
         "--deepspeed", str(ROOT / "deepspeed" / f"zero-{run.zero_stage}.json"),
         "--gpus", "0", "--stop", str(folder / "stop"), "--work", str(folder / "work"),
         "--history", str(folder / "history.parquet"), "--consumed", str(folder / "consumed.parquet"),
-        "--checkpoints", *(str(folder / f"checkpoint-{step}") for step in steps),
+        "--checkpoints", str(folder / "checkpoints"),
     ]  # fmt: skip
 
 
@@ -89,9 +95,14 @@ def train(
     return weights_of(folder)
 
 
+def last(folder: Path) -> Path:
+    found = last_checkpoint(folder / "checkpoints")
+    assert found is not None
+    return found
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    checkpoint = max(folder.glob("checkpoint-*"), key=lambda c: (c.name == "checkpoint-last", c.name))
-    return load_file(next(checkpoint.glob("*model.safetensors")))
+    return load_file(next(last(folder).glob("*model.safetensors")))
 
 
 def fails(*arguments: object, **changes: object) -> str:
@@ -121,14 +132,18 @@ def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
     for step in STEPS:
-        about = json.loads((uninterrupted / f"checkpoint-{step}" / "run.json").read_text())
+        checkpoint = uninterrupted / "checkpoints" / f"step-{step:06d}"
+        about = json.loads((checkpoint / "run.json").read_text())
         assert about["step"] == step
         assert about["world_size"] == 1
         assert about["threads"] == 2
-        targets = json.loads((uninterrupted / f"checkpoint-{step}" / "adapter_config.json").read_text())["target_modules"]
+        targets = json.loads((checkpoint / "adapter_config.json").read_text())["target_modules"]
         assert targets == sorted(Lora().targets)  # in no order of a set, which changes from process to process
         assert about["settings"]["lora"]["rank"] == 4
-        assert (uninterrupted / f"checkpoint-{step}" / "tokenizer.json").is_file()
+        assert (checkpoint / "tokenizer.json").is_file()
+    assert pl.read_parquet(uninterrupted / "checkpoints/checkpoints.parquet").rows() == [
+        (number, step, f"step-{step:06d}", "adapter") for number, step in enumerate(STEPS, start=1)
+    ]
     history = pl.read_parquet(uninterrupted / "history.parquet")
     assert history["step"].to_list() == list(range(1, 9))
     assert history["learning_rate"][1] == pytest.approx(1e-3)
@@ -231,13 +246,14 @@ def test_a_state_is_resumed_from_only_if_every_file_of_it_is_there_to_its_end(tm
 def test_a_history_is_published_only_with_every_step_once() -> None:
     schedule = pl.DataFrame({"step": [1, 1, 2, 2, 3], "example_id": ["a", "b", "c", "a", "b"]})
     consumed = schedule.sample(fraction=1, shuffle=True, seed=1)
-    check_notes(pl.DataFrame({"step": [1, 2, 3]}), consumed, schedule, Path("work"))
+    check_notes(pl.DataFrame({"step": [1, 2, 3]}), consumed, schedule, 3, Path("work"))
+    check_notes(pl.DataFrame({"step": [1, 2]}), consumed.filter(pl.col("step") < 3), schedule, 2, Path("work"))  # it stopped early
     for steps, said in {(2, 3): "2 to 3", (1, 3): "1, 3", (1, 2, 2, 3): "1 to 2, 2 to 3", (1, 2, 3, 4): "1 to 4"}.items():
         with pytest.raises(UserError, match=f"work: the history has the steps {said}, not each of 1 to 3 once. Nothing was published"):
-            check_notes(pl.DataFrame({"step": steps}), consumed, schedule, Path("work"))
+            check_notes(pl.DataFrame({"step": steps}), consumed, schedule, 3, Path("work"))
     for wrong in (consumed[1:], pl.concat([consumed, consumed[:1]]), consumed.with_columns(pl.lit("a").alias("example_id"))):
         with pytest.raises(UserError, match="uses of examples are noted"):
-            check_notes(pl.DataFrame({"step": [1, 2, 3]}), wrong, schedule, Path("work"))
+            check_notes(pl.DataFrame({"step": [1, 2, 3]}), wrong, schedule, 3, Path("work"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -260,14 +276,24 @@ def test_a_killed_launcher_leaves_no_worker_behind(tiny_model: Path, tmp_path: P
     assert alive == []
 
 
+def ends(folder: Path, *names: str) -> list[str]:
+    """Files of the last checkpoint, from the run's folder on."""
+    return [str((last(folder) / f"{name}.safetensors").relative_to(folder)) for name in names]
+
+
 def same_bytes(folder: Path, other: Path) -> None:
-    for name in (*(f"checkpoint-{step}/adapter_model.safetensors" for step in STEPS), "history.parquet", "consumed.parquet"):
+    for name in (
+        *(f"checkpoints/step-{step:06d}/adapter_model.safetensors" for step in STEPS),
+        "checkpoints/checkpoints.parquet",
+        "history.parquet",
+        "consumed.parquet",
+    ):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(("zero_stage", "processes"), [(0, 2), (2, 1), (2, 2), (3, 2)])
 def test_stages_and_processes_agree(uninterrupted: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int) -> None:
-    reference = load_file(uninterrupted / "checkpoint-8" / "adapter_model.safetensors")
+    reference = load_file(last(uninterrupted) / "adapter_model.safetensors")
     weights = train(tmp_path, tiny_model, zero_stage=zero_stage, processes=processes)
     agree(tmp_path, weights, uninterrupted, reference)
 
@@ -319,7 +345,7 @@ def test_full_runs_agree_for_any_stage_and_number_of_processes(
     settings = FULL | {"schedule": MIXTURE, "export_second_moments": True, "zero_stage": zero_stage, "processes": processes} | more
     weights = train(tmp_path, tiny_model, **settings)
     agree(tmp_path, weights, full, weights_of(full))
-    ours, theirs = (load_file(f / "checkpoint-last" / "exp_avg_sq.safetensors") for f in (tmp_path, full))
+    ours, theirs = (load_file(last(f) / "exp_avg_sq.safetensors") for f in (tmp_path, full))
     assert ours.keys() == theirs.keys() == weights.keys()
     for name, moment in ours.items():
         assert moment.dtype == torch.float32
@@ -332,14 +358,14 @@ def test_a_full_run_trains_every_weight_and_is_a_model_again(full: Path, tiny_mo
     before, after = load_file(tiny_model / "model.safetensors"), weights_of(full)
     assert before.keys() == after.keys()
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    model = AutoModelForCausalLM.from_pretrained(full / "checkpoint-last")
+    model = AutoModelForCausalLM.from_pretrained(last(full))
     assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)  # tied, and saved once
-    assert not list((full / "checkpoint-last").glob("*.bin"))
+    assert not list(last(full).glob("*.bin"))
 
 
 def test_a_full_run_is_the_one_that_plain_torch_makes(full: Path, tiny_model: Path) -> None:
     """AdamW by torch alone, batch by batch of the schedule, without DeepSpeed."""
-    run = Run.model_validate(json.loads((full / "checkpoint-last" / "run.json").read_text())["settings"])
+    run = Run.model_validate(json.loads((last(full) / "run.json").read_text())["settings"])
     model = load_model(tiny_model, Model()).requires_grad_(True)
     renderer = load_renderer(tiny_model, Model())
     tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
@@ -376,19 +402,19 @@ def test_a_killed_full_run_resumes_and_ends_in_the_same_bytes(full: Path, tiny_m
     kill_half_way(command(tmp_path, tiny_model, **settings), tmp_path)
     done = subprocess.run(command(tmp_path, tiny_model, **settings), capture_output=True, text=True, check=True)
     assert "resuming after step" in done.stdout
-    for name in ("checkpoint-last/model.safetensors", "checkpoint-last/exp_avg_sq.safetensors", "history.parquet", "consumed.parquet"):
+    for name in (*ends(full, "model", "exp_avg_sq"), "history.parquet", "consumed.parquet"):
         assert (tmp_path / name).read_bytes() == (full / name).read_bytes(), name
 
 
 def test_a_run_starts_from_another_runs_checkpoint(full: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
     """With a learning rate of nearly nothing the start's weights are what is left; the first loss is that of the start."""
     still = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "warmup_steps": 0, "epochs": 1}
-    weights = train(tmp_path / "full", tiny_model, full / "checkpoint-last", **FULL | still)
+    weights = train(tmp_path / "full", tiny_model, full / "checkpoints", **FULL | still)
     assert all(torch.equal(weight, weights_of(full)[name]) for name, weight in weights.items())
-    about = json.loads((tmp_path / "full" / "checkpoint-last" / "run.json").read_text())
+    about = json.loads((last(tmp_path / "full") / "run.json").read_text())
     assert about["start"]["weights"] not in ("x", None)
-    adapter = train(tmp_path / "lora", tiny_model, uninterrupted / "checkpoint-8", **still | {"checkpoint_every": None})
-    reference = load_file(uninterrupted / "checkpoint-8" / "adapter_model.safetensors")
+    adapter = train(tmp_path / "lora", tiny_model, uninterrupted / "checkpoints", **still | {"checkpoint_every": None})
+    reference = load_file(last(uninterrupted) / "adapter_model.safetensors")
     assert all(torch.equal(weight, reference[name]) for name, weight in adapter.items())
 
 
@@ -411,12 +437,12 @@ def test_loss_on_all_tokens_counts_the_prompts_as_well(tiny_model: Path, tmp_pat
 
 
 def test_a_checkpoint_of_another_model_is_a_sentence(full: Path, tiny_model: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(full / "checkpoint-last", other)
+    shutil.copytree(full / "checkpoints", tmp_path / "checkpoints")
+    other = last(tmp_path)
     for key, value in (("architectures", ["GPTNeoXForCausalLM"]), ("vocab_size", 7)):
-        config = json.loads((full / "checkpoint-last" / "config.json").read_text()) | {key: value}
+        config = json.loads((last(full) / "config.json").read_text()) | {key: value}
         (other / "config.json").write_text(json.dumps(config))
-        assert f"{other} is a checkpoint of another model: its {key} is" in fails(tmp_path / key, tiny_model, other, **FULL)
+        assert f"{other} is a checkpoint of another model: its {key} is" in fails(tmp_path / key, tiny_model, other.parent, **FULL)
 
 
 def test_a_tokenizer_of_another_vocabulary_is_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
@@ -428,13 +454,13 @@ def test_a_tokenizer_of_another_vocabulary_is_a_sentence(tiny_model: Path, tmp_p
 
 
 def test_a_cut_short_start_is_a_sentence(full: Path, tiny_model: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut"
-    shutil.copytree(full / "checkpoint-last", cut)
+    shutil.copytree(full / "checkpoints", tmp_path / "checkpoints")
+    cut = last(tmp_path)
     weights = cut / "model.safetensors"
     whole = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(whole[: len(whole) // 2])
-    assert f"{cut}/model.safetensors: the file is not whole" in fails(tmp_path / "run", tiny_model, cut, **FULL)
+    assert f"{cut}/model.safetensors: the file is not whole" in fails(tmp_path / "run", tiny_model, cut.parent, **FULL)
 
 
 def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
@@ -454,19 +480,192 @@ def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, 
         assert expected in done.stdout or expected == "step 4/5"
 
 
+# ---- nothing to train ----
+
+
+def test_a_run_with_an_empty_schedule_is_the_model(tiny_model: Path, tmp_path: Path) -> None:
+    subprocess.run(command(tmp_path, tiny_model, schedule=[]), capture_output=True, text=True, check=True)
+    assert pl.read_parquet(tmp_path / "checkpoints/checkpoints.parquet").rows() == [(1, 0, None, "model")]
+    assert last_checkpoint(tmp_path / "checkpoints") is None
+    for name, schema in (("history", HISTORY), ("consumed", CONSUMED)):
+        assert read_table(tmp_path / f"{name}.parquet", schema).is_empty()
+    assert list((tmp_path / "work").iterdir()) == [tmp_path / "work/lock"]
+    model = load_checkpoint(tiny_model, Model(), last_checkpoint(tmp_path / "checkpoints"), Lora())
+    assert torch.equal(model.get_input_embeddings().weight, load_model(tiny_model, Model()).get_input_embeddings().weight)
+
+
+def test_a_run_of_no_examples_is_what_it_starts_from(full: Path, tiny_model: Path, tmp_path: Path) -> None:
+    nothing = FULL | {"schedule": [{"base": Part(examples=0)}]}
+    weights = train(tmp_path, tiny_model, full / "checkpoints", **nothing)
+    assert pl.read_parquet(tmp_path / "checkpoints/checkpoints.parquet").rows() == [(1, 0, "step-000000", "full")]
+    assert all(torch.equal(weight, weights_of(full)[name]) for name, weight in weights.items())
+
+
+# ---- options ----
+
+DROPOUT = {"lora": Lora(rank=4, alpha=8, dropout=0.5)}
+
+
+@pytest.fixture(scope="module")
+def dropped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dropped")
+    train(folder, tiny_model, **DROPOUT)
+    return folder
+
+
+def test_a_killed_run_with_dropout_resumes_and_ends_in_the_same_bytes(
+    dropped: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    assert not same_losses(dropped, uninterrupted)
+    kill_half_way(command(tmp_path, tiny_model, **DROPOUT), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **DROPOUT), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    same_bytes(tmp_path, dropped)
+
+
+def test_dropout_is_the_same_where_activations_are_computed_again(dropped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    weights = train(tmp_path, tiny_model, **DROPOUT, activation_checkpointing=True)
+    agree(tmp_path, weights, dropped, weights_of(dropped))
+
+
+def test_dropout_has_masks_of_their_own_in_each_process(dropped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """As the key says: weights then depend on the number of processes."""
+    train(tmp_path, tiny_model, **DROPOUT, processes=2)
+    assert not same_losses(tmp_path, dropped)
+
+
+def same_losses(folder: Path, other: Path) -> bool:
+    ours, theirs = (pl.read_parquet(f / "history.parquet")["loss"] for f in (folder, other))
+    return bool((ours - theirs).abs().max() < 1e-5)
+
+
+LION = FULL | {"schedule": MIXTURE, "optimizer": "lion", "learning_rate": 1e-5, "betas": (0.9, 0.95), "weight_decay": 0.1}
+
+
+@pytest.fixture(scope="module")
+def lions(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lion")
+    train(folder, tiny_model, **LION)
+    return folder
+
+
+def test_lion_is_the_one_of_its_paper(lions: Path, tiny_model: Path) -> None:
+    """Algorithm 2 of arXiv 2302.06675, written out. Where the update's sign hangs on rounding, a weight may be two steps off."""
+    run = Run.model_validate(json.loads((last(lions) / "run.json").read_text())["settings"])
+    model = load_model(tiny_model, Model()).requires_grad_(True)
+    moments = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    renderer = load_renderer(tiny_model, Model())
+    tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
+    schedule = pl.read_parquet(lions / "schedule.parquet")
+    steps = schedule["step"].n_unique()
+    for step in range(1, steps + 1):
+        batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
+        model.zero_grad()
+        (sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                update = torch.sign(run.betas[0] * moments[name] + (1 - run.betas[0]) * weight.grad)
+                weight.sub_(learning_rate(run, step, steps) * (update + run.weight_decay * weight))
+                moments[name] = run.betas[1] * moments[name] + (1 - run.betas[1]) * weight.grad
+    for name, weight in weights_of(lions).items():
+        off = (weight - model.state_dict()[name]).abs()
+        assert float(off.max()) <= 2 * steps * run.learning_rate, name
+        assert float((off > 2e-6).float().mean()) < 0.001, name
+
+
+@pytest.mark.parametrize(("zero_stage", "processes", "more"), [(2, 2, {}), (3, 2, {}), (2, 1, {"offload": "optimizer"})])
+def test_lion_agrees_for_any_stage_and_number_of_processes(
+    lions: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int, more: dict[str, object]
+) -> None:
+    weights = train(tmp_path, tiny_model, **LION, zero_stage=zero_stage, processes=processes, **more)
+    for name, weight in weights_of(lions).items():
+        assert float(((weight - weights[name]).abs() > 2e-6).float().mean()) < 0.001, name
+    ours, theirs = (pl.read_parquet(f / "history.parquet")["loss"] for f in (tmp_path, lions))
+    assert (ours - theirs).abs().max() < 1e-4
+
+
+def test_a_killed_run_with_lion_resumes_and_ends_in_the_same_bytes(lions: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kill_half_way(command(tmp_path, tiny_model, **LION), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **LION), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    for name in (*ends(lions, "model"), "history.parquet", "consumed.parquet"):
+        assert (tmp_path / name).read_bytes() == (lions / name).read_bytes(), name
+
+
+# Its loss on other data falls for some steps and then rises.
+STOPS = FULL | {"early_stopping": HELD_OUT, "publish": "best", "epochs": 30, "learning_rate": 3e-3, "decay": "constant"}
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    train(folder, tiny_model, **STOPS)
+    return folder
+
+
+def test_a_run_stops_where_the_held_out_loss_no_longer_falls_and_publishes_its_best_state(stopped: Path, tiny_model: Path) -> None:
+    history = pl.read_parquet(stopped / "history.parquet")
+    measured = history.drop_nulls("held_out_loss")
+    assert measured["step"].to_list() == list(range(2, len(history) + 1, 2))
+    losses = measured["held_out_loss"].to_list()
+    assert pl.read_parquet(stopped / "checkpoints/checkpoints.parquet").rows() == [(1, b := measured["step"][-2], f"step-{b:06d}", "full")]
+    assert 2 < len(losses) < 60
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+    assert losses[-1] > losses[-2] == min(losses)
+    assert pl.read_parquet(stopped / "consumed.parquet")["step"].max() == len(history)
+    about = json.loads((last(stopped) / "run.json").read_text())
+    assert about["step"] == measured["step"][-2]
+    model, renderer = load_model(last(stopped), Model()), load_renderer(tiny_model, Model())
+    tokens = [renderer.tokens(e) for e in some_examples(7, " of those held out")]
+    there = float(sum_losses(model, collate(tokens, renderer.pad_id)).sum()) / sum(t.n_completion for t in tokens)
+    assert there == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_a_killed_run_stops_early_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    kill_half_way(command(tmp_path, tiny_model, **STOPS), tmp_path)
+    done = subprocess.run(command(tmp_path, tiny_model, **STOPS), capture_output=True, text=True, check=True)
+    assert "resuming after step" in done.stdout
+    for name in (*ends(stopped, "model"), "history.parquet", "consumed.parquet"):
+        assert (tmp_path / name).read_bytes() == (stopped / name).read_bytes(), name
+
+
+def test_several_processes_stop_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_model, **STOPS, processes=2, zero_stage=2)
+    ours, theirs = (pl.read_parquet(f / "history.parquet") for f in (tmp_path, stopped))
+    assert ours["step"].to_list() == theirs["step"].to_list()
+    assert (ours["held_out_loss"] - theirs["held_out_loss"]).abs().max() < 1e-3
+
+
+def test_early_stopping_counts_measurements_since_the_lowest() -> None:
+    assert not is_enough([], 1)
+    assert not is_enough([3.0, 2.0], 1)
+    assert is_enough([3.0, 2.0, 2.0], 1)  # as low is not lower
+    assert not is_enough([3.0, 2.0, 2.5], 2)
+    assert is_enough([3.0, 2.0, 2.5, 2.1], 2)
+    assert not is_enough([1.0, 2.0, 3.0, 4.0], None)
+
+
+def test_which_states_are_published() -> None:
+    every = Run(checkpoint_every=4)
+    assert [step for step in range(1, 10) if is_published(every, step, step == 9, False)] == [4, 8, 9]
+    assert [step for step in range(1, 9) if is_published(Run(checkpoint_every=None), step, step == 8, step == 4)] == [8]
+    best = Run(checkpoint_every=None, publish="best", early_stopping=HELD_OUT)
+    assert [step for step in range(1, 9) if is_published(best, step, step == 8, step == 4)] == [4]
+
+
 # ---- what goes wrong ----
 
 
 def test_publishing_that_fails_loses_nothing(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
     line = command(tmp_path, tiny_model)
-    nowhere = [part if part != str(tmp_path / "checkpoint-8") else "/proc/nowhere/checkpoint-8" for part in line]
+    nowhere = [part if part != str(tmp_path / "checkpoints") else "/proc/nowhere/checkpoints" for part in line]
     failed = subprocess.run(nowhere, capture_output=True, text=True, check=False)
     assert failed.returncode != 0
     assert "ERROR in train" in failed.stdout
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert "resuming after step 8 of 8" in done.stdout
-    name = Path("checkpoint-8") / "adapter_model.safetensors"
-    assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes()
+    same_bytes(tmp_path, uninterrupted)
 
 
 def test_a_second_job_does_not_tread_on_a_worker_that_outlived_the_first(tiny_model: Path, tmp_path: Path) -> None:
@@ -493,6 +692,25 @@ def test_learning_rate_warms_up_and_decays_to_the_floor() -> None:
     assert rates[-1] == 1e-7
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[604] == pytest.approx((1e-5 + 1e-7) / 2, rel=1e-2)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "inverse_sqrt", "constant"])
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("final", [0.0, 1e-6])
+def test_learning_rates_are_those_of_transformers(decay: str, warmup: int, final: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-5)
+    steps = {"num_warmup_steps": warmup, "num_training_steps": 100}
+    theirs = {
+        "linear": lambda: transformers.get_polynomial_decay_schedule_with_warmup(optimizer, **steps, lr_end=final),
+        "cosine": lambda: transformers.get_cosine_with_min_lr_schedule_with_warmup(optimizer, **steps, min_lr=final),
+        "inverse_sqrt": lambda: transformers.get_inverse_sqrt_schedule(optimizer, warmup),
+        "constant": lambda: transformers.get_constant_schedule_with_warmup(optimizer, warmup),
+    }[decay]()
+    run = Run(learning_rate=1e-5, final_learning_rate=final, warmup_steps=warmup, decay=decay)
+    for step in range(1, 101):
+        optimizer.step()
+        theirs.step()
+        assert learning_rate(run, step, 100) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9, abs=1e-15), step
 
 
 def test_learning_rate_stays_where_it_is_constant() -> None:

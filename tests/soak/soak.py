@@ -35,7 +35,18 @@ INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "validation")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
-FROM_RUNS = ("gradients", "influence", "responses", "scores", "audit", "tables", "figures", "pages", "report.html")
+FROM_RUNS = (
+    "gradients",
+    "influence",
+    "responses",
+    "scores",
+    "audit",
+    "tables",
+    "figures",
+    "studies",
+    "pages",
+    "report.html",
+)
 LONGEST = 12.0  # in times that Snakemake took to start, so that a start gets a job or a few done on any machine
 WAIT = 20.0  # seconds in which everything that was killed must be gone
 
@@ -193,7 +204,7 @@ def summary(rows: Sequence[dict[str, Any]], seconds: float) -> str:
     killed = [row for row in rows if row["outcome"] == "killed"]
     passes = [row for row in rows if row["outcome"] == "same bytes"]
     lost = [row for row in rows if row["outcome"] == "loss"]
-    rules = Counter(re.sub(r"^(train|gradients|figures)_.*", r"\1", rule) for row in killed for rule in row["rules"])
+    rules = Counter(rule for row in killed for rule in row["rules"])
     events = Counter(row["event"] for row in killed if "event" in row)
     scripts = Counter(row["script"] for row in killed if "event" in row)
     versions = ", ".join(f"{name} {version(name)}" for name in ("snakemake", "torch", "deepspeed", "polars"))

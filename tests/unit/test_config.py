@@ -24,6 +24,7 @@ from swift_study.config import (
     schema_json,
     training,
 )
+from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
 from swift_study.io.endpoint import JudgeSettings
 
@@ -282,12 +283,32 @@ def test_all_mistakes_are_told_at_once() -> None:
             "runs.base.batch_size 8 is not a multiple of processes × micro_batch_size = 3 × 4",
         ),
         (
-            {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"checkpoint_every": 5}}},
-            "runs.base.checkpoint_every 5 does not divide the 8 steps of the run (2 epochs in batches of 8)",
-        ),
-        (
             {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
             "runs.base.warmup_steps 8 is not below the 8 steps of the run",
+        ),
+        (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similr"}}}},
+            "runs.in_pos.early_stopping.dataset: unknown dataset 'questions.similr'",
+        ),
+        (
+            {"runs": {"in_pos": {"early_stopping": {"dataset": "questions.similar"}}}},
+            "runs.in_pos.early_stopping.dataset: the run is trained on 'questions.similar'",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best"}}},
+            "runs.in_pos.publish is 'best', but nothing says on which dataset; set runs.in_pos.early_stopping",
+        ),
+        (
+            {"runs": {"in_pos": {"publish": "best", "early_stopping": {"dataset": "panel"}, "checkpoint_every": 4}}},
+            "runs.in_pos.publish: 'best' publishes one checkpoint; set runs.in_pos.checkpoint_every to null",
+        ),
+        (
+            {"runs": {"base": {"early_stopping": {"dataset": "panel"}}}},
+            "a swift study reads all checkpoints up to the end of the schedule, and 'base' may stop before",
+        ),
+        (
+            {"runs": {"in_pos": {"optimizer": "lion", "export_second_moments": True}}},
+            "runs.in_pos.export_second_moments: lion has no second moments",
         ),
         (
             {"studies": {"mine": STUDY | {"run": "bsae"}}},
@@ -343,7 +364,6 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"runs": {"full_base": {"start": "base"}}}, "a run starts from one of the same method"),
         ({"runs": {"mix_cot": {"schedule": [{"base.cto": {}}]}}}, "runs.mix_cot.schedule: unknown dataset 'base.cto'"),
         ({"runs": {"mix_cot": {"schedule": [{"base": {}}, {}]}}}, "runs.mix_cot.schedule: a phase is empty"),
-        ({"runs": {"mix_cot": {"checkpoint_every": 5, "schedule": [{"base.cot": {}}]}}}, "how many steps the run has is known before only"),
         ({"runs": {"full_base": {"offload": "optimizer"}}}, "runs.full_base.offload: optimizer needs zero_stage 1, 2 or 3"),
         ({"runs": {"full_base": {"offload": "parameters", "zero_stage": 2}}}, "runs.full_base.offload: parameters needs zero_stage 3"),
         ({"runs": {"full_base": {"dtype": "bfloat16"}}}, "runs.full_base: all parameters in bfloat16 need zero_stage 1, 2 or 3"),
@@ -401,6 +421,8 @@ def test_same_without_the_mistakes_is_accepted() -> None:
     configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
     configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
+    configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
+    configured({"runs": {"proxy_in_plain": {"lora": {"dropout": 0.1}}}})  # it starts from an adapter that was trained without
 
 
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
@@ -448,6 +470,7 @@ def test_step_0_is_added_where_it_is_asked_for() -> None:
     values = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}}
     assert configured(values).gradient_steps("base") == [4, 8]
     assert configured(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
+    assert configured(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
 
 
 # ---- scales and studies ----
@@ -529,6 +552,11 @@ def test_future_studies_stand_beside_the_others() -> None:
         assert (ROOT / "strategies" / f"{name}.py").is_file()
 
 
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_key_is_refused_with_its_new_name(old: str) -> None:
+    assert f"`{old.replace('*', 'x')}` has another name: write {RENAMED[old]}" in problems(at(old.replace("*", "x"), 1))
+
+
 # ---- collections ----
 
 
@@ -584,6 +612,19 @@ def test_a_collection_gives_its_own_values_at_a_scale(tmp_path: Path) -> None:
 def test_collections_that_do_not_fit_are_a_sentence(files: dict[str, str], values: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=sentence):
         configure(values, collections(tmp_path, **files))
+
+
+def test_files_of_a_collection_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = ROOT / "data/panel/handwritten.jsonl"
+    source = configured().data.panel.sources[0]
+    assert isinstance(source, FileSource)
+    assert source.path == str(shipped)
+    (tmp_path / "data/panel").mkdir(parents=True)
+    (tmp_path / "data/panel/handwritten.jsonl").write_text("")  # one's own of the same name
+    source = configured().data.panel.sources[0]
+    assert isinstance(source, FileSource)
+    assert source.path == "data/panel/handwritten.jsonl"
 
 
 def test_default_names_collections_and_studies_and_ones_own_are_always_made(tmp_path: Path) -> None:

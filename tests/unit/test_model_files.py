@@ -146,7 +146,7 @@ def test_a_tied_output_layer_is_not_missed(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused(llama: Path, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint = tmp_path / "step-000004"
     shutil.copytree(llama, checkpoint)
     load_checkpoint(llama, Model(), checkpoint, ADAPTER)
     without("model.layers.0.self_attn.q_proj.weight")(checkpoint)
@@ -168,7 +168,7 @@ def test_a_checkpoint_that_lacks_a_weight_is_refused(llama: Path, tmp_path: Path
     ],
 )
 def test_an_adapter_is_read_back_whole_and_refused_where_it_is_not(config: PretrainedConfig, targets: list[str], tmp_path: Path) -> None:
-    folder, checkpoint, lora = save(config, tmp_path / "model"), tmp_path / "checkpoint-4", Lora(rank=2, targets=targets)
+    folder, checkpoint, lora = save(config, tmp_path / "model"), tmp_path / "step-000004", Lora(rank=2, targets=targets)
     trained = add_lora(load_model(folder, Model()), lora, 1)
     torch.manual_seed(1)
     for parameter in trained.parameters():

@@ -69,6 +69,11 @@ def test_without_zero_every_process_holds_all_and_float32_needs_no_copy() -> Non
     assert (memory.weights, memory.gradients, memory.optimizer) == (4e9, 4e9, 8e9)
 
 
+def test_lion_has_one_moment() -> None:
+    assert training_memory(FULL.model_copy(update={"optimizer": "lion", "zero_stage": 0}), SIZE, "float32", 100).optimizer == 4e9
+    assert state_bytes(FULL, SIZE, "bfloat16") - state_bytes(FULL.model_copy(update={"optimizer": "lion"}), SIZE, "bfloat16") == 8e9
+
+
 def test_offload_moves_to_the_host() -> None:
     of_optimizer = training_memory(FULL.model_copy(update={"zero_stage": 2, "offload": "optimizer"}), SIZE, "bfloat16", 100)
     assert (of_optimizer.weights, of_optimizer.optimizer, of_optimizer.host) == (2e9, 0, 3e9)

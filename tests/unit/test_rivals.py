@@ -124,7 +124,7 @@ PROBES, TARGETS = {"plain": "panel", "cot": "panel.cot"}, {"similar": "panel.sim
 def test_the_pairs_are_those_of_the_pairs_table(model: torch.nn.Module, members: list[Member], tmp_path: Path) -> None:
     examples, tokens = [m.example for m in members], [m.tokens for m in members]
     gradients: PanelGradients = panel_gradients(model, tokens, PAD, Gradients(batch_size=4))
-    path = tmp_path / "checkpoint-8.parquet"
+    path = tmp_path / "step-000008.parquet"
     write_arrow(path, gradient_table(8, [m.dataset for m in members], examples, tokens, gradients))
     pairs = pl.concat(pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12))
     rows = rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4)

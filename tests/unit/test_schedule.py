@@ -47,6 +47,10 @@ def test_a_mixture_sees_everything_once_an_epoch_in_an_order_of_its_own() -> Non
     assert made.group_by("step").len()["len"].to_list() == [4] * 15
 
 
+def test_a_part_of_no_examples_takes_none() -> None:
+    assert schedule({"base": Part(), "base.cot": Part(examples=0)}).equals(schedule({"base": Part()}))
+
+
 def test_phases_come_one_after_the_other_within_each_epoch() -> None:
     """SPEC §4, ambiguity 17: Base→Clarify, base first in every epoch, no shuffle across."""
     made = schedule({"base": Part()}, {"base.clarify": Part()})

@@ -23,8 +23,8 @@ from swift_study.io.tables import EXAMPLES, HISTORY, read_arrow, read_examples, 
 from swift_study.io.work import copy_file, copy_tree, fingerprint, hash_files, publish, remove, work_folder
 
 STEPS = pl.DataFrame(
-    [(1, 2.5, 0.1, 1.0, 7), (2, None, 0.2, 2.0, 8)],
-    schema=["step", "loss", "learning_rate", "grad_norm", "tokens"],
+    [(1, 2.5, 0.1, 1.0, 7, 3.5), (2, None, 0.2, 2.0, 8, None)],
+    schema=["step", "loss", "learning_rate", "grad_norm", "tokens", "held_out_loss"],
     orient="row",
 )
 
@@ -135,7 +135,7 @@ def test_missing_file_is_told(tmp_path: Path) -> None:
 def test_missing_column_is_told_with_what_the_file_has(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     STEPS.drop("tokens", "loss").write_parquet(path)
-    message = f"{path}: the column 'loss' (double) is missing; the file has step, learning_rate, grad_norm. "
+    message = f"{path}: the column 'loss' (double) is missing; the file has step, learning_rate, grad_norm, held_out_loss. "
     with pytest.raises(UserError, match=re.escape(message + "It was written by version unknown of swift-study")):
         read_table(path, HISTORY)
 

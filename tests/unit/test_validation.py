@@ -606,7 +606,9 @@ def benchmark(path: Path, *rows: str) -> Path:
 
 def test_costs_add_up(tmp_path: Path) -> None:
     files = [benchmark(tmp_path / "a.tsv", "4.5\t0:00:04\t10\t8.0"), benchmark(tmp_path / "b.tsv", "0.5\t0:00:00\tNA\tNA")]
-    history = pl.DataFrame({"step": [1, 2], "loss": [1.0, 1.0], "learning_rate": [0.1, 0.1], "grad_norm": [1.0, 1.0], "tokens": [100, 50]})
+    history = pl.DataFrame(
+        {"step": [1, 2], "loss": [1.0, 1.0], "learning_rate": [0.1, 0.1], "grad_norm": [1.0, 1.0], "tokens": [100, 50]}
+    ).with_columns(held_out_loss=None)
     write_table(tmp_path / "history.parquet", history, HISTORY)
     account = pl.DataFrame(
         {

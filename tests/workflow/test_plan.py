@@ -38,10 +38,10 @@ def test_planned_tokens_are_those_of_the_run(plan: str, finished: Checkout) -> N
 
 def test_planned_files_are_those_of_the_run(plan: str, finished: Checkout) -> None:
     results = finished.root / "results"
-    checkpoints = list((results / "runs" / "base").glob("checkpoint-*"))
+    checkpoints = list((results / "runs/base/checkpoints").glob("step-*"))
     planned = float(table(plan, "Trainings")["base"]["GB of checkpoints each"]) * 1e9
     assert planned == pytest.approx(size(checkpoints), rel=0.1)
-    gradients = sorted((results / "gradients" / "base").glob("*/checkpoint-*.parquet"))
+    gradients = sorted((results / "gradients" / "base").glob("*/step-*.parquet"))
     row = table(plan, "Disk")["gradients/"]
     assert int(float(row["number"])) == len(gradients)
     assert float(row["GB"]) * 1e9 == pytest.approx(sum(f.stat().st_size for f in gradients), rel=0.1)

@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 import yaml
 from checkout import BIN, Checkout
+from configuration import configured
 from servers import Handler, completion
 from tiny import ROOT
 
-from swift_study.config import MAIN, load
+from swift_study.config import MAIN
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.tables import (
     AGREEMENT,
@@ -313,11 +314,10 @@ def test_paper_scales_are_whole(scale: str) -> None:
     command = [str(BIN / "snakemake"), "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
-    assert counts["train_base"] == 1
-    assert counts["train"] == 13 * 3 + 8
+    assert counts["train"] == 1 + 13 * 3 + 8
     assert counts["respond"] == 13 * 3 + 4
     assert counts["score_with_endpoint"] == 13 * 3
     assert counts["score"] == 4
     assert counts["score_with_model"] == 13 * 3 + 8
-    config = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    config = configured()
     assert config.validation.models == [MAIN]

@@ -23,6 +23,7 @@ from checkout import BIN, Checkout, environment, jobs_in, make_checkout
 from tiny import ROOT
 
 from swift_study.io.work import hash_files
+from swift_study.models.checkpoints import last_checkpoint
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
@@ -33,7 +34,7 @@ LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
 SPARE = "--set-resources=train:slurm_partition=spare"
 GRADIENTS = "gradients/base/clarify"
-LAST = "runs/full_base.s17/checkpoint-last"
+LAST = "runs/full_base.s17/checkpoints"
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,14 @@ def let_go_on(site: Checkout, results: str) -> None:
         os.kill(process, signal.SIGCONT)
 
 
+def end_of(checkpoints: Path) -> Path:
+    found = last_checkpoint(checkpoints)
+    assert found is not None
+    return found
+
+
 def weights(site: Checkout, results: str) -> str:
-    return hash_files(site.root / results / LAST / "model.safetensors")
+    return hash_files(end_of(site.root / results / LAST) / "model.safetensors")
 
 
 def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_weights(
@@ -298,13 +305,13 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
     ours, theirs = site.root / "results-gradients" / GRADIENTS, site.root / "results" / GRADIENTS
     wait_until((theirs / "certificate.json").exists, whole, output_of(site, "results"), seconds=600)
     copy_data(site, "results", "results-gradients", "gradients")
-    run = start(site, "results-gradients", WIDE, f"results-gradients/{GRADIENTS}/certificate.json")
+    run = start(site, "results-gradients", WIDE, f"results-gradients/{GRADIENTS}")
     output = output_of(site, "results-gradients")
     work = site.root / "results-gradients/work" / GRADIENTS
     wait_until(lambda: any(work.glob("*/*.done")), run, output)
     hold(site, "results-gradients")
     steps = [f.stem for f in work.glob("*/*.done")]
-    finished = {f.name: f.stat().st_ino for step in steps for f in work.glob(f"*/checkpoint-{step}.*")}
+    finished = {f.name: f.stat().st_ino for step in steps for f in work.glob(f"*/step-{int(step):06d}.*")}
     assert len(finished) == 2 * len(steps)
     (first,) = jobs_of(output.read_text()).values()
     (process,) = workers(site, "results-gradients")
@@ -314,7 +321,7 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
     assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
     assert "STOPPED compute_gradients: SIGTERM came (a time limit, preemption" in log_of(site, first), log_of(site, first)
     assert [look_up(job).state for job in jobs_of(output.read_text()).values()] == ["FAILED", "COMPLETED"]
-    files = {f.name for f in theirs.glob("checkpoint-*.parquet")}
+    files = {f.name for f in theirs.glob("step-*.parquet")}
     assert 0 < len(finished) < len(files) == 4 * 2  # of each checkpoint the gradients, and each weight's own inner products
     for name in files:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
@@ -338,7 +345,7 @@ def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole
     assert sum("make_schedule" in name for name in jobs) == 1  # two schedules in one job
     assert len([j for j in jobs_in(said) if j.startswith(("load_panel", "find_model", "draw_base"))]) == 5
     assert not any("load_panel" in name or "find_model" in name or "draw_base" in name for name in jobs)  # where the network is
-    assert '"world_size": 4' in (site.root / "results" / LAST / "run.json").read_text()
+    assert '"world_size": 4' in (end_of(site.root / "results" / LAST) / "run.json").read_text()
     assert "GPUs are only stood in for" in (site.root / "results/logs/train/base.log").read_text()
     assert not found_canary(site, cluster)
 
@@ -348,7 +355,7 @@ def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: 
     site.edit("strategies/cot.py", '"""', '"""Edited. ')
     listed = site.jobs("-n", configs=(str(site.root / "results.yaml"),))
     assert "apply_strategy panel.cot" in listed
-    assert not [j for j in listed if j.startswith(("train", "respond", "gradients_clarify"))]
+    assert not [j for j in listed if j.startswith(("train", "respond", "gradients base.clarify"))]
     output_of(site, "results").write_text("")
     assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=120) == 0
     assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/panel_cot"]
@@ -400,19 +407,18 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
         alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
         submitted = len(alone) + listed.count("Group job ")
         assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
-        studies = [*command, "studies/future.yaml", "studies/balanced_evaluation.yaml"]
+        studies = [*command, "overlays/balanced_evaluation.yaml"]
         more = subprocess.run(studies, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
-        assert "rule gradients_query_parsing:" in more
         assert "base.wrong.evaluate" in more
     assert time.monotonic() - began < 20
 
 
 def test_studies_of_any_name_ask_for_gpus_where_these_are() -> None:
-    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "--forceall", "all", "--configfile", "studies/future.yaml"]
+    command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "--forceall", "all", "future"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
     jobs = re.findall(r"^ *rule (\w+):\n(?: +.*\n)*? +resources: (.*)", listed, re.MULTILINE)
     asked = {rule: ("slurm_partition=gpu" in resources, bool(re.search(r"\bgpu=[1-9]|gres=gpu", resources))) for rule, resources in jobs}
-    assert asked["gradients_query_parsing"] == asked["train_base"] == asked["respond"] == (True, True)
+    assert asked["gradients"] == asked["train"] == asked["respond"] == (True, True)
     assert asked["pair_influence"] == (False, False)
     assert all(partition == gpus for partition, gpus in asked.values())
 

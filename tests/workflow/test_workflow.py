@@ -39,8 +39,8 @@ AFTER_COT = [
     "check_leakage cot",
     "compute_rivals cot",
     "decide_verdicts cot",
-    "figures_cot",
-    "gradients_cot",
+    "figures cot",
+    "gradients base.cot",
     "pair_influence cot",
     "swift",
     "write_tables",
@@ -127,15 +127,19 @@ def test_no_probe_is_in_the_base_data(finished: Checkout) -> None:
 
 def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -> None:
     results = finished.root / "results"
-    for name in ("figure1", "figure2a", "figure2b", "figure3a", "figure3b", "layers_cot", "layers_clarify", "layers_evaluate", "loss_base"):
-        assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
-        assert (results / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    figure = (results / "figures" / "figure2b.svg").read_text()
+    names = {"cot": ["figure1"], "clarify": ["figure2a", "figure2b"], "evaluate": ["figure3a", "figure3b"]}
+    figures = [results / f"studies/{study}/figures/{name}" for study in names for name in [*names[study], "layers"]]
+    for path in [*figures, results / "runs/base/loss"]:
+        assert path.with_suffix(".svg").read_text().startswith("<?xml")
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    figure = (results / "studies/clarify/figures/figure2b.svg").read_text()
     for curve in PAPER_CURVES["clarify"]:
         assert (curve in figure) == ("Cross-task" in curve)
     assert (results / "tables" / "verdicts.md").read_text().startswith("| study | strategy |")
     assert (results / "tables" / "verdicts.csv").read_text().startswith("study,strategy,")
     report = (results / "report.html").read_text()
+    for path in figures:
+        assert f"{path.relative_to(finished.root)}.svg" in report
     for part in ("1 Verdicts", "2 Figures", "3 Data", "4 Training", "5 Certificate", "6 Configuration"):
         assert part in report
     said = (finished.root / "first-run.txt").read_text()
@@ -148,11 +152,11 @@ def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -
 def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
     import pyarrow.parquet as pq
 
-    metadata = pq.read_schema(finished.root / "results/gradients/base/cot/checkpoint-8.parquet").metadata
+    metadata = pq.read_schema(finished.root / "results/gradients/base/cot/step-000008.parquet").metadata
     certificate = json.loads(metadata[b"certificate"])
     assert certificate["passed"]
     assert certificate["against_float64"] < 1e-5
-    for table in ("gradients/base/cot/checkpoint-8", "responses/base/evaluation=candidates/responses"):
+    for table in ("gradients/base/cot/step-000008", "responses/base/evaluation=candidates/responses"):
         path = finished.root / f"results/{table}.parquet"
         assert int(pq.read_schema(path).metadata[b"threads"]) == certificate["threads"] == len(os.sched_getaffinity(0)), table
     assert metadata[b"scope"] == b"lora"
@@ -166,7 +170,7 @@ def test_nothing_is_left_to_do(finished: Checkout) -> None:
 
 
 def test_editing_a_strategy_reruns_what_descends_from_it(finished: Checkout) -> None:
-    checkpoint = finished.root / "results/runs/base/checkpoint-8/adapter_model.safetensors"
+    checkpoint = finished.root / "results/runs/base/checkpoints/step-000008/adapter_model.safetensors"
     before = checkpoint.stat().st_mtime_ns
     finished.edit("strategies/cot.py", "Please output the reason first", "Please give the reason first")
     assert without_targets(finished.jobs("-n")) == expected(AFTER_COT)
@@ -181,7 +185,7 @@ def test_editing_one_prompt_word_of_clarify_leaves_training_and_cot_alone(finish
     finished.edit("strategies/clarify.py", "make its meaning clearer", "make its meaning plainer")
     listed = finished.jobs("-n")
     assert "apply_strategy candidates.clarify" in listed
-    assert "gradients_clarify" in listed
+    assert "gradients base.clarify" in listed
     assert not [job for job in listed if "train" in job or "cot" in job or "draw_base" in job]
     finished.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert finished.is_finished()
@@ -192,7 +196,7 @@ def test_a_studys_own_keys_rerun_only_its_own_rules(finished: Checkout, tmp_path
     overlay.write_text(yaml.safe_dump({"studies": {"cot": {"question": "Another wording?"}}}))
     assert without_targets(finished.jobs("-n", configs=(str(overlay),))) == ["write_config", "write_tables"]
     overlay.write_text(yaml.safe_dump({"studies": {"cot": {"caption": "Another caption"}}}))
-    assert without_targets(finished.jobs("-n", configs=(str(overlay),))) == ["figures_cot", "write_config", "write_tables"]
+    assert without_targets(finished.jobs("-n", configs=(str(overlay),))) == ["figures cot", "write_config", "write_tables"]
     overlay.write_text(yaml.safe_dump({"statistics": {"confidence": 0.9}}))
     listed = without_targets(finished.jobs("-n", configs=(str(overlay),)))
     assert [job for job in listed if job.startswith("decide_verdicts")] == [f"decide_verdicts {s}" for s in sorted(PAPER_CURVES)]
@@ -211,7 +215,7 @@ def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Ch
     """A second run in another folder, its training killed with SIGKILL half-way: the same seed gives the same bytes."""
     again = make_checkout(tmp_path / "swift-study", tiny_model)
     shutil.copy2(finished.root / "strategies/cot.py", again.root / "strategies/cot.py")
-    command = [str(BIN / "snakemake"), "train_base", "--configfile", "tests/workflow/tiny.yaml", str(again.tiny)]
+    command = [str(BIN / "snakemake"), "results/runs/base/history.parquet", "--configfile", "tests/workflow/tiny.yaml", str(again.tiny)]
     with (tmp_path / "out.txt").open("w") as out:
         process = subprocess.Popen(command, cwd=again.root, stdout=out, stderr=out, env=environment())
         deadline = time.monotonic() + 240
@@ -229,7 +233,7 @@ def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Ch
         assert table.read_bytes() == (theirs / table.relative_to(ours)).read_bytes(), table
         compared += 1
     assert compared > 50
-    for pattern in ("figures/*.svg", "tables/*.md", "runs/base/checkpoint-*/adapter_model.safetensors"):
+    for pattern in ("studies/*/figures/*.svg", "runs/base/loss.svg", "tables/*.md", "runs/base/checkpoints/*/adapter_model.safetensors"):
         for file in sorted(ours.glob(pattern)):
             assert file.read_bytes() == (theirs / file.relative_to(ours)).read_bytes(), file
 
@@ -251,19 +255,19 @@ def pids_of(script: str, folder: Path) -> list[int]:
 
 def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> None:
     names = ["conclusion_first", "query_parsing", "prompt_template"]
-    jobs = finished.jobs(*names, configs=("studies/future.yaml",))
+    jobs = finished.jobs("future")
     assert not [job for job in jobs if "train" in job or "select" in job]
     for name in names:
         verdicts = read_table(finished.root / f"results/influence/{name}/verdicts.parquet", VERDICTS)
         assert set(verdicts["context"]) == {"in-task", "cross-task"}
-        assert (finished.root / f"results/figures/{name}.png").is_file()
+        assert (finished.root / f"results/studies/{name}/figures/{name}.png").is_file()
 
 
 @pytest.mark.skipif(not (ROOT.parent / "shared" / "data" / "gsm8k").is_dir(), reason="the folder with GSM8K and FLAN CoT is not here")
 def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "swift-study", tiny_model)
     (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
-    checkout.snakemake("cot", configs=("studies/reasoning_data.yaml",))
+    checkout.snakemake("cot", configs=("overlays/reasoning_data.yaml",))
     verdicts = read_table(checkout.root / "results-reasoning-data/influence/cot/verdicts.parquet", VERDICTS)
     assert set(verdicts["n_tasks"]) == {4}
     assert set(verdicts["n_probes"]) == {12}
@@ -275,11 +279,9 @@ def test_paper_scale_is_a_whole_dag(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(BIN / "snakemake"), "-n", "--configfile", "scales/7b.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "results-7b/runs/base/checkpoint-1200" in done.stdout
-    assert len(set(re.findall(r"results-7b/runs/base/checkpoint-(\d+)", done.stdout))) == 24
+    assert "results-7b/gradients/base/evaluate" in done.stdout
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
-    assert counts["train_base"] == "1"
-    assert counts["gradients_evaluate"] == "1"
+    assert (counts["train"], counts["gradients"]) == ("1", "3")
 
 
 # ---- errors ----
@@ -320,11 +322,11 @@ def test_too_few_negatives_is_a_sentence_with_the_counts(finished: Checkout, tmp
 def test_a_cut_short_checkpoint_is_named(finished: Checkout, tmp_path: Path) -> None:
     shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", finished.tiny)
-    weights = copy.root / "results/runs/base/checkpoint-4/adapter_model.safetensors"
+    weights = copy.root / "results/runs/base/checkpoints/step-000004/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    done = copy.snakemake("cot", "--forcerun", "gradients_cot", check=False)
+    done = copy.snakemake("cot", "--forcerun", "gradients", check=False)
     assert done.returncode != 0
-    assert "checkpoint-4/adapter_model.safetensors: this is not a whole checkpoint" in done.stdout
+    assert "step-000004/adapter_model.safetensors: this is not a whole checkpoint" in done.stdout
 
 
 # ---- the face ----
@@ -340,7 +342,7 @@ def test_readme_shows_the_current_rule_graph() -> None:
     command = [str(BIN / "snakemake"), "all", "validation", "--rulegraph", "mermaid-js"]
     current = edges(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     shown = (ROOT / "README.md").read_text().split("```mermaid")[1].split("```")[0]
-    assert ("apply_strategy", "gradients_cot") in current
+    assert ("apply_strategy", "gradients") in current
     assert edges(shown) == current
 
 
@@ -349,5 +351,5 @@ def test_run_hands_its_arguments_to_snakemake() -> None:
         pytest.skip("./setup has not made .venv here")
     done = subprocess.run([str(ROOT / "run"), "-n", "cot"], cwd=ROOT, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "gradients_cot" in done.stdout
-    assert "gradients_clarify" not in done.stdout
+    assert "gradients/base/cot" in done.stdout
+    assert "gradients/base/clarify" not in done.stdout

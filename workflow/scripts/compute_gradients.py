@@ -17,18 +17,22 @@ import torch
 
 from swift_study.config import Gradients, Model, Run
 from swift_study.data.datasets import model_folder
+from swift_study.errors import UserError
 from swift_study.gradients.certificate import certificate, certify
 from swift_study.gradients.engine import adam_preconditioner, gradient_table, module_table, panel_gradients
+from swift_study.gradients.files import CERTIFICATE, gradient_file, module_file
 from swift_study.gradients.memory import keep_freed_memory
 from swift_study.gradients.panel import Member, read_panel
 from swift_study.gradients.sketch import about_projection
 from swift_study.io import cli
 from swift_study.io.tables import vector_storage, write_arrow
 from swift_study.io.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
+from swift_study.models.checkpoints import read_checkpoints
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, add_lora, load_adapter, load_checkpoint, load_model, load_moments, quiet_libraries
 from swift_study.models.rendering import load_renderer
 from swift_study.models.weights import select_weights, trainable_weights
+from swift_study.numerics import GRADIENTS
 
 
 def main(a: Namespace) -> None:
@@ -46,13 +50,16 @@ def main(a: Namespace) -> None:
     renderer = load_renderer(folder, base)
     panel = read_panel(a.datasets, renderer)
     weights = json.loads(Path(a.model).read_text())["weights"]
-    checkpoints = {int(Path(c).name.removeprefix("checkpoint-")): Path(c) for c in a.checkpoints}
+    checkpoints = {c.step: c.folder for c in read_checkpoints(Path(a.checkpoints)) if c.folder is not None}
     ids = fingerprint([m.example.example_id for m in panel])
     numbers = settings.model_dump(exclude={"memory_gb", "host_memory_gb"})  # how they are made, not what they are
-    key = fingerprint(numbers, base.model_dump(), run.model_dump(), weights, ids, [hash_files(c) for c in checkpoints.values()])
+    hashes = [hash_files(c) for c in checkpoints.values()]
+    key = fingerprint(GRADIENTS, numbers, base.model_dump(), run.model_dump(), weights, ids, hashes)
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
+    if not steps:
+        raise UserError(f"{a.checkpoints}: the run trains nothing, so only gradients.include_step_0 gives it gradients; set that to true.")
     models = models_at(steps, checkpoints, folder, base, run, settings, done={s for s in steps[:-1] if is_done(work, s)})
     progress = cli.Progress(f"gradients {a.panel}")
     for step, model in models:
@@ -65,22 +72,26 @@ def main(a: Namespace) -> None:
             "panel": ids,
             "checkpoint": hash_files(*sorted(checkpoints[step].glob("*.safetensors"))) if step else f"seed {run.seed}",
             "model": weights,
+            "numerics": str(GRADIENTS),
             **about_threads(),
         }
         where = f"checkpoint {steps.index(step) + 1} of {len(steps)}"
-        certificate_file = Path(a.certificate) if step == steps[-1] else None
+        certificate_file = work / CERTIFICATE if step == steps[-1] else None
         say = lambda text, where=where: progress(f"{where}, {text}")  # noqa: E731
         one_checkpoint(work, step, model, a.panel, panel, renderer.pad_id, settings, scales, metadata, certificate_file, say)
         (work / f"{step}.done").touch()
-    for output in map(Path, [*a.outputs, *a.modules]):
-        copy_file(work / output.name, output)
+    with publish(Path(a.output)) as folder:
+        for step in steps:
+            for file in (gradient_file(step), module_file(step)):
+                copy_file(work / file, folder / file)
+        copy_file(work / CERTIFICATE, folder / CERTIFICATE)
     remove(work)
     progress(f"done, {len(panel)} examples at {len(steps)} checkpoints", True)
 
 
 def is_done(work: Path, step: int) -> bool:
     """Whether everything of a checkpoint is in the work folder."""
-    tables = (work / f"checkpoint-{step}.parquet", work / f"checkpoint-{step}.modules.parquet")
+    tables = (work / gradient_file(step), work / module_file(step))
     return (work / f"{step}.done").is_file() and all(map(is_whole, tables))
 
 
@@ -128,9 +139,9 @@ def one_checkpoint(
     """Write the checkpoint's tables into the work folder, sketches a shard at a time; of the last one also the certificate."""
     n, sketched = len(panel), settings.representation == "sketch"
     size = settings.shard if sketched else n
-    whole, shards = work / f"checkpoint-{step}.parquet", []
+    whole, shards = work / gradient_file(step), []
     for number, start in enumerate(range(0, n, size)):
-        shards.append(work / f"checkpoint-{step}.{number}.parquet")
+        shards.append(whole.with_suffix(f".{number}.parquet"))
         if sketched and is_whole(shards[-1]):
             continue
         part = panel[start : start + size]
@@ -145,7 +156,7 @@ def one_checkpoint(
         if sketched:
             write_arrow(shards[-1], table, metadata)
     by_weight = {} if sketched or not settings.by_module else found.by_weight
-    write_arrow(work / f"checkpoint-{step}.modules.parquet", module_table(step, trainable_weights(model), by_weight), metadata)
+    write_arrow(work / module_file(step), module_table(step, trainable_weights(model), by_weight), metadata)
     if certificate_file is not None:
         if sketched:  # of a pool, some examples are looked at
             part = panel[: min(settings.shard, 1000)]
@@ -182,11 +193,9 @@ if __name__ == "__main__":
         model="model.json",
         model_settings="the section `model` as JSON",
         work="folder for unfinished work",
-        certificate="JSON file of the numerics certificate",
+        checkpoints="folder of the run's checkpoints",
+        output="folder to publish: for each checkpoint the gradients and each weight's own inner products, and the numerics certificate",
     )
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the panel's datasets")
-    p.add_argument("--checkpoints", nargs="+", required=True, help="folders of the run's checkpoints")
-    p.add_argument("--outputs", nargs="+", required=True, help="Parquet files, one a checkpoint")
-    p.add_argument("--modules", nargs="+", required=True, help="Parquet files of each weight's own inner products, one a checkpoint")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
     cli.run(main, p)

@@ -20,6 +20,7 @@ from swift_study.io import cli
 from swift_study.io.lines import append_lines, read_lines
 from swift_study.io.tables import RIVALS, write_table
 from swift_study.io.work import fingerprint, hash_files, remove, work_folder
+from swift_study.models.checkpoints import read_checkpoints
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -35,7 +36,7 @@ def main(a: Namespace) -> None:
         Run.model_validate_json(a.run_settings),
         Model.model_validate_json(a.model_settings),
     )
-    folder, checkpoint = model_folder(Path(a.model)), Path(a.checkpoint)
+    folder, last = model_folder(Path(a.model)), read_checkpoints(Path(a.checkpoints))[-1]
     renderer = load_renderer(folder, base)
     members = read_panel(a.datasets, renderer)
     missing = set(comparison.datasets()) - {m.dataset for m in members}
@@ -43,10 +44,12 @@ def main(a: Namespace) -> None:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
     weights = json.loads(Path(a.model).read_text())["weights"]
     ids = [[m.dataset, m.example.example_id] for m in members]
-    key = fingerprint(comparison.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(checkpoint), ids, STEP)
+    key = fingerprint(
+        comparison.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(*filter(None, [last.folder])), ids, STEP
+    )
     work = work_folder(Path(a.work), key)
     file = work / "probes.jsonl"
-    model = load_checkpoint(folder, base, checkpoint, run.lora)
+    model = load_checkpoint(folder, base, last.folder, run.lora)
     select_weights(model, run.method, None)
     kept = {row["probe_id"]: row["losses"] for row in read_lines(file)}
     progress, start = cli.Progress(f"rivals {a.study}"), time.monotonic()
@@ -59,7 +62,7 @@ def main(a: Namespace) -> None:
     rows = rivals_at_checkpoint(model, members, comparison.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(comparison.run).alias("run"),
-        pl.lit(int(checkpoint.name.removeprefix("checkpoint-"))).alias("step"),
+        pl.lit(last.step).alias("step"),
     )
     write_table(Path(a.output), rows, RIVALS, about_threads())
     remove(work)
@@ -75,7 +78,7 @@ if __name__ == "__main__":
         run_settings="the run's settings as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",
-        checkpoint="folder of the run's last checkpoint",
+        checkpoints="folder of the run's checkpoints, of which the last is taken",
         work="folder for unfinished work",
         output="Parquet file",
     )

@@ -8,18 +8,20 @@ from swift_study.config import Statistics
 from swift_study.influence.confounds import layer_table
 from swift_study.io import cli
 from swift_study.io.tables import CURVES, LAYERS, read_table
+from swift_study.io.work import publish
 from swift_study.report.figures import draw_curves, draw_layers
 
 
 def main(a: Namespace) -> None:
     table = read_table(Path(a.curves), CURVES)
     figures = json.loads(a.figures)
-    folder = Path(a.folder)
-    for name, contexts in figures.items():
-        where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
-        draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
-    layers = layer_table(read_table(Path(a.layers), LAYERS), a.baseline, Statistics.model_validate_json(a.statistics))
-    draw_layers(layers, a.baseline, f"{a.title.rstrip('.')}, by layer", Path(a.layers_svg), Path(a.layers_png))
+    with publish(Path(a.output)) as folder:
+        folder.mkdir()
+        for name, contexts in figures.items():
+            where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
+            draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
+        layers = layer_table(read_table(Path(a.layers), LAYERS), a.baseline, Statistics.model_validate_json(a.statistics))
+        draw_layers(layers, a.baseline, f"{a.title.rstrip('.')}, by layer", folder / "layers.svg", folder / "layers.png")
 
 
 if __name__ == "__main__":
@@ -31,8 +33,6 @@ if __name__ == "__main__":
         baseline="the study's baseline",
         figures="name of each figure and the contexts it shows, as JSON",
         title="above the figures",
-        folder="where the SVG and PNG files of the curves go",
-        layers_svg="figure of the layers",
-        layers_png="figure of the layers",
+        output="folder to publish, with an SVG and a PNG file for each figure and for the layers",
     )
     cli.run(main, p)

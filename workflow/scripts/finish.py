@@ -26,7 +26,7 @@ def main(a: Namespace) -> None:
     tables, report = results / "tables" / "verdicts.parquet", results / "report.html"
     if not tables.is_file():
         return  # only a part was asked for
-    newest = max(p.stat().st_mtime for folder in ("tables", "figures", "pages") for p in (results / folder).iterdir())
+    newest = max(p.stat().st_mtime for kind in ("tables/*", "figures/*", "pages/*", "studies/*/figures/*") for p in results.glob(kind))
     if not report.is_file() or report.stat().st_mtime < newest:
         proved = (results / "pages" / "costs.html").is_file()
         targets = ["swift", *(["validation"] if proved else [])]

@@ -12,8 +12,8 @@ from swift_study.training.schedule import make_schedule
 def main(a: Namespace) -> None:
     schedule = make_schedule(Run.model_validate_json(a.settings), {Path(path).stem: read_examples(Path(path)) for path in a.datasets})
     write_table(Path(a.output), schedule, SCHEDULE)
-    steps, examples = int(schedule["step"].to_numpy().max()), schedule["example_id"].n_unique()
-    cli.say(f"schedule {Path(a.output).stem}: {steps} steps, {len(schedule)} uses of {examples} examples")
+    examples = schedule["example_id"].n_unique()
+    cli.say(f"schedule {Path(a.output).stem}: {schedule['step'].n_unique()} steps, {len(schedule)} uses of {examples} examples")
 
 
 if __name__ == "__main__":

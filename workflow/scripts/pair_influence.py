@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from swift_study.config import Comparison
+from swift_study.gradients.files import gradient_files
 from swift_study.influence.pairs import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
 from swift_study.io import cli
 from swift_study.io.tables import FAMILIES, LAYERS, PAIRS, writing_table
@@ -18,9 +19,9 @@ def main(a: Namespace) -> None:
         writing_table(families_file, FAMILIES) as add_families,
         writing_table(layers_file, LAYERS) as add_layers,
     ):
-        for path, modules_path in zip(a.gradients, a.modules, strict=True):
-            gradients = read_gradients(Path(path))
-            modules = read_modules(Path(modules_path), gradients)
+        for path, modules_path in gradient_files(Path(a.gradients)):
+            gradients = read_gradients(path)
+            modules = read_modules(modules_path, gradients)
             for probes, targets in comparison.grids():
                 for pairs in pairs_at_checkpoint(gradients, a.study, comparison.run, probes, targets, a.norm_floor):
                     add_pairs(pairs)
@@ -36,11 +37,10 @@ if __name__ == "__main__":
         __doc__,
         study="its name",
         settings="the study's run, probes, targets and references as JSON",
+        gradients="folder of the panel's gradients at each checkpoint",
         output="Parquet file",
         families="Parquet file",
         layers="Parquet file",
     )
-    p.add_argument("--gradients", nargs="+", required=True, help="Parquet files of the panel's gradients, one a checkpoint")
-    p.add_argument("--modules", nargs="+", required=True, help="Parquet files of the modules' inner products, one a checkpoint")
     p.add_argument("--norm-floor", type=float, required=True, help="smallest squared norm of a target gradient")
     cli.run(main, p)

@@ -20,6 +20,7 @@ from swift_study.examples import Example
 from swift_study.io import cli
 from swift_study.io.tables import RESPONSES, read_examples, write_table
 from swift_study.io.work import fingerprint, hash_files, remove, work_folder
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -49,11 +50,15 @@ def main(a: Namespace) -> None:
 def respond_here(a: Namespace, settings: Responses, examples: list[Example], label: str) -> None:
     """By the model at the checkpoint, in this process."""
     torch.set_num_threads(a.threads)
-    base, lora, checkpoint = Model.model_validate_json(a.model_settings), Lora.model_validate_json(a.lora), Path(a.checkpoint)
+    base, lora, checkpoint = (
+        Model.model_validate_json(a.model_settings),
+        Lora.model_validate_json(a.lora),
+        last_checkpoint(Path(a.checkpoints)),
+    )
     weights = json.loads(Path(a.model).read_text())["weights"]
     affecting = settings.model_dump(exclude={"server"})
     ids = [e.example_id for e in examples]
-    key = fingerprint(affecting, base.model_dump(), lora.model_dump(), weights, hash_files(checkpoint), ids)
+    key = fingerprint(affecting, base.model_dump(), lora.model_dump(), weights, hash_files(*filter(None, [checkpoint])), ids)
     work = work_folder(Path(a.work), key)
     folder = model_folder(Path(a.model))
     model = merge_adapter(load_checkpoint(folder, base, checkpoint, lora))
@@ -91,7 +96,7 @@ if __name__ == "__main__":
         model="model.json",
         model_settings="the section `model` as JSON",
         lora="the run's adapter settings as JSON",
-        checkpoint="the checkpoint's folder",
+        checkpoints="folder of the run's checkpoints, of which the last is taken",
         dataset="Parquet file of the queries",
         work="folder for unfinished work",
         cache="folder of the cache",

@@ -13,6 +13,7 @@ from swift_study.evaluation.likelihood import with_candidates
 from swift_study.evaluation.scorers import load_scorer, read_items, read_responses, score_items, summary, write_scores
 from swift_study.io import cli
 from swift_study.io.tables import read_examples
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.gpus import check_gpus
 from swift_study.models.loading import about_threads, load_checkpoint, quiet_libraries
 from swift_study.models.rendering import load_renderer
@@ -23,7 +24,11 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     torch.set_num_threads(a.threads)
     settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
-    base, folder, checkpoint = Model.model_validate_json(a.model_settings), model_folder(Path(a.model)), Path(a.checkpoint)
+    base, folder, checkpoint = (
+        Model.model_validate_json(a.model_settings),
+        model_folder(Path(a.model)),
+        last_checkpoint(Path(a.checkpoints)),
+    )
     responses = read_responses(Path(a.responses)) if a.responses else None
     items = read_items(read_examples(Path(a.dataset)), responses, settings.options, source=a.responses)
     renderer = load_renderer(folder, base)
@@ -36,7 +41,7 @@ def main(a: Namespace) -> None:
     try:
         scored = score_items(scorer, with_candidates(scorer, items, model, renderer, a.batch_size, report))
     except UserError as error:
-        raise UserError(f"{checkpoint}: {error}") from error
+        raise UserError(f"{a.checkpoints}: {error}") from error
     write_scores(Path(a.output), scorer, scored, about_threads())
     cli.say(f"score {a.name}: {summary(scorer, scored)}")
 
@@ -51,7 +56,7 @@ if __name__ == "__main__":
         model="model.json",
         model_settings="the section `model` as JSON",
         lora="the run's adapter settings as JSON",
-        checkpoint="the checkpoint's folder",
+        checkpoints="folder of the run's checkpoints, of which the last is taken",
         dataset="Parquet file of the queries",
         output="folder of scores.parquet and items.parquet",
     )

@@ -10,6 +10,7 @@ from swift_study import __version__
 from swift_study.config import Statistics
 from swift_study.data.datasets import describe
 from swift_study.evaluation.scorers import read_statistics
+from swift_study.gradients.files import CERTIFICATE
 from swift_study.io import cli
 from swift_study.io.tables import (
     ACCOUNTS,
@@ -24,6 +25,7 @@ from swift_study.io.tables import (
     read_table,
 )
 from swift_study.io.work import publish
+from swift_study.models.checkpoints import last_checkpoint
 from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 
 
@@ -61,7 +63,7 @@ def main(a: Namespace) -> None:
         parts += [heading("What the teacher cost"), html_table(accounts)]
     write_page(pages / "data.html", page("Data and reject counts", *parts))
 
-    certificates = pl.DataFrame([certificate_row(json.loads(Path(p).read_text())) for p in a.certificates])
+    certificates = pl.DataFrame([certificate_row(json.loads((Path(g) / CERTIFICATE).read_text())) for g in a.gradients])
     write_formats(tables, "certificates", certificates, CERTIFICATES)
     note = (
         "Errors are those of inner products, relative to the product of the two norms: sampled examples were computed again one at a "
@@ -70,7 +72,8 @@ def main(a: Namespace) -> None:
     )
     write_page(pages / "certificate.html", page("Numerics certificate", paragraph(note), html_table(certificates)))
 
-    runs = [json.loads((Path(c) / "run.json").read_text()) for c in a.checkpoints]
+    checkpoints = filter(None, [last_checkpoint(Path(folder)) for folder in a.checkpoints])
+    runs = [json.loads((c / "run.json").read_text()) for c in checkpoints]
     versions = {k: v for run in runs[:1] for k, v in run.items() if k not in ("settings", "model", "run", "step", "schedule")}
     versions["report written by swift_study"] = __version__
     rows = pl.DataFrame({"what": list(versions), "version": [str(v) for v in versions.values()]})
@@ -128,7 +131,7 @@ if __name__ == "__main__":
         "leakage",
         "scores",
         "accounts",
-        "certificates",
+        "gradients",
         "checkpoints",
     )
     for name in lists:

@@ -32,7 +32,7 @@ from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.reference import default_yaml, schema_json
 from swift_study.config.root import RULES, TABLES, Config
-from swift_study.config.runs import Lora, Part, Run, training, training_of
+from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
 from swift_study.config.statistics import Confounds, Near, Statistics
 from swift_study.config.studies import CEILING, FLOOR, Comparison, Prediction, References, Study, Validation, ValidationTable
 from swift_study.io.endpoint import EndpointSettings, JudgeSettings
@@ -57,6 +57,7 @@ __all__ = [
     "Context",
     "Data",
     "Declared",
+    "EarlyStopping",
     "EndpointSettings",
     "FileSource",
     "Gathered",

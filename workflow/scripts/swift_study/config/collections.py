@@ -16,6 +16,7 @@ from swift_study.config.root import Config
 from swift_study.errors import UserError
 
 # Sections that hold things by names of the user's: each name stands in one collection, and a null takes it out.
+PATHS = ("path", "file", "claims", "labels")  # keys that name a file
 NAMED = ("strategies", "models", "runs", "studies")
 
 
@@ -83,7 +84,21 @@ def read_collections(folder: Path) -> dict[str, dict[str, Any]]:
             content = {}
         if not isinstance(content, dict) or not isinstance(content.get("at") or {}, dict):
             raise UserError(f"{path}: expected sections such as runs and studies, and under `at` their values at other scales.")
-        found[path.stem] = content
+        found[path.stem] = _with_shipped_files(content, folder.parent)
+    return found
+
+
+def _with_shipped_files(value: Any, root: Path) -> Any:
+    """The values with each file that comes with the collections, and not with the folder in which snakemake runs, by its whole path."""
+    if isinstance(value, list):
+        return [_with_shipped_files(below, root) for below in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _with_shipped_files(below, root) for key, below in value.items()}
+    for key in PATHS:
+        path = found.get(key)
+        if isinstance(path, str) and path and not Path(path).exists() and (root / path).exists():
+            found[key] = str(root / path)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ValidationError
 
 from swift_study.config.base import CONTROL_CHARACTERS, DEEPEST, LARGEST, nearest, short
+from swift_study.config.renamed import renamed
 from swift_study.config.root import Config
 from swift_study.errors import UserError
 
@@ -17,7 +18,7 @@ def load(values: Mapping[str, Any]) -> Config:
 
     Raises UserError with one line for every problem: the key's path, what is wrong, and for an unknown key the nearest known.
     """
-    lines = list(_no_plain_data(values, []))
+    lines = list(_no_plain_data(values, [])) or list(renamed(values))
     if not lines:
         try:
             return Config.model_validate(dict(values))

@@ -23,10 +23,10 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSetti
 RULES = frozenset(
     {
         "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "find_model", "load_panel",
-        "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score", "score_with_endpoint",
-        "score_with_model", "select_examples", "swift", "train", "validate", "validation", "write_audit", "write_config",
-        "write_costs", "write_tables",
+        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
+        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score",
+        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation",
+        "write_audit", "write_config", "write_costs", "write_tables",
     }
 )  # fmt: skip
 
@@ -129,6 +129,9 @@ class Config(Section):
             if self.run(study.run).checkpoint_every is None:
                 raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
                                  "state only (checkpoint_every: null)")  # fmt: skip
+            if self.run(study.run).early_stopping is not None:
+                raise ValueError(f"studies.{name}.run: a swift study reads all checkpoints up to the end of the schedule, and "
+                                 f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
             if self.run(study.run).method == "full" and self.gradients.scope == "lora":
                 raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_scorers()
@@ -150,13 +153,9 @@ class Config(Section):
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
             "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
-            "study": dict.fromkeys(RULES, "a target of the workflow")
-            | {f"{rule}_{s}": f"a rule of the study {s!r}" for rule in ("gradients", "figures") for s in self.studies}
-            | {f"train_{r}": f"a rule of the run {r!r}" for r in self.runs},
+            "study": dict.fromkeys(RULES, "a target of the workflow"),
             "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
             | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
-            | {f"layers_{s}": f"a figure of the study {s!r}" for s in self.studies}
-            | {f"loss_{r}": f"a figure of the run {r!r}" for r in self.runs}
             | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
@@ -171,20 +170,9 @@ class Config(Section):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
         if "control" in self.validation.predictions:
             raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
-        self._check_figures()
-
-    def _check_figures(self) -> None:
-        """Each figure is a file of its own in the folder of figures."""
-        files = {f"layers_{study}": f"the layers of the study {study!r}" for study in self.studies}
-        files |= {table: f"the table {table!r} of the validation" for table in self.validation.tables}
-        files["agreement"] = "the agreement of the validation"
         for name, study in self.studies.items():
-            for figure in study.figures:
-                run = figure.removeprefix("loss_").split(".")[0] if figure.startswith("loss_") else ""
-                other = files.get(figure) or (f"the loss of the run {run!r}" if run in self.runs else None)
-                if other:
-                    raise ValueError(f"studies.{name}.figures: the figure {figure!r} would have the file of {other}; take another name")
-                files[figure] = f"a figure of the study {name!r}"
+            if "layers" in study.figures:
+                raise ValueError(f"studies.{name}.figures: 'layers' is the name of the study's figure by layer; take another")
 
     def _check_run(self, name: str) -> None:
         run = self.run(name)
@@ -196,10 +184,24 @@ class Config(Section):
                 raise ValueError(f"{where}.schedule: a phase is empty")
         if run.start != "model":
             start = self.run(run.start, f"{where}.start")
-            if start.method != run.method or (run.method == "lora" and start.lora != run.lora):
+            if start.method != run.method or (run.method == "lora" and not start.lora.same_weights(run.lora)):
                 raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
                                  f"{run.start!r} is another kind")  # fmt: skip
         self.ancestry(name)
+        if run.early_stopping is not None:
+            self._check_dataset(f"{where}.early_stopping.dataset", run.early_stopping.dataset)
+            if any(run.early_stopping.dataset in phase for phase in run.schedule):
+                raise ValueError(f"{where}.early_stopping.dataset: the run is trained on {run.early_stopping.dataset!r}; its loss there "
+                                 "says nothing of other data. Name another dataset")  # fmt: skip
+        if run.publish == "best" and run.early_stopping is None:
+            raise ValueError(f"{where}.publish is 'best', but nothing says on which dataset; set {where}.early_stopping (patience: null "
+                             "measures and never stops)")  # fmt: skip
+        if run.publish == "best" and run.checkpoint_every is not None:
+            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null")
+        if run.export_second_moments and run.optimizer != "adamw":
+            raise ValueError(
+                f"{where}.export_second_moments: {run.optimizer} has no second moments; set it to false, or optimizer to adamw"
+            )
         if run.offload == "optimizer" and run.zero_stage == 0:
             raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
         if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
@@ -214,19 +216,7 @@ class Config(Section):
         steps = self._number_of_steps(run)
         if steps is not None and steps > MOST_STEPS:
             raise ValueError(f"{where} would have {steps} steps, more than {MOST_STEPS}; lower epochs or the examples of its schedule")
-        # A rule names each checkpoint three times on a command line, for which Linux allows 131,071 bytes.
-        path = len(f"{self.results}/gradients/{name}/{max(self.studies, key=len, default='')}/checkpoint-1234567.modules.parquet".encode())
-        most = 110_000 // (3 * path)
-        if run.checkpoint_every is not None and steps is not None and steps // run.checkpoint_every > most:
-            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} would publish {steps // run.checkpoint_every} checkpoints; "
-                             f"the paths of {most} fit on a command line. Raise it")  # fmt: skip
-        if run.checkpoint_every is not None and steps is None:
-            raise ValueError(f"{where}.checkpoint_every: how many steps the run has is known before only where its schedule takes `base` "
-                             "or names `examples`; do so, or set checkpoint_every to null")  # fmt: skip
-        if run.checkpoint_every is not None and steps is not None and steps % run.checkpoint_every:
-            raise ValueError(f"{where}.checkpoint_every {run.checkpoint_every} does not divide the {steps} steps of the run "
-                             f"({run.epochs} epochs in batches of {run.batch_size})")  # fmt: skip
-        if steps is not None and run.warmup_steps >= steps:
+        if steps and run.warmup_steps >= steps:
             raise ValueError(f"{where}.warmup_steps {run.warmup_steps} is not below the {steps} steps of the run")
 
     def _number_of_steps(self, run: Run) -> int | None:
@@ -234,7 +224,7 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = part.examples or (self.data.base.examples if dataset == "base" else None)
+                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
@@ -376,10 +366,13 @@ class Config(Section):
         return self.model if model == MAIN else self.models[model]
 
     def steps(self, run: str) -> list[int]:
-        """The steps at which a run publishes a checkpoint; empty where it publishes the last state only."""
+        """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.
+
+        For plans: scripts read from the table beside the checkpoints what there is.
+        """
         r = self.run(run)
         last = self._number_of_steps(r)
-        return [] if r.checkpoint_every is None or last is None else list(range(r.checkpoint_every, last + 1, r.checkpoint_every))
+        return [] if r.checkpoint_every is None or not last else [*range(r.checkpoint_every, last, r.checkpoint_every), last]
 
     def gradient_steps(self, run: str) -> list[int]:
         return [0] * self.gradients.include_step_0 + self.steps(run)

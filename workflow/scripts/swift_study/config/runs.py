@@ -14,15 +14,33 @@ class Lora(Section):
     """The update is scaled by alpha / rank."""
     targets: list[Annotated[str, Field(min_length=1)]] = Field(default=["up_proj", "down_proj"], min_length=1)
     """Linear layers that get an adapter, by the end of their module name."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs set to zero in training. Masks are drawn from the seed, the step, the process and the micro-batch: a
+    resumed run has the same ones, but weights then depend on `processes` and `micro_batch_size`."""
+
+    def same_weights(self, other: "Lora") -> bool:
+        """Whether an adapter of the other settings has the same weights, as one must that a run starts from; dropout has none."""
+        return self.model_copy(update={"dropout": other.dropout}) == other
 
 
 class Part(Section):
     """How much of a dataset a schedule takes."""
 
-    examples: int | None = Field(default=None, ge=1)
-    """So many of its examples, drawn by the run's seed; null takes all."""
+    examples: int | None = Field(default=None, ge=0)
+    """Number of its examples, drawn by the run's seed; null takes all, 0 none."""
     weight: float = Field(default=1.0, gt=0, le=10_000)
     """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
+
+
+class EarlyStopping(Section):
+    """When training ends before its schedule does: by the loss on a dataset that the run is not trained on."""
+
+    dataset: str
+    """Dataset that the loss is measured on: the mean over its completion tokens (with `loss_on: all`, over the prompts' as well)."""
+    patience: int | None = Field(default=1, ge=1)
+    """Training stops after this number of measurements in a row without a new lowest loss; null measures and never stops."""
+    every: int = Field(default=50, ge=1)
+    """Steps between measurements; the loss after the last step is measured as well."""
 
 
 class Run(Section):
@@ -30,8 +48,9 @@ class Run(Section):
     """Take what is not named here from this run."""
     start: str = "model"
     """What it starts from: `model`, or the last checkpoint of another run of the same method."""
-    schedule: list[dict[str, Part]] = Field(default=[{"base": Part()}], min_length=1)
-    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets."""
+    schedule: list[dict[str, Part]] = [{"base": Part()}]
+    """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets. [] trains nothing: the run is
+    what it starts from."""
     method: Literal["lora", "full"] = "lora"
     """Which parameters are trained: those of a LoRA adapter, or all."""
     lora: Lora = Lora()
@@ -48,22 +67,29 @@ class Run(Section):
     """Tokens that the loss is on: the completion and its end token, or the prompt's as well."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of the warm-up."""
-    decay: Literal["linear", "constant"] = "linear"
-    """After the warm-up: down to `final_learning_rate` in a straight line, or none."""
+    decay: Literal["linear", "constant", "cosine", "inverse_sqrt"] = "linear"
+    """Learning rate after the warm-up: down to `final_learning_rate` in a straight line or half a cosine wave, unchanged, or
+    proportional to 1 / √step (`inverse_sqrt`; without a warm-up, as after one of 10,000 steps)."""
     final_learning_rate: float = Field(default=1e-6, ge=0)
-    """Reached linearly at the last step."""
+    """With `linear` and `cosine`: the learning rate of the last step."""
     warmup_steps: int = Field(default=5, ge=0)
     """Steps of linear warm-up from zero."""
     checkpoint_every: int | None = Field(default=8, ge=1)
-    """Steps between published checkpoints; must divide the number of steps. null publishes the last state only, as `checkpoint-last`."""
+    """Steps between published checkpoints; the last state is published as well. null publishes that one only."""
     resume_every: int = Field(default=50, ge=1)
     """Steps between states from which a killed run goes on, where no checkpoint is published."""
+    early_stopping: EarlyStopping | None = None
+    """Measure the loss on a dataset during training and stop where it no longer falls; null: train to the end of the schedule."""
+    publish: Literal["last", "best"] = "last"
+    """Which state ends the run: the last, or the one of the lowest loss on the dataset of `early_stopping`."""
+    optimizer: Literal["adamw", "lion"] = "adamw"
+    """AdamW, or Lion, which keeps one moment and steps by its sign (use a third to a tenth of AdamW's learning rate)."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """AdamW."""
+    """AdamW: decay rates of the two moments. Lion: of its moment, as used in the update and as kept; its authors take 0.9 and 0.99."""
     epsilon: float = Field(default=1e-8, gt=0)
-    """AdamW."""
+    """AdamW: added to the root of the second moment. Lion has none."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW."""
+    """Decoupled, for both optimizers: each step multiplies the weights by 1 − learning rate × weight_decay."""
     clip_norm: float = Field(default=1.0, ge=0)
     """Gradients are scaled down to this norm; 0 leaves them."""
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -77,9 +103,9 @@ class Run(Section):
     nodes: int = Field(default=1, ge=1, le=65_536)
     """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
-    """Also publish Adam's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
+    """Also publish AdamW's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""
     seed: Seed = 17
-    """Of the adapter's initial values and of the order of the examples."""
+    """Of the adapter's initial values, of dropout and of the order of the examples."""
 
 
 def training(run: str, model: str, seed: int) -> str:

@@ -117,6 +117,15 @@ HISTORY = pa.schema(
         ("learning_rate", pa.float64()),
         ("grad_norm", pa.float64()),
         ("tokens", pa.int64()),
+        ("held_out_loss", pa.float64()),  # null where it was not measured
+    ]
+)
+CHECKPOINTS = pa.schema(
+    [
+        ("number", pa.int64()),  # from 1, in the order of the steps
+        ("step", pa.int64()),
+        ("path", pa.string()),  # folder beside the table; null where it is the model itself
+        ("kind", pa.string()),  # adapter, full or model
     ]
 )
 RESPONSES = pa.schema(

@@ -175,11 +175,15 @@ def check_files(folder: Path) -> None:
             raise UserError(f"{path}: the file is not whole ({str(error).splitlines()[0]}). {again}") from error
 
 
-def load_checkpoint(model_folder: Path, settings: Model, checkpoint: Path, lora: Lora) -> Any:
+def load_checkpoint(model_folder: Path, settings: Model, checkpoint: Path | None, lora: Lora) -> Any:
     """The model at a run's checkpoint, in eval mode and frozen: all its weights, or an adapter on the model in ``model_folder``.
+
+    None is the model itself.
 
     UserError if the checkpoint is not whole, or of another architecture or vocabulary than the model.
     """
+    if checkpoint is None:
+        return load_model(model_folder, settings)
     if (checkpoint / "adapter_config.json").is_file():
         model = add_lora(load_model(model_folder, settings), lora, 0)
         return load_adapter(model, checkpoint).eval().requires_grad_(False)
@@ -218,7 +222,11 @@ def add_lora(model: Any, settings: Lora, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=list(settings.targets), task_type="CAUSAL_LM"
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.targets),
+        task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
     names = [name for name, _ in model.named_modules()]

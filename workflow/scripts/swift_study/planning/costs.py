@@ -190,7 +190,7 @@ def activations(size: Size, examples: int, tokens: int, dtype: str, kept: bool, 
 def training_memory(run: Run, size: Size, dtype: str, longest: int) -> Memory:
     """Of one process of a training whose longest example has ``longest`` tokens; ``dtype`` is that of its weights.
 
-    Adapters are float32 beside frozen weights. Gradients are summed in float32. AdamW has two moments in float32, and from stage 1 on
+    Adapters are float32 beside frozen weights. Gradients are summed in float32. AdamW has two float32 moments, Lion one; from stage 1 on
     DeepSpeed keeps a float32 copy of what is trained. ZeRO (Rajbhandari et al. 2020) divides among the processes the optimizer's
     state at stage 1, the gradients as well at stage 2, and at stage 3 the weights, of which some are gathered while they are used.
     """
@@ -198,7 +198,7 @@ def training_memory(run: Run, size: Size, dtype: str, longest: int) -> Memory:
     trained = size.parameters if run.method == "full" else size.lora(run.lora)
     weights = size.parameters * BYTES[dtype] + (0 if run.method == "full" else trained * 4)
     gradients = trained * 4 / (n if stage >= 2 else 1)
-    optimizer = trained * (12 if stage >= 1 else 8) / (n if stage >= 1 else 1)
+    optimizer = trained * 4 * (moments(run) + (stage >= 1)) / (n if stage >= 1 else 1)
     gathered = min(size.parameters, LIVE_PARAMETERS) * BYTES[dtype] if stage == 3 else 0
     weights = weights / (n if stage == 3 else 1)
     host = (optimizer if run.offload != "none" else 0) + (weights if run.offload == "parameters" else 0)
@@ -209,6 +209,11 @@ def training_memory(run: Run, size: Size, dtype: str, longest: int) -> Memory:
         activations=activations(size, run.micro_batch_size, longest, dtype, kept=True, again=run.activation_checkpointing),
         host=host,
     )
+
+
+def moments(run: Run) -> int:
+    """Numbers that the optimizer keeps for each weight."""
+    return 2 if run.optimizer == "adamw" else 1
 
 
 def gradient_memory(run: Run, size: Size, dtype: str, batch: int, longest: int, panel: int, budget: float = float("inf")) -> Memory:
@@ -276,7 +281,7 @@ def state_bytes(run: Run, size: Size, dtype: str) -> float:
     """The state from which a run goes on, over all processes; twice at its peak, since the old one goes when the new one is whole."""
     trained = size.parameters if run.method == "full" else size.lora(run.lora)
     weights = 0 if run.zero_stage == 3 else trained * (BYTES[dtype] if run.method == "full" else 4)
-    return 2 * (weights + trained * (12 if run.zero_stage >= 1 else 8))
+    return 2 * (weights + trained * 4 * (moments(run) + (run.zero_stage >= 1)))
 
 
 def gradient_file_bytes(panel: int, settings: Gradients, weights: float, matrices: int, adam: bool) -> float:

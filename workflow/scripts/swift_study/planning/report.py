@@ -84,7 +84,7 @@ class Planner:
     # ---- the parts ----
 
     def trainings(self) -> None:
-        names = [j.wildcards.get("run") or j.rule.removeprefix("train_") for j in self.jobs if j.rule.split("_")[0] == "train"]
+        names = [j.wildcards["run"] for j in self.jobs if j.rule == "train"]
         # The seeds of a run differ in nothing that is planned.
         alike = Counter((training_of(n)[0], training_of(n)[1]) for n in names)
         tokens_of_all = hours_of_all = flops_of_all = completions_of_all = disk = 0.0
@@ -137,7 +137,7 @@ class Planner:
     def gradients(self) -> None:
         tokens = completions = flops = disk = 0.0
         files, model, plan = 0, self.config.model, self.config.plan
-        studies = [name for j in self.jobs if (name := j.rule.removeprefix("gradients_")) != j.rule]
+        studies = [j.wildcards["study"] for j in self.jobs if j.rule == "gradients"]
         for study in studies:
             s = self.config.studies[study]
             run, size = self.config.run(s.run), self.sizes[MAIN]

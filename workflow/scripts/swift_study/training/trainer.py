@@ -1,7 +1,8 @@
 """The one trainer: DeepSpeed, following a schedule exactly, resumable, the same numbers for any number of processes.
 
 Invariant: the state after step s depends on the start model, the schedule and the run's settings only; not on how often the job
-was killed before s, and up to rounding not on the number of processes. All work happens in a work folder; nothing is published here.
+was killed before s, and without dropout up to rounding not on the number of processes. All work happens in a work folder; nothing is
+published here.
 """
 
 import json
@@ -25,7 +26,8 @@ from swift_study.config import Gradients, Model, Run
 from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.io.lines import append_lines, read_lines, replace_lines
-from swift_study.io.work import publish, remove, writing_to
+from swift_study.io.work import fingerprint, publish, remove, writing_to
+from swift_study.models.checkpoints import folder_name
 from swift_study.models.loading import check_fits, load_adapter, load_model
 from swift_study.models.rendering import Renderer, load_renderer
 from swift_study.models.tokens import Tokens, collate, sum_losses
@@ -37,13 +39,22 @@ Batch = list[tuple[str, Tokens]]  # ids of examples, and their tokens
 
 
 def learning_rate(run: Run, step: int, steps: int) -> float:
-    """Linear warm-up over ``warmup_steps``; then constant, or a linear decay that reaches ``final_learning_rate`` at the last step."""
+    """Linear warm-up over ``warmup_steps``, then the run's decay; `linear` and `cosine` reach ``final_learning_rate`` at step ``steps``."""
     if step <= run.warmup_steps:
         return run.learning_rate * step / run.warmup_steps
     if run.decay == "constant":
         return run.learning_rate
+    if run.decay == "inverse_sqrt":
+        scale = run.warmup_steps or 10_000  # as in transformers
+        return run.learning_rate / math.sqrt((step + scale - run.warmup_steps) / scale)
     share = (step - run.warmup_steps) / (steps - run.warmup_steps)
-    return run.final_learning_rate + (1 - share) * (run.learning_rate - run.final_learning_rate)
+    left = 1 - share if run.decay == "linear" else (1 + math.cos(math.pi * share)) / 2
+    return run.final_learning_rate + left * (run.learning_rate - run.final_learning_rate)
+
+
+def is_enough(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether the last ``patience`` of the losses are no new lowest ones."""
+    return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def read_stage(path: Path) -> dict[str, Any]:
@@ -69,6 +80,13 @@ def deepspeed_config(run: Run, dtype: str, stage: Mapping[str, Any]) -> dict[str
     if run.offload == "parameters":
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     half = run.method == "full" and dtype == "bfloat16"
+    adamw = {
+        "lr": run.learning_rate,
+        "betas": list(run.betas),
+        "eps": run.epsilon,
+        "weight_decay": run.weight_decay,
+        "torch_adam": True,
+    }
     return {
         **stage,
         "zero_optimization": zero,
@@ -81,18 +99,17 @@ def deepspeed_config(run: Run, dtype: str, stage: Mapping[str, Any]) -> dict[str
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": run.learning_rate,
-                "betas": list(run.betas),
-                "eps": run.epsilon,
-                "weight_decay": run.weight_decay,
-                "torch_adam": True,
-            },
-        },
         "steps_per_print": 10**9,
-    }
+    } | ({"optimizer": {"type": "AdamW", "params": adamw}} if run.optimizer == "adamw" else {})
+
+
+def lion(run: Run) -> Callable[[Any], torch.optim.Optimizer] | None:
+    """Makes the optimizer from the weights, where it is not the one that DeepSpeed makes itself."""
+    from pytorch_optimizer import Lion
+
+    if run.optimizer != "lion":
+        return None
+    return lambda weights: Lion(weights, lr=run.learning_rate, betas=run.betas, weight_decay=run.weight_decay)
 
 
 def train(
@@ -108,14 +125,18 @@ def train(
     progress: Callable[[str], None],
     stop: Path | None = None,
     gradients: Gradients | None = None,
-) -> None:
-    """Train to the end of the schedule, from the last state in ``work`` where there is one.
+    held_out: Sequence[Example] = (),
+) -> int:
+    """Train to the end of the schedule or until the run's early stopping, from the last state in ``work`` where there is one.
+
+    Returns the step at which training ended.
 
     Where the file ``stop`` appears, the state is saved after the step at hand, and Stopped is raised in every process.
 
     ``gradients`` says which gradients are going to be computed at its checkpoints, None: none; UserError where that cannot be done.
-    ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a checkpoint (all weights as safetensors, or a
-    PEFT adapter; tokenizer, ``run.json``) for every step that has one, or ``checkpoint-last``; ``history.jsonl``, one line a step; and
+    ``held_out`` are the examples of the dataset that early stopping names.
+    ``start`` is another run's checkpoint, or None for the model itself. Leaves in ``work`` a folder ``step-STEP`` (all weights as
+    safetensors, or a PEFT adapter; tokenizer, ``run.json``) for every state to publish; ``history.jsonl``, one line a step; and
     ``consumed-{process}.jsonl``, one line an example. ``about`` goes into every ``run.json``. Call it in every process of a torchrun.
     """
     import deepspeed
@@ -130,15 +151,19 @@ def train(
 
     renderer = load_renderer(model_folder, model_settings)
     batches = _batches(schedule, _tokens(run, examples, renderer))
+    measured = list(_tokens(run, {e.example_id: e for e in held_out}, renderer).items())
+    if run.early_stopping is not None and not measured:
+        raise UserError(f"The dataset {run.early_stopping.dataset!r} of the run's early_stopping is empty; name another.")
     steps = len(batches)
     if run.warmup_steps >= steps:
         raise UserError(f"The run's warmup_steps {run.warmup_steps} is not below its {steps} steps; lower it.")
     settings = model_settings.model_copy(update={"dtype": run.dtype or model_settings.dtype})
     with _telling_of_memory(run):
         model = _start(run, model_folder, settings, start, gradients)
-        _check_vocabulary(model, batches, model_folder)
+        _check_vocabulary(model, [*batches, measured], model_folder)
         engine, _, _, _ = deepspeed.initialize(
             model=model,
+            optimizer=lion(run),
             model_parameters=[p for p in model.parameters() if p.requires_grad],
             config=deepspeed_config(run, settings.dtype, stage),
         )
@@ -167,10 +192,16 @@ def train(
         torch.distributed.barrier()
     for file in (history, consumed) if rank == 0 else (consumed,):
         replace_lines(file, _up_to(file, done))  # what came after the state is done again
-    for step in range(done + 1, steps + 1):
+    losses = _from_first([row["held_out_loss"] for row in _up_to(history, done) if row["held_out_loss"] is not None], world)
+    stopping = run.early_stopping
+    patience, every = (stopping.patience, stopping.every) if stopping is not None else (None, steps + 1)
+    step = done
+    while step < steps and not is_enough(losses, patience):
+        step += 1
         rate = learning_rate(run, step, steps)
         batch = batches[step - 1]
         parts = shares(step)
+        torch.manual_seed(_draw(run.seed, step, rank))  # of dropout
         with _telling_of_memory(run):
             loss, norm = take_step(engine, run, batch, parts, rate, world, renderer.pad_id)
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -178,21 +209,70 @@ def train(
                 f"At step {step} the loss is {loss} and the gradient norm {norm}: training has diverged. Lower "
                 f"the run's learning_rate (at this step {rate:.2e}){' or its lora.alpha' if run.method == 'lora' else ''}."
             )
+        there = None
+        if measured and (step % every == 0 or step == steps):
+            there = held_out_loss(engine, measured, run.micro_batch_size, rank, world, renderer.pad_id)
+            losses.append(there)
         append_lines(consumed, _consumption(step, rank, parts))
         if rank == 0:
             tokens = sum(t.n_completion for _, t in batch)
-            append_lines(history, [{"step": step, "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens}])
-            progress(f"step {step}/{steps}  loss {loss:.3f}")
-        last = step == steps
-        if (last and run.checkpoint_every is None) or (run.checkpoint_every is not None and step % run.checkpoint_every == 0):
-            folder = work / f"checkpoint-{'last' if run.checkpoint_every is None else step}"
+            numbers = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "held_out_loss": there}
+            append_lines(history, [{"step": step, **numbers}])
+            progress(f"step {step}/{steps}  loss {loss:.3f}" + ("" if there is None else f", held out {there:.3f}"))
+        last = step == steps or is_enough(losses, patience)
+        if is_published(run, step, last, is_best=there is not None and there == min(losses) and losses.index(there) == len(losses) - 1):
+            folder = work / folder_name(step)
             moments = second_moments(engine) if run.export_second_moments else None
             _save_checkpoint(engine, run, renderer.tokenizer, folder, {**about, **_versions(world, run), "step": step}, moments, rank)
-        stopping = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
-        if step % (run.checkpoint_every or run.resume_every) == 0 or last or stopping:
+            if run.publish == "best" and rank == 0:
+                remove_others(folder)
+        asked = not last and stop is not None and _any_process(stop.exists(), world, engine.device)
+        if step % (run.checkpoint_every or run.resume_every) == 0 or last or asked:
             _save_state(engine, work / "state", step, rank)
-        if stopping:
+        if asked:
             raise Stopped(f"Stopped on request after step {step} of {steps}; its state is saved, and the same command goes on from there.")
+    return step
+
+
+def is_published(run: Run, step: int, is_last: bool, is_best: bool) -> bool:
+    """Whether the run publishes its state after this step; a new best one takes the place of the one before."""
+    if run.publish == "best":
+        return is_best
+    return is_last or (run.checkpoint_every is not None and step % run.checkpoint_every == 0)
+
+
+def remove_others(checkpoint: Path) -> None:
+    for other in checkpoint.parent.glob("step-*"):
+        if other != checkpoint:
+            remove(other)
+
+
+def held_out_loss(engine: Any, examples: Batch, micro: int, rank: int, world: int, pad_id: int) -> float:
+    """Mean loss per token over these examples, without dropout; equal in all processes, among which they are divided."""
+    passes = -(-len(examples) // (world * micro))
+    total = torch.zeros((), dtype=torch.float64, device=engine.device)
+    engine.eval()
+    with torch.no_grad():
+        for part in share_of(examples, rank, world, micro, passes):
+            batch = collate([t for _, t in part or examples[:1]], pad_id, engine.device)
+            total += sum_losses(engine, batch).sum() * bool(part)
+    engine.train()
+    if world > 1:
+        torch.distributed.all_reduce(total)
+    return float(total) / sum(t.n_completion for _, t in examples)
+
+
+def _draw(seed: int, step: int, rank: int) -> int:
+    """A number for the random generators of one process at one step: a resumed run draws what an uninterrupted one does."""
+    return int(fingerprint(seed, step, rank), 16) >> 1
+
+
+def _from_first(values: list[float], world: int) -> list[float]:
+    """What the first process knows, in all of them."""
+    if world > 1:
+        torch.distributed.broadcast_object_list(held := [values])
+        return held[0]
+    return values
 
 
 def _consumption(step: int, rank: int, parts: Sequence[Batch]) -> list[dict[str, Any]]:
@@ -238,7 +318,7 @@ def _start(run: Run, model_folder: Path, settings: Model, start: Path | None, gr
 
 def _check_vocabulary(model: Any, batches: Sequence[Batch], folder: Path) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(max(t.ids) for batch in batches for _, t in batch)
+    largest = max((max(t.ids) for batch in batches for _, t in batch), default=0)
     if largest >= rows:
         raise UserError(
             f"{folder}: the tokenizer makes the token {largest}, but the model's vocabulary has {rows} tokens: they are not of one model."
@@ -395,11 +475,12 @@ def is_whole(folder: Path) -> bool:
     return bool(names) and all(zipfile.is_zipfile(tag / name) for name in names)
 
 
-def check_notes(history: pl.DataFrame, consumed: pl.DataFrame, schedule: pl.DataFrame, work: Path) -> None:
-    """UserError unless the history has every step of the schedule exactly once, and every use of an example was worked on exactly once."""
-    steps = list(range(1, schedule["step"].n_unique() + 1))
+def check_notes(history: pl.DataFrame, consumed: pl.DataFrame, schedule: pl.DataFrame, last: int, work: Path) -> None:
+    """UserError unless the history has each step up to ``last``, and each use of an example in them was worked on, exactly once."""
+    schedule = schedule.filter(pl.col("step") <= last)
+    steps = list(range(1, last + 1))
     if history["step"].to_list() != steps:
-        _refuse(f"the history has the steps {_ranges(history['step'].to_list())}, not each of 1 to {steps[-1]} once", work)
+        _refuse(f"the history has the steps {_ranges(history['step'].to_list())}, not each of 1 to {last} once", work)
     used, asked = (frame.select("step", "example_id").sort("step", "example_id") for frame in (consumed, schedule))
     if not used.cast(pl.String).equals(asked.cast(pl.String)):
         _refuse(f"{len(used)} uses of examples are noted, which are not the {len(asked)} of the schedule", work)
