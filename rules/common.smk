@@ -14,15 +14,15 @@ from swift_study.io.cli import pack
 from swift_study.config import (
     MAIN,
     SELECTED,
-    TABLES,
-    Comparison,
+    StudyPanel,
     chosen,
     gather,
     load,
-    training,
+    points,
     training_of,
 )
 from swift_study.io.endpoint import AFFECT_REPLIES
+from swift_study.studies import costs, manifest
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.io.processes import become_starter, enter
@@ -41,6 +41,7 @@ try:
     CONFIG = load(GATHERED.values)
     # The studies that plain `snakemake` makes; the report's pages are about these.
     STUDIES = list(chosen(CONFIG.default, GATHERED, CONFIG.studies))
+    INFLUENCE = [study for study in STUDIES if study in CONFIG.influence]
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -54,7 +55,6 @@ if CONFIG.network == "submit_host":
 RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
-V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # Sources whose examples are split into those that are used and their analogues.
 SPLIT = ["panel", "candidates", "questions"]
 # Where the queries come from on which the base model is tried, in their original and in their revised form.
@@ -70,7 +70,7 @@ wildcard_constraints:
     # A run, or one training of it on one of the models with one of the seeds.
     run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
     model="|".join([MAIN, *CONFIG.models]),
-    study="|".join([*CONFIG.studies, "validation"]),
+    study="|".join(CONFIG.studies) or "-",
     strategy="|".join(CONFIG.strategies) or "-",
     source="panel|candidates|questions",
     evaluation="|".join([*TRIED, "questions"]),
@@ -172,7 +172,7 @@ def derived(name):
 
 def derived_datasets():
     """Every dataset that strategies make for the configured studies."""
-    used = [d for study in STUDIES for name in panel(study) for d in derived(name)]
+    used = [d for study in INFLUENCE for name in panel(study) for d in derived(name)]
     if selecting():
         used += [
             "candidates.similar",
@@ -267,16 +267,14 @@ def option(name, value):
 
 def held_out(study):
     """What no run that a study looks at may be trained on."""
-    return ["questions"] if study == "validation" else panel(study)
+    return panel(study) if study in CONFIG.influence else evaluated(study)
 
 
 def seen_before(study):
     """The datasets that the runs of a study are trained on."""
-    if study != "validation":
+    if study in CONFIG.influence:
         return trained_on(CONFIG.studies[study].run)
-    runs = [*(r for t in V.tables.values() for r in t.runs.values())]
-    runs += [r for p in V.predictions.values() for r in p.proxy.values()]
-    return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
+    return list(dict.fromkeys(d for run in runs_of(study) for d in trained_on(run)))
 
 
 def gradients(study):
@@ -286,7 +284,7 @@ def gradients(study):
 
 def compared(study):
     """What is compared in a study, without its wording and its figures, as JSON."""
-    names = set(Comparison.model_fields)
+    names = set(StudyPanel.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
 
 
@@ -294,20 +292,23 @@ def selecting():
     """Whether a study uses negatives or positives, so that the base model has to be tried on the candidates."""
     return any(
         name.split(".")[0] in ("negative", "positive")
-        for study in STUDIES
+        for study in INFLUENCE
         for name in panel(study)
     )
+
+
+def ends_of(study):
+    """Everything that a study ends in."""
+    kind = CONFIG.studies[study].kind
+    names = [f"{t}.{k}" for t in ENDS[kind] for k in ("parquet", "csv", "md")]
+    files = [f"{RESULTS}/studies/{study}/{name}" for name in [*names, *PAGES[kind]]]
+    return files + ([figures(study)] if kind == "influence" else [])
 
 
 def swift_targets(studies=None):
     """Everything that these studies end in."""
     names = STUDIES if studies is None else studies
-    tables = [
-        f"{RESULTS}/influence/{s}/{t}.parquet"
-        for s in names
-        for t in ("pairs", "curves", "verdicts", "confounds", "power")
-    ]
-    return [figures(s) for s in names] + tables
+    return [path for study in names for path in ends_of(study)]
 
 
 def targets():
@@ -332,14 +333,14 @@ def swift_runs(studies):
 
 def gradients_of(run):
     """Which weights' gradients are computed at a run's checkpoints; nothing where no study looks at it."""
-    if run not in swift_runs(CONFIG.studies):
+    if run not in swift_runs(CONFIG.influence):
         return None
     return CONFIG.gradients.model_dump(include={"scope", "modules"})
 
 
 def runs_to_check(model):
     """For each run that the swift studies have trained on this model its method, adapter and gradients, as JSON."""
-    trained = [r for run in swift_runs(CONFIG.studies) for r in CONFIG.ancestry(run)]
+    trained = [r for run in swift_runs(CONFIG.influence) for r in CONFIG.ancestry(run)]
     found = [
         [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
         for run in (dict.fromkeys(trained) if model == MAIN else [])
@@ -350,10 +351,6 @@ def runs_to_check(model):
 def figures(study):
     """The folder of a study's figures."""
     return f"{RESULTS}/studies/{study}/figures"
-
-
-def figure(name, kind):
-    return f"{RESULTS}/figures/{name}.{kind}"
 
 
 def made_datasets():
@@ -404,139 +401,124 @@ def on_several_nodes(run, value):
     return value if CONFIG.run(run).nodes > 1 else None
 
 
-# ---- the validation ----
+# ---- studies ----
 
-SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
-
-
-def audited():
-    """Key points always, since a machine checks them for nothing; the judge where there is one."""
-    return ["key_points", *(["judge"] if CONFIG.judge else [])]
-
-
-def validated_runs():
-    """For every table, row, model and seed of the validation the files that its training's results are in."""
-    return [
-        {
-            "table": table,
-            "row": row,
-            "model": model,
-            "seed": seed,
-            "run": name,
-            "labels": scores(name, "questions", V.scorer),
-            "likelihoods": likelihoods(name),
-        }
-        for model in V.models
-        for seed in V.seeds
-        for table, settings in V.tables.items()
-        for row, run in settings.runs.items()
-        for name in [training(run, model, seed)]
-    ]
+# What studies of a kind end in: tables as Parquet, CSV and Markdown, and other files.
+ENDS = {
+    "influence": ["claims"],
+    "comparison": ["table", "claims"],
+    "sweep": ["table", "phases", "savings"],
+    "correlation": ["table"],
+    "agreement": ["agreement", "rank_agreement", "decisions", "costs"],
+    "audit": ["audit", "confusion", "disagreements"],
+}
+DRAWN = ["figure.svg", "figure.png", "page.html"]
+PAGES = {
+    "influence": [
+        f"{t}.parquet" for t in ("pairs", "curves", "verdicts", "confounds", "power")
+    ],
+    "comparison": [*DRAWN, "data.html"],
+    "sweep": [*DRAWN, "data.html"],
+    "correlation": [*DRAWN, "data.html"],
+    "agreement": [*DRAWN, "costs.html"],
+    "audit": ["page.html"],
+}
 
 
-def likelihoods(run):
-    return scores(run, "questions", "likelihood")
+def of_kind(*kinds):
+    """The studies of these kinds, as a pattern of names."""
+    return "|".join(s for s, x in CONFIG.studies.items() if x.kind in kinds) or "-"
 
 
-def proxies():
-    """For each context the likelihoods of the short runs, by strategy, and of the one on plain data."""
-    found = {c: {"control": likelihoods(run)} for c, run in V.proxy_control.items()}
-    for strategy, prediction in V.predictions.items():
-        for context, run in prediction.proxy.items():
-            found[context][strategy] = likelihoods(run)
+def tables_of(kind):
+    """The files of the tables in which a study of this kind ends."""
+    names = [f"{t}.{k}" for t in ENDS[kind] for k in ("parquet", "csv", "md")]
+    return [f"{RESULTS}/studies/{{study}}/{name}" for name in names]
+
+
+def study_settings(w):
+    """A study as JSON for a script."""
+    return as_json(CONFIG.studies[w.study].model_dump(mode="json", exclude={"claims"}))
+
+
+def statistics_of(w):
+    """The section `statistics` as JSON, with the study's own key where it has one."""
+    own = getattr(CONFIG.studies[w.study], "after_step", None)
+    found = {} if own is None else {"after_step": own}
+    return CONFIG.statistics.model_copy(update=found).model_dump_json()
+
+
+def claims_of(w):
+    """A study's file of claims; nothing where it has none."""
+    return CONFIG.studies[w.study].claims or []
+
+
+def entries(study):
+    """The rows of a study's manifest."""
+    return manifest.entries(CONFIG, study)
+
+
+def manifest_file(study):
+    return f"{RESULTS}/studies/{study}/manifest.parquet"
+
+
+def score_files(study):
+    """The scores that a study reads. They stand in its manifest, and on no command line."""
+    return list(dict.fromkeys(e.path for e in entries(study)))
+
+
+def scorer_files(studies):
+    """By scorer its file, of all scorers that these studies read, as JSON."""
+    found = [e.scorer for study in studies for e in entries(study)]
+    return as_json({name: scorer_file(name) for name in dict.fromkeys(found)})
+
+
+def runs_of(study):
+    """The runs whose scores a study reads."""
+    return list(dict.fromkeys(e.point.path for e in entries(study)))
+
+
+def evaluated(study):
+    """The datasets of a study's evaluations."""
+    return list(dict.fromkeys(e.evaluation for e in entries(study)))
+
+
+def described(study):
+    """The datasets of a study of scores: those of its evaluations, and those that its runs are trained on, with all on the way to them."""
+    used = [s for r in runs_of(study) for a in CONFIG.ancestry(r) for s in scheduled(a)]
+    trained = [d for name in used for d in (derived(name) or [name])]
+    return list(dict.fromkeys([*evaluated(study), *trained]))
+
+
+SOURCES = {
+    "pairs": "pairs.parquet",
+    "verdicts": "verdicts.parquet",
+    "baselines": "rivals.parquet",
+}
+
+
+def sources_of(study):
+    """By study that an agreement's items stand in, its settings and its files."""
+    found = {}
+    for name in CONFIG.studies[study].sources():
+        source = CONFIG.studies[name]
+        files = (
+            {key: f"{RESULTS}/studies/{name}/{file}" for key, file in SOURCES.items()}
+            if name in CONFIG.influence
+            else {"manifest": manifest_file(name)}
+        )
+        settings = source.model_dump(mode="json", exclude={"claims"})
+        found[name] = {"settings": settings, **files}
     return found
 
 
-def predicting_studies():
-    return list(dict.fromkeys(p.study for p in V.predictions.values()))
+def compared_by(study):
+    """The comparisons among an agreement's sources."""
+    sources = CONFIG.studies[study].sources()
+    return [name for name in sources if name not in CONFIG.influence]
 
 
-def predicting():
-    """For each study that predicts something its baseline and its tables."""
-    return {
-        study: {
-            "baseline": CONFIG.studies[study].baseline,
-            **{t: f"{RESULTS}/influence/{study}/{t}.parquet" for t in SWIFT_TABLES},
-        }
-        for study in predicting_studies()
-    }
-
-
-def validation_tables():
-    return [*V.tables, *TABLES["validate"]]
-
-
-def ways():
-    """For each way of finding out, by its parts, the files that tell what they cost."""
-    studies = predicting_studies()
-    swift = list(dict.fromkeys(CONFIG.studies[s].run for s in studies))
-    short = [r for p in V.predictions.values() for r in p.proxy.values()]
-    short = list(dict.fromkeys([*V.proxy_control.values(), *short]))
-    # What a run starts from has to be trained first, whichever way it is a part of.
-    short_trained = list(
-        dict.fromkeys(r for name in short for r in CONFIG.ancestry(name))
-    )
-    names = list(dict.fromkeys(e["run"] for e in validated_runs()))
-    proof = list(dict.fromkeys(r for name in names for r in CONFIG.ancestry(name)))
-    asks = "endpoint" in CONFIG.scorer_needs(V.scorer)
-
-    def part(rule, *targets, histories=(), accounts=()):
-        return {
-            "benchmarks": [f"{RESULTS}/benchmarks/{rule}/{t}.tsv" for t in targets],
-            "histories": [f"{RESULTS}/runs/{run}/history.parquet" for run in histories],
-            "accounts": list(accounts),
-        }
-
-    return {
-        "swift study": {
-            "training": part("train", *swift, histories=swift),
-            "data by a teacher": part("", accounts=account_files(derived_datasets())),
-            "negatives and positives": part(
-                "respond", *(f"{r}/{q}" for r in swift for q in TRIED if selecting())
-            ),
-            "gradients": part(
-                "gradients", *(f"{CONFIG.studies[s].run}/{s}" for s in studies)
-            ),
-            "influence": part("pair_influence", *studies),
-            "verdicts": part("decide_verdicts", *studies),
-            "confounds": part("check_confounds", *studies),
-        },
-        "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
-        "proxy training": {
-            "training": part("train", *short_trained, histories=short_trained),
-            "likelihoods": part(
-                "score_with_model", *(f"{r}/questions/likelihood" for r in short)
-            ),
-        },
-        "validation": {
-            "training": part("train", *proof, histories=proof),
-            "data by a teacher": part("", accounts=account_files(trained_datasets())),
-            "responses": part("respond", *(f"{r}/questions" for r in names)),
-            "judging": part(
-                "score_with_endpoint" if asks else "score",
-                *(f"{r}/questions/{V.scorer}" for r in names),
-                accounts=[
-                    e["labels"].replace("scores.parquet", "account.parquet")
-                    for e in validated_runs()
-                    if asks
-                ],
-            ),
-            "likelihoods": part(
-                "score_with_model", *(f"{r}/questions/likelihood" for r in names)
-            ),
-        },
-    }
-
-
-def trained_datasets():
-    """Every dataset that strategies make for the runs of the validation."""
-    names = [training(r, MAIN, 0) for t in V.tables.values() for r in t.runs.values()]
-    return list(
-        dict.fromkeys(
-            d
-            for n in names
-            for r in CONFIG.ancestry(n)
-            for s in scheduled(r)
-            for d in derived(s)
-        )
-    )
+def audits(study, part):
+    """The files of an audit, one a scorer: its rows, or the `.summary` or `.confusion` of them."""
+    scorers = CONFIG.studies[study].scorers
+    return [f"{RESULTS}/studies/{study}/audit/{s}{part}.parquet" for s in scorers]

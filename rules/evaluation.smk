@@ -137,23 +137,24 @@ rule score_with_endpoint:
 rule audit_scorer:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=dataset("questions"),
-        labels=V.audit.labels or [],
+        dataset=lambda w: dataset(CONFIG.studies[w.study].evaluation),
+        labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
     output:
-        rows=f"{RESULTS}/audit/{{scorer}}.parquet",
-        summary=f"{RESULTS}/audit/{{scorer}}.summary.parquet",
-        confusion=f"{RESULTS}/audit/{{scorer}}.confusion.parquet",
-        account=f"{RESULTS}/audit/{{scorer}}.account.parquet",
+        rows=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.parquet",
+        summary=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.summary.parquet",
+        confusion=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.confusion.parquet",
+        account=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.account.parquet",
     log:
-        f"{RESULTS}/logs/audit_scorer/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer/{{study}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer/{{study}}/{{scorer}}.tsv"
     wildcard_constraints:
+        study=of_kind("audit"),
         scorer=scorers_that_need(None),
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=settings(V.audit),
+        settings=lambda w: CONFIG.studies[w.study].settings.model_dump_json(),
         scoring=lambda w: scoring(w.scorer),
         seed=CONFIG.statistics.seed,
     shell:
@@ -165,13 +166,14 @@ rule audit_scorer:
 use rule audit_scorer as audit_scorer_with_endpoint with:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=dataset("questions"),
-        labels=V.audit.labels or [],
+        dataset=lambda w: dataset(CONFIG.studies[w.study].evaluation),
+        labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
         instructions=lambda w: instructions(w.scorer),
     log:
-        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{study}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{study}}/{{scorer}}.tsv"
     wildcard_constraints:
+        study=of_kind("audit"),
         scorer=scorers_that_need("endpoint"),
     localrule: at_submit_host(True)

@@ -1,4 +1,4 @@
-"""Tables of how the judges were tested, and the report's page of them."""
+"""Tables of how scorers were tested, and their page."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -18,23 +18,23 @@ NOTE = (
 
 
 def main(a: Namespace) -> None:
-    tables = Path(a.tables)
+    folder = Path(a.folder)
     rows, summary, confusion = (
         pl.concat([read_table(Path(p), schema) for p in paths])
         for paths, schema in ((a.rows, AUDIT), (a.summary, AUDIT_SUMMARY), (a.confusion, CONFUSION))
     )
     differing = rows.filter(pl.col("label") != pl.col("expected"))  # not those without a label
-    write_formats(tables, "audit", summary, AUDIT_SUMMARY)
-    write_formats(tables, "audit_confusion", confusion, CONFUSION)
-    write_formats(tables, "audit_disagreements", differing, AUDIT)
+    write_formats(folder, "audit", summary, AUDIT_SUMMARY)
+    write_formats(folder, "confusion", confusion, CONFUSION)
+    write_formats(folder, "disagreements", differing, AUDIT)
     parts = [paragraph(NOTE), html_table(summary), heading("Expected and given labels (none: not parsed)"), html_table(confusion)]
     parts += [heading("Where judge and label disagree"), html_table(differing) if len(differing) else paragraph("Nowhere.")]
-    with publish(Path(a.page)) as part:
-        part.write_text(page("Audit of the judge", *parts))
+    with publish(folder / "page.html") as part:
+        part.write_text(page("Audit of the scorers", *parts))
 
 
 if __name__ == "__main__":
-    p = cli.parser(__doc__, tables="folder of the tables", page="HTML file of the report")
+    p = cli.parser(__doc__, folder="folder of the results")
     for name in ("rows", "summary", "confusion"):
         p.add_argument(f"--{name}", nargs="+", required=True, help="Parquet files of the audits")
     cli.run(main, p)

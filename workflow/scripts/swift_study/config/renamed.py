@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 # By the old path, what to write instead; * stands for any name.
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "validation": "studies of the kinds comparison, agreement and audit (docs/studies.md)",
+    "studies.*.baseline": "studies.<name>.control",
+}
 
 
 def renamed(values: Mapping[str, Any]) -> Iterator[str]:

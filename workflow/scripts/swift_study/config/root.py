@@ -13,32 +13,36 @@ from swift_study.config.evaluations import Declared, Responses, Scorer, Scoring,
 from swift_study.config.gradients import Gradients
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
+from swift_study.config.points import matching, points, rows_of
 from swift_study.config.runs import Run, training, training_of
 from swift_study.config.statistics import Confounds, Statistics
-from swift_study.config.studies import Study, Validation
+from swift_study.config.studies import (
+    AgreementStudy,
+    AuditStudy,
+    ComparisonStudy,
+    CorrelationStudy,
+    InfluenceStudy,
+    Place,
+    ScoredStudy,
+    Study,
+    SweepStudy,
+    curve_names,
+)
 from swift_study.errors import UserError
 from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-        "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_base", "draw_loss", "figures", "find_model",
-        "gradients", "load_panel", "make_schedule", "pair_influence", "plan", "respond", "revise_queries", "score",
-        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "validate", "validation",
-        "write_audit", "write_config", "write_costs", "write_tables",
+        "agree", "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage", "compare",
+        "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_base", "draw_loss", "figures",
+        "find_model", "gradients", "hold_claims", "load_panel", "make_schedule", "pair_influence", "plan", "respond", "revise_queries",
+        "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift", "train", "write_audit", "write_config",
+        "write_manifest", "write_tables",
     }
 )  # fmt: skip
 
 
-# The tables that a rule writes for any configuration.
-TABLES = {
-    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "certificates"),
-    "validate": ("claims", "agreement", "rank_agreement"),
-    "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
-    "describe_validation": ("validation_datasets",),
-    "write_costs": ("costs",),
-}
 # What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
 PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
 # Sections that are empty by default: their settings, and values for what has no default.
@@ -93,8 +97,6 @@ class Config(Section):
     """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
     studies: dict[str, Study] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Studies, by name; each is a target of its own. A null takes one out."""
-    validation: Validation = Validation()
-    """The proof: training with and without the data, and the comparison with what the swift studies said."""
     plan: Plan = Plan()
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
 
@@ -121,22 +123,14 @@ class Config(Section):
             raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
         for name in self.runs:
             self._check_run(name)
-        for name, study in self.studies.items():
-            if study.run not in self.runs:
-                raise ValueError(f"studies.{name}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
-            for dataset in study.datasets():
-                self._check_dataset(f"studies.{name}", dataset)
-            if self.run(study.run).checkpoint_every is None:
-                raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
-                                 "state only (checkpoint_every: null)")  # fmt: skip
-            if self.run(study.run).early_stopping is not None:
-                raise ValueError(f"studies.{name}.run: a swift study reads all checkpoints up to the end of the schedule, and "
-                                 f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
-            if self.run(study.run).method == "full" and self.gradients.scope == "lora":
-                raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_scorers()
-        self._check_validation()
+        self._check_studies()
         return self
+
+    @property
+    def influence(self) -> dict[str, InfluenceStudy]:
+        """The influence studies, by name."""
+        return {name: study for name, study in self.studies.items() if isinstance(study, InfluenceStudy)}
 
     def _check_scorers(self) -> None:
         for name in self.scorer_names():
@@ -154,13 +148,9 @@ class Config(Section):
             "model": {MAIN: "the model under study"},
             "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
             "study": dict.fromkeys(RULES, "a target of the workflow"),
-            "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
-            | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
-            | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
             ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
-            ("table", self.validation.tables),
         ):  # fmt: skip
             for name in names:
                 if not NAME.fullmatch(name) or (kind == "model" and SEED.fullmatch(name)):
@@ -168,11 +158,6 @@ class Config(Section):
                                      + ("; names like 's1' mean a seed" if kind == "model" else ""))  # fmt: skip
                 if name in taken[kind]:
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
-        if "control" in self.validation.predictions:
-            raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
-        for name, study in self.studies.items():
-            if "layers" in study.figures:
-                raise ValueError(f"studies.{name}.figures: 'layers' is the name of the study's figure by layer; take another")
 
     def _check_run(self, name: str) -> None:
         run = self.run(name)
@@ -230,43 +215,73 @@ class Config(Section):
                 size += round(n * part.weight)
         return run.epochs * -(-size // run.batch_size)
 
-    def _check_validation(self) -> None:
-        v = self.validation
-        for model in v.models:
-            if model != MAIN and model not in self.models:
-                raise ValueError(f"validation.models: there is no model {model!r}{nearest(model, self.models)}; known: "
-                                 f"{', '.join([MAIN, *self.models])}")  # fmt: skip
-        if len(set(v.seeds)) < len(v.seeds) or len(set(v.models)) < len(v.models):
-            raise ValueError("validation.seeds and validation.models must not name anything twice")
-        if v.scorer == "judge" and self.judge is None:
-            raise ValueError("validation.scorer is 'judge', but no `judge` is configured")
-        for name, table in v.tables.items():
-            for run in table.runs.values():
-                self.run(run, f"validation.tables.{name}.runs")
-        known = [row for table in v.tables.values() for row in table.runs]
-        for row in v.rows or []:
-            if row not in known:
-                raise ValueError(f"validation.rows: no table has the row {row!r}{nearest(row, known)}")
-        contexts = [table.context for table in v.tables.values()]
-        for name, prediction in v.predictions.items():
-            where = f"validation.predictions.{name}"
-            study = self.studies.get(prediction.study)
-            if study is None:
-                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, self.studies)}; known: "
-                                 f"{', '.join(self.studies)}")  # fmt: skip
-            if prediction.probes not in study.probes or prediction.targets not in study.targets:
-                raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
-                                 f"{list(study.targets)}, not {prediction.probes!r} or {prediction.targets!r}")  # fmt: skip
-            for context, row in prediction.measured.items():
-                tables = [t for t in v.tables.values() if t.context == context]
-                if contexts.count(context) != 1 or row not in tables[0].runs:
-                    raise ValueError(f"{where}.measured.{context}: there must be one table of this context, with the row {row!r}")
-            for context, run in prediction.proxy.items():
-                self.run(run, f"{where}.proxy")
-                if context not in v.proxy_control:
-                    raise ValueError(f"{where}.proxy.{context} needs validation.proxy_control.{context} beside it")
-        for run in v.proxy_control.values():
-            self.run(run, "validation.proxy_control")
+    def _check_studies(self) -> None:
+        every = points(self)
+        for name, study in self.studies.items():
+            where = f"studies.{name}"
+            if isinstance(study, InfluenceStudy):
+                self._check_influence(where, study)
+            if isinstance(study, ComparisonStudy):
+                rows_of({row: run for row, run in study.rows.items() if run is not None}, every, f"{where}.rows")
+            if isinstance(study, SweepStudy):
+                own = matching(study.runs, every, f"{where}.runs")
+                for factor in (study.x, *study.lines, *study.panels):
+                    if not any(factor in p.factors for p in own):
+                        raise ValueError(f"{where}: {study.runs!r} has no factor {factor!r}, which x, lines or panels name")
+            if isinstance(study, CorrelationStudy):
+                for run in study.runs:
+                    matching(run, every, f"{where}.runs")
+            if isinstance(study, ScoredStudy):
+                for evaluation in study.evaluations:
+                    self._check_evaluation(f"{where}.evaluations", evaluation)
+            if isinstance(study, ScoredStudy | AuditStudy):
+                for scorer in study.scorers or []:
+                    if scorer not in self.scorer_names():
+                        raise ValueError(f"{where}.scorers: there is no scorer {scorer!r}{nearest(scorer, self.scorer_names())}; known: "
+                                         f"{', '.join(self.scorer_names())}")  # fmt: skip
+            if isinstance(study, AuditStudy):
+                self._check_evaluation(f"{where}.evaluation", study.evaluation)
+                for scorer in study.scorers:
+                    if "right" not in declared(self.scorer_file(scorer)).statistics:
+                        raise ValueError(f"{where}.scorers: {scorer!r} gives no label (the statistic `right`), so it cannot be audited")
+            if isinstance(study, AgreementStudy):
+                for group, items in study.items.items():
+                    for item, places in items.items():
+                        for place, found in places.items():
+                            self._check_place(f"{where}.items.{group}.{item}.{place}", found)
+
+    def _check_influence(self, where: str, study: InfluenceStudy) -> None:
+        if study.run not in self.runs:
+            raise ValueError(f"{where}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
+        for dataset in study.datasets():
+            self._check_dataset(where, dataset)
+        if self.run(study.run).checkpoint_every is None:
+            raise ValueError(f"{where}.run: an influence study needs a run's checkpoints; {study.run!r} publishes its last "
+                             "state only (checkpoint_every: null)")  # fmt: skip
+        if self.run(study.run).early_stopping is not None:
+            raise ValueError(f"{where}.run: an influence study reads all checkpoints up to the end of the schedule, and "
+                             f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
+        if self.run(study.run).method == "full" and self.gradients.scope == "lora":
+            raise ValueError(f"{where}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
+
+    def _check_evaluation(self, where: str, name: str) -> None:
+        if name != "questions":
+            raise ValueError(f"{where}: there is no evaluation {name!r}; known: questions")
+
+    def _check_place(self, where: str, place: Place) -> None:
+        study = self.studies.get(place.study)
+        if study is None:
+            raise ValueError(f"{where}.study: there is no study {place.study!r}{nearest(place.study, self.studies)}; known: "
+                             f"{', '.join(self.studies)}")  # fmt: skip
+        if isinstance(study, InfluenceStudy):
+            known = curve_names(study.probes, study.targets)
+        elif isinstance(study, ComparisonStudy):
+            own = {row: run for row, run in study.rows.items() if run is not None}
+            known = [*study.rows, *rows_of(own, points(self), where)]
+        else:
+            raise ValueError(f"{where}.study: {place.study!r} is a {study.kind}; items stand in influence studies and comparisons")
+        if place.row not in known:
+            raise ValueError(f"{where}.row: {place.study!r} has no {place.row!r}{nearest(place.row, known)}; it has {', '.join(known)}")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
         if len(dataset) > 200:  # it names a file
