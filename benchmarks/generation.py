@@ -23,8 +23,9 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 import torch  # noqa: E402
 from machine import machine, versions  # noqa: E402
 
-from swift_study.config import HANDWRITTEN, Lora, Model, Responses  # noqa: E402
+from swift_study.config import HANDWRITTEN, Generation, Lora, Model  # noqa: E402
 from swift_study.data.sources import read_source  # noqa: E402
+from swift_study.evaluation.prompts import Prompts  # noqa: E402
 from swift_study.evaluation.responses import merge_adapter, respond  # noqa: E402
 from swift_study.examples import Example  # noqa: E402
 from swift_study.models.loading import add_lora, exact_numerics, load_model, packaged_model, quiet_libraries  # noqa: E402
@@ -32,7 +33,7 @@ from swift_study.models.rendering import Renderer, load_renderer  # noqa: E402
 
 
 @torch.inference_mode()
-def bare(model: Any, renderer: Renderer, examples: list[Example], settings: Responses) -> tuple[list[str], int]:
+def bare(model: Any, renderer: Renderer, examples: list[Example], settings: Generation) -> tuple[list[str], int]:
     """What one writes first: batches in the given order, padded by the tokenizer. The responses, and the tokens generated."""
     texts, tokens = [], 0
     for start in range(0, len(examples), settings.batch_size):
@@ -72,17 +73,17 @@ def main(a: argparse.Namespace) -> None:
     theirs = adapted()
     ours = merge_adapter(adapted()) if a.adapter else theirs
     examples = read_source(HANDWRITTEN)[: a.queries]
-    settings = Responses(max_new_tokens=a.max_new_tokens, batch_size=a.batch_size)
+    settings = Generation(max_new_tokens=a.max_new_tokens, batch_size=a.batch_size)
     warm_up = settings.model_copy(update={"max_new_tokens": 2})
     bare(theirs, renderer, examples[:2], warm_up)
-    respond(ours, renderer, examples[:2], warm_up)
+    respond(ours, Prompts(renderer), examples[:2], warm_up)
 
     ours_s, bare_s, ours_cpu, bare_cpu = [], [], [], []
     for repeat in range(a.repeats):
         for who in ("ours", "bare") if repeat % 2 else ("bare", "ours"):
             start, start_cpu = time.perf_counter(), time.process_time()
             if who == "ours":
-                responses = respond(ours, renderer, examples, settings)
+                responses = respond(ours, Prompts(renderer), examples, settings)
                 ours_s.append(time.perf_counter() - start)
                 ours_cpu.append(time.process_time() - start_cpu)
             else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,20 +12,21 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from swift_study.io.cli import pack
+from swift_study.io.user_files import find_file
 from swift_study.config import (
     MAIN,
-    SELECTED,
     StudyPanel,
     chosen,
     gather,
+    lineage,
     load,
-    points,
-    training_of,
 )
+from swift_study.config.grid import FACTORS
 from swift_study.io.endpoint import AFFECT_REPLIES
-from swift_study.studies import costs, manifest
+from swift_study.config.graph import PATH
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
+from swift_study.studies import costs, manifest
 from swift_study.io.processes import become_starter, enter
 
 # Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
@@ -55,25 +57,35 @@ if CONFIG.network == "submit_host":
 RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
-# Sources whose examples are split into those that are used and their analogues.
-SPLIT = ["panel", "candidates", "questions"]
-# Where the queries come from on which the base model is tried, in their original and in their revised form.
-TRIED = [
-    "candidates",
-    "candidates.similar",
-    "candidates.revised",
-    "candidates.similar.revised",
-]
+# The keys of `model` that a dataset's tokens depend on.
+AFFECT_TOKENS = {
+    "chat_template",
+    "chat_template_kwargs",
+    "template_date",
+    "trust_remote_code",
+    "control_tokens",
+    "fold_system_message",
+    "max_length",
+    "overlong",
+}
 
 
 wildcard_constraints:
-    # A run, or one training of it on one of the models with one of the seeds.
-    run=rf"({'|'.join(CONFIG.runs)})((\.({'|'.join(CONFIG.models) or MAIN}))?\.s\d+)?",
+    run=PATH,  # of a point of a run family
     model="|".join([MAIN, *CONFIG.models]),
     study="|".join(CONFIG.studies) or "-",
     strategy="|".join(CONFIG.strategies) or "-",
-    source="panel|candidates|questions",
-    evaluation="|".join([*TRIED, "questions"]),
+    loaded="|".join(
+        f"{name}{part}"
+        for name, settings in CONFIG.datasets.items()
+        for part in ["", *(rf"\.{part}" for part in settings.parts())]
+    )
+    or "-",
+    selected="|".join(lineage.outputs(CONFIG)) or "-",
+    design="|".join(CONFIG.designs) or "-",
+    dataset=r"[^/]+",
+    parent=r"[^/]+",
+    evaluation=f"(?:{'|'.join(CONFIG.evaluations)}){FACTORS}",
     scorer="|".join(CONFIG.scorer_names()),
 
 
@@ -118,8 +130,23 @@ def model_file(model):
     return f"{RESULTS}/models/{model}.json"
 
 
+def settings_of(model):
+    return CONFIG.model if model == MAIN else CONFIG.models[model]
+
+
+def lengths(model, names):
+    """How long the examples of these datasets are for a model."""
+    return [f"{RESULTS}/lengths/{model}/{name}.parquet" for name in names]
+
+
+def all_lengths(runs, names):
+    """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
+    found = [f for run in runs for f in lengths(CONFIG.run(run).model, scheduled(run))]
+    return list(dict.fromkeys(found + lengths(MAIN, names)))
+
+
 def model_of(run):
-    return model_file(training_of(run)[1])
+    return model_file(CONFIG.run(run).model)
 
 
 def panel(study):
@@ -150,73 +177,69 @@ def held_out_by(run):
 
 
 def trained_on(run):
-    """The datasets whose queries a run has seen, what it starts from included.
-
-    Strategies keep a query, perhaps in other words around it, so the dataset before them is named; `similar` makes another query.
-    """
-    seen = [d for r in CONFIG.ancestry(run) for d in scheduled(r)]
-    return list(dict.fromkeys(map(with_queries_of, seen)))
+    """The datasets that a run has seen, what it starts from included."""
+    return list(dict.fromkeys(d for r in CONFIG.ancestry(run) for d in scheduled(r)))
 
 
-def with_queries_of(name):
-    parent, _, strategy = name.rpartition(".")
-    return name if not parent or strategy == "similar" else with_queries_of(parent)
+def files_of(names):
+    return [dataset(name) for name in names]
 
 
-def derived(name):
-    """All datasets on the way to this one, itself included, that a strategy makes."""
-    if name in SELECTED or "." not in name:
-        return []
-    return [*derived(name.rpartition(".")[0]), name]
+def code_file(folder, settings, name):
+    """The code file of a strategy or a design."""
+    return str(find_file(folder, settings[name].like or name))
 
 
-def derived_datasets():
-    """Every dataset that strategies make for the configured studies."""
-    used = [d for study in INFLUENCE for name in panel(study) for d in derived(name)]
-    if selecting():
-        used += [
-            "candidates.similar",
-            "candidates.clarify",
-            "candidates.similar.clarify",
-        ]
-    return list(dict.fromkeys(used))
-
-
-def source_files(sources):
-    """The user's files among the sources: inputs, so that changing one reruns what is made from it."""
+def source_files(name):
+    """The user's files among a dataset's sources: inputs, so that changing one reruns what is made from it."""
+    sources = CONFIG.datasets[name.split(".")[0]].sources
     return [source.path for source in sources if source.kind == "file"]
 
 
 def analogues(parent):
-    """Further examples of the same tasks as this dataset's, where its source has them."""
+    """Further examples of the same tasks as this dataset's, where what it is made from has them."""
     source = parent.split(".")[0]
-    return dataset(f"{source}.analogues") if source in SPLIT else []
+    loaded = CONFIG.datasets.get(source)
+    has = loaded is not None and loaded.per_task is not None
+    return dataset(f"{source}.analogues") if has else []
+
+
+def selection_of(output):
+    return CONFIG.selections[lineage.outputs(CONFIG)[output]]
+
+
+def selection_datasets(s):
+    """The examples among which a selection chooses, their relatives, and all between them."""
+    names = [s.examples, *s.relatives.values()]
+    return list(dict.fromkeys([*names, *lineage.ancestors(CONFIG, names)]))
+
+
+def selection_scores(s):
+    """The scores of a run's responses that a selection needs; none where they are in a file."""
+    return [
+        scores(s.scores.run, e, s.scores.scorer) for e in CONFIG.asked_by(s).values()
+    ]
+
+
+def selection_responses(s):
+    outputs = [o for o in s.outputs.values() if o.completion == "response"]
+    names = dict.fromkeys(s.dataset_of(o.of) for o in outputs)
+    asked = CONFIG.asked_by(s)
+    return [responses(s.scores.run, asked[name]) for name in names]
+
+
+def selection_file(s):
+    return s.scores.file or [] if s.scores is not None else []
 
 
 def teacher(strategy, affects_replies):
-    """The teacher's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
-    by = CONFIG.strategies[strategy].by
-    return endpoint(CONFIG.teacher if by == "teacher" else None, affects_replies)
-
-
-def endpoint(settings, affects_replies):
-    """An endpoint's settings as JSON, or null where there is none: those that affect a reply, or the others."""
-    if settings is None:
+    """The endpoint's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
+    settings = CONFIG.strategies[strategy]
+    if settings.by != "teacher":
         return "null"
     names = set(AFFECT_REPLIES)
     chosen = {"include": names} if affects_replies else {"exclude": names}
-    return settings.model_dump_json(**chosen)
-
-
-def responses_settings(affects_responses):
-    """The section `responses` as JSON: the keys that affect a response, or the others."""
-    names = {"batch_size": True, "server": True}
-    if CONFIG.responses.server is not None:
-        names["server"] = {*type(CONFIG.responses.server).model_fields} - {
-            *AFFECT_REPLIES
-        }
-    chosen = {"exclude" if affects_responses else "include": names}
-    return as_it_is(CONFIG.responses.model_dump_json(**chosen))
+    return CONFIG.endpoints[settings.endpoint].model_dump_json(**chosen)
 
 
 def responses(run, evaluation):
@@ -233,25 +256,54 @@ def scorer_file(scorer):
     return str(CONFIG.scorer_file(scorer))
 
 
-def scorers_that_need(what):
+def scorers_that_need(*what):
     """The scorers of this configuration that need a model, an endpoint, or (None) neither, as a pattern of names."""
-    other = {"model", "endpoint"}
     found = [
         name
         for name in CONFIG.scorer_names()
-        if CONFIG.scorer_needs(name) & other == ({what} if what else set())
+        if next(iter(CONFIG.scorer_needs(name) - {"response"}), None) in what
     ]
     return "|".join(found) or "-"
-
-
-def scoring(scorer, affects_scores=True):
-    """What a script is told of a scorer, as JSON: what affects a score, or the endpoint's other keys."""
-    return CONFIG.scoring(scorer, affects_scores)
 
 
 def instructions(scorer):
     """The text file of what a scorer's endpoint is told; nothing where it has none."""
     return CONFIG.scorer_instructions(scorer) or []
+
+
+def asked(w):
+    """The queries of an evaluation."""
+    return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
+
+
+def shots(w):
+    """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    other = evaluation.shots and evaluation.shots_from
+    return dataset(evaluation.shots_from) if other else []
+
+
+def served(w):
+    """The checkpoint that an endpoint is to serve; nothing where the model's name does not hold the run's."""
+    name = CONFIG.responder(w.evaluation.split("/")[0])
+    endpoint = CONFIG.endpoint(name, f"evaluations.{w.evaluation}.generation.endpoint")
+    return checkpoints(w.run) if "{run}" in endpoint.model else []
+
+
+def opponents(w):
+    """The responses that a scorer compares these with; nothing for one that compares none."""
+    against = CONFIG.scorer(w.scorer).against
+    return responses(against, w.evaluation) if against else []
+
+
+def evaluations_by(what):
+    """The evaluations whose responses come from the run's checkpoint, an endpoint or a file, as a pattern of their points."""
+    found = []
+    for name, evaluation in CONFIG.evaluations.items():
+        by_endpoint = "endpoint" if CONFIG.responder(name) else "checkpoint"
+        if what == ("file" if evaluation.responses else by_endpoint):
+            found.append(name)
+    return f"(?:{'|'.join(found) or '-'}){FACTORS}"
 
 
 def scored_responses(w):
@@ -272,29 +324,19 @@ def held_out(study):
 
 def seen_before(study):
     """The datasets that the runs of a study are trained on."""
-    if study in CONFIG.influence:
-        return trained_on(CONFIG.studies[study].run)
-    return list(dict.fromkeys(d for run in runs_of(study) for d in trained_on(run)))
+    runs = [run_of(study)] if study in CONFIG.influence else runs_of(study)
+    return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
 def gradients(study):
     """The folder of the gradients that a study compares."""
-    return f"{RESULTS}/gradients/{CONFIG.studies[study].run}/{study}"
+    return f"{RESULTS}/gradients/{run_of(study)}/{study}"
 
 
 def compared(study):
     """What is compared in a study, without its wording and its figures, as JSON."""
     names = set(StudyPanel.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
-
-
-def selecting():
-    """Whether a study uses negatives or positives, so that the base model has to be tried on the candidates."""
-    return any(
-        name.split(".")[0] in ("negative", "positive")
-        for study in INFLUENCE
-        for name in panel(study)
-    )
 
 
 def ends_of(study):
@@ -328,7 +370,12 @@ def made(name, studies):
 
 def swift_runs(studies):
     """The runs whose checkpoints these studies look at."""
-    return list(dict.fromkeys(CONFIG.studies[study].run for study in studies))
+    return list(dict.fromkeys(map(run_of, studies)))
+
+
+def run_of(study):
+    """The path of the run at whose checkpoints a study looks."""
+    return CONFIG.point(CONFIG.studies[study].run).path
 
 
 def gradients_of(run):
@@ -343,7 +390,8 @@ def runs_to_check(model):
     trained = [r for run in swift_runs(CONFIG.influence) for r in CONFIG.ancestry(run)]
     found = [
         [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
-        for run in (dict.fromkeys(trained) if model == MAIN else [])
+        for run in dict.fromkeys(trained)
+        if CONFIG.run(run).model == model
     ]
     return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
 
@@ -354,30 +402,37 @@ def figures(study):
 
 
 def made_datasets():
-    """Every dataset of examples that the configured studies need."""
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
-    return list(
-        dict.fromkeys(
-            [*sources, "base", *derived_datasets(), *(SELECTED if selecting() else [])]
-        )
-    )
+    """Every dataset that the studies need: of their panels and runs, and what these are made from."""
+    runs = [r for run in swift_runs(INFLUENCE) for r in CONFIG.ancestry(run)]
+    names = [d for s in INFLUENCE for d in panel(s)] + [
+        d for r in runs for d in scheduled(r)
+    ]
+    return lineage.needed(CONFIG, names)
 
 
-def reject_files():
-    derived = [name for name in derived_datasets() if name not in SELECTED]
-    sources = ["panel", "candidates"] if selecting() else ["panel"]
+def selections_used():
+    """The selections of which datasets are made."""
+    made_by = lineage.outputs(CONFIG)
+    names = dict.fromkeys(made_by[d] for d in made_datasets() if d in made_by)
+    return [CONFIG.selections[name] for name in names]
+
+
+def reject_files(names):
     return [
         f"{RESULTS}/data/rejects/{n}.parquet"
-        for n in [*sources, "base", *derived, *(["selection"] if selecting() else [])]
+        for n in names
+        if n not in lineage.outputs(CONFIG)
+        and n.rpartition(".")[2] not in CONFIG.designs
     ]
 
 
 def account_files(names):
     """What a teacher cost for those of these datasets that it made."""
+    found = {name: CONFIG.strategies.get(name.rpartition(".")[2]) for name in names}
     return [
-        f"{RESULTS}/data/accounts/{n}.parquet"
-        for n in names
-        if n not in SELECTED and CONFIG.strategies[n.rpartition(".")[2]].by == "teacher"
+        f"{RESULTS}/data/accounts/{name}.parquet"
+        for name, strategy in found.items()
+        if strategy is not None and strategy.by == "teacher"
     ]
 
 
@@ -475,19 +530,19 @@ def scorer_files(studies):
 
 def runs_of(study):
     """The runs whose scores a study reads."""
-    return list(dict.fromkeys(e.point.path for e in entries(study)))
+    return list(dict.fromkeys(e.run for e in entries(study)))
 
 
 def evaluated(study):
     """The datasets of a study's evaluations."""
-    return list(dict.fromkeys(e.evaluation for e in entries(study)))
+    asked = dict.fromkeys((e.evaluation, e.run) for e in entries(study))
+    return list(dict.fromkeys(CONFIG.evaluation(*key).dataset for key in asked))
 
 
 def described(study):
-    """The datasets of a study of scores: those of its evaluations, and those that its runs are trained on, with all on the way to them."""
-    used = [s for r in runs_of(study) for a in CONFIG.ancestry(r) for s in scheduled(a)]
-    trained = [d for name in used for d in (derived(name) or [name])]
-    return list(dict.fromkeys([*evaluated(study), *trained]))
+    """The datasets of a study of scores: those of its evaluations, those that its runs are trained on, and what they are made from."""
+    seen = [d for run in runs_of(study) for d in trained_on(run)]
+    return lineage.needed(CONFIG, [*evaluated(study), *seen])
 
 
 SOURCES = {
@@ -518,7 +573,13 @@ def compared_by(study):
     return [name for name in sources if name not in CONFIG.influence]
 
 
-def audits(study, part):
-    """The files of an audit, one a scorer: its rows, or the `.summary` or `.confusion` of them."""
+def audits(study, table):
+    """A table of an audit, of each of its scorers."""
+    folder = f"{RESULTS}/studies/{study}/audit"
     scorers = CONFIG.studies[study].scorers
-    return [f"{RESULTS}/studies/{study}/audit/{s}{part}.parquet" for s in scorers]
+    return [f"{folder}/scorer={name}/{table}.parquet" for name in scorers]
+
+
+def audited(study):
+    """The queries from which an audit makes responses whose label is known."""
+    return dataset(CONFIG.asked(CONFIG.studies[study].evaluation, {}).dataset)

@@ -1,9 +1,6 @@
 # The model, the sources, the strategies, and the check that no probe is trained on.
 
 
-ruleorder: select_examples > apply_strategy
-
-
 rule find_model:
     output:
         f"{RESULTS}/models/{{model}}.json",
@@ -18,82 +15,43 @@ rule find_model:
     resources:
         runs=lambda w: runs_to_check(w.model),
     params:
-        settings=lambda w: (
-            CONFIG.model if w.model == MAIN else CONFIG.models[w.model]
-        ).model_dump_json(),
+        settings=lambda w: settings_of(w.model).model_dump_json(),
         cache=CONFIG.cache,
     shell:
         "exec python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
         " --runs {resources.runs:q} --output {output:q} 2> {log:q}"
 
 
-rule load_panel:
+rule load_dataset:
     input:
-        model=model_file("main"),
-        files=lambda w: source_files(getattr(CONFIG.data, w.source).sources),
+        files=lambda w: source_files(w.loaded),
+        exclude=lambda w: files_of(CONFIG.datasets[w.loaded.split(".")[0]].exclude),
     output:
-        examples=f"{RESULTS}/data/{{source}}.parquet",
-        analogues=f"{RESULTS}/data/{{source}}.analogues.parquet",
-        rejects=f"{RESULTS}/data/rejects/{{source}}.parquet",
+        examples=f"{RESULTS}/data/{{loaded}}.parquet",
+        rejects=f"{RESULTS}/data/rejects/{{loaded}}.parquet",
     log:
-        f"{RESULTS}/logs/load_panel/{{source}}.log",
+        f"{RESULTS}/logs/load_dataset/{{loaded}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/load_panel/{{source}}.tsv"
+        f"{RESULTS}/benchmarks/load_dataset/{{loaded}}.tsv"
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: getattr(CONFIG.data, w.source).model_dump_json(),
-        model=settings(CONFIG.model),
-        # Analogues of the evaluation queries become training data: none may nearly be one of the queries.
-        unlike=lambda w: (
-            f"--unlike {CONFIG.data.near_duplicate}" if w.source == "questions" else ""
-        ),
+        settings=lambda w: CONFIG.datasets[w.loaded.split(".")[0]].model_dump_json(),
+        near_duplicate=CONFIG.near_duplicate,
+        seed=CONFIG.data_seed,
     shell:
-        "exec python workflow/scripts/load_panel.py --dataset {wildcards.source} --settings {params.settings:q}"
-        " --model {input.model:q} --model-settings {params.model:q} {params.unlike}"
-        " --output {output.examples:q} --analogues {output.analogues:q} --rejects {output.rejects:q} 2> {log:q}"
-
-
-# Probes are kept out by their source queries: strategies keep the query, so that editing one retrains nothing.
-rule draw_base:
-    input:
-        model=model_file("main"),
-        files=source_files(CONFIG.data.base.sources),
-        probes=[
-            dataset(f"{source}{part}")
-            for source in SPLIT
-            for part in ("", ".analogues")
-        ],
-    output:
-        examples=f"{RESULTS}/data/base.parquet",
-        rejects=f"{RESULTS}/data/rejects/base.parquet",
-        exclusions=f"{RESULTS}/data/base.exclusions.parquet",
-    log:
-        f"{RESULTS}/logs/draw_base.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/draw_base.tsv"
-    localrule: at_submit_host(True)
-    conda:
-        "../envs/swift_study.yaml"
-    params:
-        settings=settings(CONFIG.data.base),
-        model=settings(CONFIG.model),
-        near_duplicate=CONFIG.data.near_duplicate,
-        seed=CONFIG.run("base").seed,
-    shell:
-        "exec python workflow/scripts/draw_base.py --settings {params.settings:q} --seed {params.seed}"
-        " --model {input.model:q} --model-settings {params.model:q}"
-        " --probes {input.probes:q} --near-duplicate {params.near_duplicate}"
-        " --output {output.examples:q} --rejects {output.rejects:q} --exclusions {output.exclusions:q} 2> {log:q}"
+        "exec python workflow/scripts/load_dataset.py --dataset {wildcards.loaded} --settings {params.settings:q}"
+        " --near-duplicate {params.near_duplicate} --seed {params.seed} --exclude {input.exclude:q}"
+        " --output {output.examples:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
 rule apply_strategy:
     input:
         parent=f"{RESULTS}/data/{{parent}}.parquet",
         analogues=lambda w: analogues(w.parent),
-        strategy="strategies/{strategy}.py",
-        model=model_file("main"),
+        ancestors=lambda w: files_of(lineage.parents(CONFIG, w.parent)),
+        strategy=lambda w: code_file("strategies", CONFIG.strategies, w.strategy),
         replies=lambda w: CONFIG.strategies[w.strategy].file or [],
     output:
         examples=f"{RESULTS}/data/{{parent}}.{{strategy}}.parquet",
@@ -112,20 +70,41 @@ rule apply_strategy:
     params:
         settings=lambda w: CONFIG.strategies[w.strategy].model_dump_json(),
         teacher=lambda w: teacher(w.strategy, affects_replies=True),
-        model=settings(CONFIG.model),
         cache=CONFIG.cache,
     shell:
         "exec python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
         " --strategy {input.strategy:q} --settings {params.settings:q}"
         " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
-        " --parent {input.parent:q} --analogues {input.analogues:q} --model {input.model:q} --model-settings {params.model:q}"
+        " --parent {input.parent:q} --analogues {input.analogues:q} --ancestors {input.ancestors:q}"
         " --output {output.examples:q} --rejects {output.rejects:q} --account {output.account:q} 2> {log:q}"
+
+
+rule apply_design:
+    input:
+        parent=f"{RESULTS}/data/{{parent}}.parquet",
+        design=lambda w: code_file("designs", CONFIG.designs, w.design),
+    output:
+        f"{RESULTS}/data/{{parent}}.{{design}}.parquet",
+    log:
+        f"{RESULTS}/logs/apply_design/{{parent}}.{{design}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/apply_design/{{parent}}.{{design}}.tsv"
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        options=lambda w: json.dumps(CONFIG.designs[w.design].options),
+    shell:
+        "exec python workflow/scripts/apply_design.py --dataset {wildcards.parent}.{wildcards.design} --design {input.design:q}"
+        " --options {params.options:q} --parent {input.parent:q} --output {output:q} 2> {log:q}"
 
 
 rule check_leakage:
     input:
         trained=lambda w: [dataset(name) for name in seen_before(w.study)],
         datasets=lambda w: [dataset(name) for name in held_out(w.study)],
+        ancestors=lambda w: files_of(
+            lineage.ancestors(CONFIG, [*seen_before(w.study), *held_out(w.study)])
+        ),
     output:
         f"{RESULTS}/data/leakage/{{study}}.parquet",
     log:
@@ -135,7 +114,28 @@ rule check_leakage:
     conda:
         "../envs/swift_study.yaml"
     params:
-        near_duplicate=CONFIG.data.near_duplicate,
+        near_duplicate=CONFIG.near_duplicate,
     shell:
         "exec python workflow/scripts/check_leakage.py --study {wildcards.study} --trained {input.trained:q}"
-        " --datasets {input.datasets:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"
+        " --datasets {input.datasets:q} --ancestors {input.ancestors:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"
+
+
+# Datasets know no model. What a model's template or context refuses is told here, before anything is trained on it.
+rule measure_lengths:
+    input:
+        model=f"{RESULTS}/models/{{model}}.json",
+        dataset=f"{RESULTS}/data/{{dataset}}.parquet",
+    output:
+        f"{RESULTS}/lengths/{{model}}/{{dataset}}.parquet",
+    log:
+        f"{RESULTS}/logs/measure_lengths/{{model}}/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_lengths/{{model}}/{{dataset}}.tsv"
+    priority: 1
+    conda:
+        "../envs/swift_study.yaml"
+    params:
+        settings=lambda w: settings_of(w.model).model_dump_json(include=AFFECT_TOKENS),
+    shell:
+        "exec python workflow/scripts/measure_lengths.py --name {wildcards.model} --model {input.model:q}"
+        " --model-settings {params.settings:q} --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

@@ -4,35 +4,93 @@ RESPONSES = f"{RESULTS}/responses/{{run}}/evaluation={{evaluation}}/responses.pa
 SCORES = f"{RESULTS}/scores/{{run}}/evaluation={{evaluation}}/scorer={{scorer}}"
 
 
+# Responses are made by one of three rules, by what the evaluation says: by the run's checkpoint, by an endpoint, or read from a file.
+
+
 rule respond:
     input:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
-        dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
+        dataset=lambda w: asked(w),
+        shots=lambda w: shots(w),
     output:
         RESPONSES,
     log:
         f"{RESULTS}/logs/respond/{{run}}/{{evaluation}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/respond/{{run}}/{{evaluation}}.tsv"
-    localrule: at_submit_host(CONFIG.responses.server)
+    wildcard_constraints:
+        evaluation=evaluations_by("checkpoint"),
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
-        gpu=gpus(0 if CONFIG.responses.server else 1),
+        gpu=gpus(1),
         # How fast responses come changes none.
-        limits=responses_settings(affects_responses=False),
+        limits=lambda w: CONFIG.responding(w.evaluation, w.run, affects_responses=False),
     params:
-        settings=responses_settings(affects_responses=True),
+        settings=lambda w: CONFIG.responding(w.evaluation, w.run),
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
+        shots=lambda w, input: option("--shots", input.shots),
         work=lambda w: f"{RESULTS}/work/respond/{w.run}/{w.evaluation}",
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/respond.py --gpus {resources.gpu} --run {wildcards.run} --settings {params.settings:q} --limits {resources.limits:q} --threads {threads}"
+        "exec python workflow/scripts/respond.py --gpus {resources.gpu} --threads {threads} --run {wildcards.run:q}"
+        " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
-        " --dataset {input.dataset:q} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
+        " --dataset {input.dataset:q} {params.shots} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
+
+
+rule respond_with_endpoint:
+    input:
+        # A server that is told the run's name serves its checkpoint.
+        checkpoints=lambda w: served(w),
+        dataset=lambda w: asked(w),
+        shots=lambda w: shots(w),
+    output:
+        RESPONSES,
+    log:
+        f"{RESULTS}/logs/respond_with_endpoint/{{run}}/{{evaluation}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/respond_with_endpoint/{{run}}/{{evaluation}}.tsv"
+    wildcard_constraints:
+        evaluation=evaluations_by("endpoint"),
+    localrule: at_submit_host(True)
+    conda:
+        "../envs/swift_study.yaml"
+    resources:
+        limits=lambda w: CONFIG.responding(w.evaluation, w.run, affects_responses=False),
+    params:
+        settings=lambda w: CONFIG.responding(w.evaluation, w.run),
+        model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
+        lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
+        shots=lambda w, input: option("--shots", input.shots),
+        cache=CONFIG.cache,
+    shell:
+        "exec python workflow/scripts/respond.py --gpus 0 --run {wildcards.run:q}"
+        " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
+        " --model-settings {params.model:q} --lora {params.lora:q} --dataset {input.dataset:q} {params.shots}"
+        " --cache {params.cache:q} --output {output:q} 2> {log:q}"
+
+
+rule read_responses:
+    input:
+        file=lambda w: CONFIG.evaluation(w.evaluation, w.run).responses,
+        dataset=lambda w: asked(w),
+    output:
+        RESPONSES,
+    log:
+        f"{RESULTS}/logs/read_responses/{{run}}/{{evaluation}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/read_responses/{{run}}/{{evaluation}}.tsv"
+    wildcard_constraints:
+        evaluation=evaluations_by("file"),
+    conda:
+        "../envs/swift_study.yaml"
+    shell:
+        "exec python workflow/scripts/read_responses.py --name '{wildcards.run} {wildcards.evaluation}' --file {input.file:q}"
+        " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"
 
 
 # A score is made by one of three rules, by what its scorer needs: nothing but the response, a model, or an endpoint.
@@ -41,8 +99,9 @@ rule respond:
 rule score:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
+        dataset=lambda w: asked(w),
         responses=RESPONSES,
+        opponents=lambda w: opponents(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -55,12 +114,13 @@ rule score:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: scoring(w.scorer),
+        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
+        opponents=lambda w, input: option("--opponents", input.opponents),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --dataset {input.dataset:q} --responses {input.responses:q}"
-        " --output {params.folder:q} 2> {log:q}"
+        " {params.opponents} --output {params.folder:q} 2> {log:q}"
 
 
 rule score_with_model:
@@ -68,8 +128,9 @@ rule score_with_model:
         scorer=lambda w: scorer_file(w.scorer),
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
-        dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
+        dataset=lambda w: asked(w),
         responses=lambda w: scored_responses(w),
+        shots=lambda w: shots(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -85,16 +146,17 @@ rule score_with_model:
     resources:
         gpu=gpus(1),
     params:
-        settings=lambda w: scoring(w.scorer),
+        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
         responses=lambda w, input: option("--responses", input.responses),
+        shots=lambda w, input: option("--shots", input.shots),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score_with_model.py --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
-        " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses}"
+        " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
         " --output {params.folder:q} 2> {log:q}"
 
 
@@ -102,8 +164,9 @@ rule score_with_endpoint:
     input:
         scorer=lambda w: scorer_file(w.scorer),
         instructions=lambda w: instructions(w.scorer),
-        dataset=f"{RESULTS}/data/{{evaluation}}.parquet",
+        dataset=lambda w: asked(w),
         responses=RESPONSES,
+        opponents=lambda w: opponents(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -118,57 +181,62 @@ rule score_with_endpoint:
     conda:
         "../envs/swift_study.yaml"
     resources:
-        limits=lambda w: scoring(w.scorer, affects_scores=False),
+        limits=lambda w: CONFIG.scoring(
+            w.scorer, w.evaluation, w.run, affects_scores=False
+        ),
     params:
-        settings=lambda w: scoring(w.scorer),
+        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
         instructions=lambda w, input: option("--instructions", input.instructions),
+        opponents=lambda w, input: option("--opponents", input.opponents),
         cache=CONFIG.cache,
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score_with_endpoint.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --limits {resources.limits:q} {params.instructions}"
         " --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
-        " --output {params.folder:q} 2> {log:q}"
+        " {params.opponents} --output {params.folder:q} 2> {log:q}"
 
 
-# The audit asks where the scorer does: those that ask an endpoint at the submit host.
+# The audit of a scorer that labels, where the scorer itself works: those that ask an endpoint at the submit host.
+
+AUDIT = f"{RESULTS}/studies/{{study}}/audit/scorer={{scorer}}"
 
 
 rule audit_scorer:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=lambda w: dataset(CONFIG.studies[w.study].evaluation),
+        dataset=lambda w: audited(w.study),
         labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
+        instructions=lambda w: instructions(w.scorer),
     output:
-        rows=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.parquet",
-        summary=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.summary.parquet",
-        confusion=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.confusion.parquet",
-        account=f"{RESULTS}/studies/{{study}}/audit/{{scorer}}.account.parquet",
+        rows=f"{AUDIT}/rows.parquet",
+        summary=f"{AUDIT}/summary.parquet",
+        confusion=f"{AUDIT}/confusion.parquet",
+        account=f"{AUDIT}/account.parquet",
     log:
         f"{RESULTS}/logs/audit_scorer/{{study}}/{{scorer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/audit_scorer/{{study}}/{{scorer}}.tsv"
     wildcard_constraints:
         study=of_kind("audit"),
-        scorer=scorers_that_need(None),
+        scorer=scorers_that_need(None, "model"),  # a model: told that it cannot be
     conda:
         "../envs/swift_study.yaml"
+    resources:
+        limits=lambda w: CONFIG.auditing(w.scorer, affects_scores=False),
     params:
         settings=lambda w: CONFIG.studies[w.study].settings.model_dump_json(),
-        scoring=lambda w: scoring(w.scorer),
+        scoring=lambda w: CONFIG.auditing(w.scorer),
+        instructions=lambda w, input: option("--instructions", input.instructions),
         seed=CONFIG.statistics.seed,
+        cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/audit_scorer.py --scorer {input.scorer:q} --scoring {params.scoring:q} --settings {params.settings:q}"
-        " --seed {params.seed} --dataset {input.dataset:q} --rows {output.rows:q} --summary {output.summary:q}"
-        " --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
+        "exec python workflow/scripts/audit_scorer.py --scorer {input.scorer:q} --scoring {params.scoring:q} --limits {resources.limits:q}"
+        " {params.instructions} --settings {params.settings:q} --seed {params.seed} --cache {params.cache:q} --dataset {input.dataset:q}"
+        " --rows {output.rows:q} --summary {output.summary:q} --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
 
 
 use rule audit_scorer as audit_scorer_with_endpoint with:
-    input:
-        scorer=lambda w: scorer_file(w.scorer),
-        dataset=lambda w: dataset(CONFIG.studies[w.study].evaluation),
-        labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
-        instructions=lambda w: instructions(w.scorer),
     log:
         f"{RESULTS}/logs/audit_scorer_with_endpoint/{{study}}/{{scorer}}.log",
     benchmark:

@@ -6,6 +6,7 @@ rule gradients:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
         datasets=lambda w: [dataset(d) for d in panel(w.study)],
+        lengths=lambda w: lengths(CONFIG.run(w.run).model, panel(w.study)),
         leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
     output:
         directory(f"{RESULTS}/gradients/{{run}}/{{study}}"),

@@ -48,7 +48,7 @@ rule decide_verdicts:
 rule compute_rivals:
     input:
         model=model_file(MAIN),
-        checkpoints=lambda w: checkpoints(CONFIG.studies[w.study].run),
+        checkpoints=lambda w: checkpoints(run_of(w.study)),
         datasets=lambda w: [dataset(d) for d in panel(w.study)],
     output:
         f"{RESULTS}/studies/{{study}}/rivals.parquet",
@@ -63,7 +63,7 @@ rule compute_rivals:
         gpu=gpus(1),
     params:
         settings=lambda w: compared(w.study),
-        run=lambda w: CONFIG.run(CONFIG.studies[w.study].run).model_dump_json(),
+        run=lambda w: CONFIG.run(run_of(w.study)).model_dump_json(),
         model=settings(CONFIG.model),
         work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
     shell:

@@ -78,11 +78,11 @@ rule write_tables:
         confounds=[f"{RESULTS}/studies/{s}/confounds.parquet" for s in INFLUENCE],
         power=[f"{RESULTS}/studies/{s}/power.parquet" for s in INFLUENCE],
         datasets=[dataset(name) for name in made_datasets()],
-        rejects=reject_files(),
-        exclusions=f"{RESULTS}/data/base.exclusions.parquet",
+        rejects=reject_files(made_datasets()),
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in INFLUENCE],
-        scores=[scores("base", n, "key_points") for n in TRIED if selecting()],
-        accounts=account_files(derived_datasets()),
+        lengths=all_lengths(swift_runs(INFLUENCE), [d for s in INFLUENCE for d in panel(s)]),
+        scores=[f for s in selections_used() for f in selection_scores(s)],
+        accounts=account_files(made_datasets()),
         gradients=[gradients(s) for s in INFLUENCE],
         checkpoints=[checkpoints(run) for run in swift_runs(INFLUENCE)],
     output:
@@ -94,6 +94,7 @@ rule write_tables:
                 "power",
                 "datasets",
                 "rejects",
+                "tokens",
                 "certificates",
             )
             for kind in ("parquet", "csv", "md")
@@ -139,7 +140,7 @@ rule write_tables:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
-        " --rejects {input.rejects:q} --exclusions {input.exclusions:q} --leakage {input.leakage:q} --scores {input.scores:q}"
+        " --rejects {input.rejects:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --scores {input.scores:q}"
         " --accounts {input.accounts:q} --gradients {input.gradients:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 

@@ -216,10 +216,9 @@ rule hold_claims:
 
 rule describe_data:
     input:
-        datasets=lambda w: [dataset(d) for d in described(w.study)],
-        rejects=lambda w: [
-            f"{RESULTS}/data/rejects/{d}.parquet" for d in described(w.study)
-        ],
+        datasets=lambda w: files_of(described(w.study)),
+        rejects=lambda w: reject_files(described(w.study)),
+        lengths=lambda w: all_lengths(runs_of(w.study), evaluated(w.study)),
         leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
     output:
         tables=[
@@ -244,14 +243,14 @@ rule describe_data:
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
         "exec python workflow/scripts/describe_data.py --study {wildcards.study} --datasets {input.datasets:q} --rejects {input.rejects:q}"
-        " --leakage {input.leakage:q} --folder {params.folder:q} 2> {log:q}"
+        " --leakage {input.leakage:q} --lengths {input.lengths:q} --folder {params.folder:q} 2> {log:q}"
 
 
 rule write_audit:
     input:
-        rows=lambda w: audits(w.study, ""),
-        summary=lambda w: audits(w.study, ".summary"),
-        confusion=lambda w: audits(w.study, ".confusion"),
+        rows=lambda w: audits(w.study, "rows"),
+        summary=lambda w: audits(w.study, "summary"),
+        confusion=lambda w: audits(w.study, "confusion"),
     output:
         tables=tables_of("audit"),
         page=report(

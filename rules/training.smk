@@ -3,9 +3,11 @@
 
 rule make_schedule:
     input:
-        lambda w: [dataset(name) for name in scheduled(w.run)],
+        datasets=lambda w: [dataset(name) for name in scheduled(w.run)],
+        lengths=lambda w: lengths(CONFIG.run(w.run).model, scheduled(w.run)),
     output:
-        f"{RESULTS}/runs/{{run}}/schedule.parquet",
+        schedule=f"{RESULTS}/runs/{{run}}/schedule.parquet",
+        rejects=f"{RESULTS}/runs/{{run}}/rejects.parquet",
     log:
         f"{RESULTS}/logs/make_schedule/{{run}}.log",
     benchmark:
@@ -17,7 +19,8 @@ rule make_schedule:
             include={"schedule", "epochs", "batch_size", "seed"}
         ),
     shell:
-        "exec python workflow/scripts/make_schedule.py --settings {params.settings:q} --datasets {input:q} --output {output:q} 2> {log:q}"
+        "exec python workflow/scripts/make_schedule.py --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"
+        " --lengths {input.lengths:q} --output {output.schedule:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
 # Snakemake deletes the folder of checkpoints before the rule runs again; unfinished work is in a folder that no rule declares.

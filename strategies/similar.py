@@ -51,4 +51,5 @@ def from_reply(example: Example, reply: str) -> Example:
         requirements=[str(r) for r in requirements],
         key_points=key_points_from(made.get("key_points") or []),
         unsatisfactory=None,
+        root_id=None,  # another item, not another form of this one
     )

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from swift_study.config import Point
 from swift_study.io.tables import SCORES, write_table
 from swift_study.studies.estimates import Rule
 from swift_study.studies.manifest import Entry, table
@@ -50,8 +49,8 @@ class Made:
                 self.folder / "scores" / run / f"seed={seed}-{model}" / f"evaluation={evaluation}" / f"scorer={scorer}" / "scores.parquet"
             )
             write_scores(path, statistics, own, self.tasks)
-            point = Point(run, f"{run}/seed={seed}/model={model}", factors or {}, seed, model)
-            self.entries.append(Entry(row, point, evaluation, scorer, str(path), factors or {}))
+            texts = {name: str(level) for name, level in (factors or {}).items()}
+            self.entries.append(Entry(row, f"{run}/seed={seed}/model={model}", seed, model, evaluation, scorer, str(path), texts))
 
     @property
     def manifest(self) -> pl.DataFrame:

@@ -19,9 +19,10 @@ from scipy.stats import chisquare
 from servers import Server, reply, serving, status
 from tiny import ROOT
 
-from swift_study.config import Lora, Model, Responses
+from swift_study.config import Generation, Lora, Model, Responding
 from swift_study.errors import UserError
-from swift_study.evaluation.responses import Draw, merge_adapter, respond, respond_by_server, row_generator, within_top_p
+from swift_study.evaluation.prompts import Prompts
+from swift_study.evaluation.responses import Draw, merge_adapter, respond, respond_by_endpoint, row_generator, within_top_p
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.examples import Example, Message
 from swift_study.io.endpoint import EndpointSettings
@@ -55,13 +56,13 @@ def renderer(packaged: Path) -> Any:
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 0.9, "top_p": 0.9}], ids=["greedy", "sampled"])
 def test_responses_are_the_same_for_any_batch(model: Any, renderer: Any, sampling: dict[str, float]) -> None:
-    found = {n: respond(model, renderer, QUERIES, Responses(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 16)}
+    found = {n: respond(model, Prompts(renderer), QUERIES, Generation(max_new_tokens=8, batch_size=n, **sampling)) for n in (1, 3, 16)}
     assert found[1] == found[3] == found[16]
     assert [r.query_id for r in found[1]] == [e.example_id for e in QUERIES]
     assert {r.seed for r in found[1]} == ({17} if sampling else {None})
     assert all(r.response for r in found[1])
     # Fewer queries, the other way round: what one query gets does not depend on the others.
-    some = respond(model, renderer, QUERIES[5:2:-1], Responses(max_new_tokens=8, batch_size=2, **sampling))
+    some = respond(model, Prompts(renderer), QUERIES[5:2:-1], Generation(max_new_tokens=8, batch_size=2, **sampling))
     assert some == found[1][5:2:-1]
 
 
@@ -69,7 +70,7 @@ def test_another_seed_gives_other_responses_and_a_small_top_p_the_likeliest(tiny
     model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
 
     def texts(**changes: Any) -> list[str]:
-        return [r.response for r in respond(model, renderer, QUERIES[:4], Responses(max_new_tokens=8, **changes))]
+        return [r.response for r in respond(model, Prompts(renderer), QUERIES[:4], Generation(max_new_tokens=8, **changes))]
 
     assert texts(temperature=1.0) == texts(temperature=1.0)
     assert texts(temperature=1.0) != texts(temperature=1.0, seed=18)
@@ -80,27 +81,27 @@ def test_another_seed_gives_other_responses_and_a_small_top_p_the_likeliest(tiny
 
 def test_the_model_s_own_generation_settings_do_not_count(tiny_model: Path) -> None:
     model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
-    settings = Responses(max_new_tokens=12)
-    plain = respond(model, renderer, QUERIES[:4], settings)
+    settings = Generation(max_new_tokens=12)
+    plain = respond(model, Prompts(renderer), QUERIES[:4], settings)
     for key, value in {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "do_sample": True, "temperature": 3.0, "top_k": 3}.items():
         setattr(model.generation_config, key, value)
-    assert respond(model, renderer, QUERIES[:4], settings) == plain
+    assert respond(model, Prompts(renderer), QUERIES[:4], settings) == plain
 
 
 def test_generation_stops_where_the_template_ends_a_turn(model: Any, renderer: Any, packaged: Path) -> None:
     other = load_renderer(packaged, Model())
     other.tokenizer.eos_token = "<|endoftext|>"  # as of base models: the template ends a turn with another token
-    settings = Responses(max_new_tokens=40)
-    found = respond(model, renderer, QUERIES[:4], settings)
+    settings = Generation(max_new_tokens=40)
+    found = respond(model, Prompts(renderer), QUERIES[:4], settings)
     assert any(r.finish_reason == "stop" for r in found)
-    assert respond(model, Renderer(other.tokenizer, Model()), QUERIES[:4], settings) == found
+    assert respond(model, Prompts(Renderer(other.tokenizer, Model())), QUERIES[:4], settings) == found
 
 
 def test_stop_texts_are_cut_off_with_what_follows(model: Any, renderer: Any) -> None:
-    free = respond(model, renderer, QUERIES[:6], Responses(max_new_tokens=12))
+    free = respond(model, Prompts(renderer), QUERIES[:6], Generation(max_new_tokens=12))
     stop = [free[0].response.split()[2], free[3].response[-4:]]
     for n in (1, 6):
-        found = respond(model, renderer, QUERIES[:6], Responses(max_new_tokens=12, batch_size=n, stop=stop))
+        found = respond(model, Prompts(renderer), QUERIES[:6], Generation(max_new_tokens=12, batch_size=n, stop=stop))
         for before, after in zip(free, found, strict=True):
             where = [before.response.find(s) for s in stop if s in before.response]
             if where:
@@ -118,11 +119,11 @@ def test_a_merged_adapter_responds_as_the_adapter_does(packaged: Path, renderer:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=1e-3)
-    settings = Responses(max_new_tokens=8)
-    beside = respond(adapted, renderer, QUERIES[:6], settings)
+    settings = Generation(max_new_tokens=8)
+    beside = respond(adapted, Prompts(renderer), QUERIES[:6], settings)
     merged = merge_adapter(adapted)
     assert not any("lora" in name for name, _ in merged.named_parameters())
-    assert respond(merged, renderer, QUERIES[:6], settings) == beside
+    assert respond(merged, Prompts(renderer), QUERIES[:6], settings) == beside
 
 
 # ---- draws ----
@@ -179,14 +180,14 @@ def test_a_cut_last_line_is_ignored_and_written_over(tmp_path: Path) -> None:
 
 def test_only_missing_batches_are_generated(tiny_model: Path, tmp_path: Path) -> None:
     model, renderer = load_model(tiny_model, Model()), load_renderer(tiny_model, Model())
-    settings, file = Responses(max_new_tokens=4, batch_size=8), tmp_path / "r.jsonl"
+    settings, file = Generation(max_new_tokens=4, batch_size=8), tmp_path / "r.jsonl"
     done: list[int] = []
-    whole = respond(model, renderer, QUERIES, settings, file, lambda n, tokens: done.append(n))
+    whole = respond(model, Prompts(renderer), QUERIES, settings, file, lambda n, tokens: done.append(n))
     assert done == [8, 16, 20]
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:10]) + lines[10][:20])
     done.clear()
-    assert respond(model, renderer, QUERIES, settings, file, lambda n, tokens: done.append(n)) == whole
+    assert respond(model, Prompts(renderer), QUERIES, settings, file, lambda n, tokens: done.append(n)) == whole
     assert done == [16, 20]
 
 
@@ -195,10 +196,11 @@ def test_batches_hold_similar_lengths_the_longest_first() -> None:
 
 
 def command(folder: Path, output: str, work: str, model: Path, **changes: Any) -> list[str]:
-    settings = Responses(**({"max_new_tokens": 8, "batch_size": 2, "temperature": 0.7, "stop": ["\n\n"]} | changes))
+    generation = Generation(**({"max_new_tokens": 8, "batch_size": 2, "temperature": 0.7, "stop": ["\n\n"]} | changes))
     options = {
+        "name": "base queries",
         "run": "base",
-        "settings": settings.model_dump_json(),
+        "settings": Responding(generation=generation).model_dump_json(),
         "model": folder / "model.json",
         "model-settings": Model().model_dump_json(),
         "lora": Lora().model_dump_json(),
@@ -261,14 +263,14 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def by_server(server: Server, **changes: Any) -> Responses:
+def by_server(server: Server, **changes: Any) -> tuple[Generation, EndpointSettings]:
     endpoint = EndpointSettings(base_url=server.url, model="study-{run}", attempts=2, backoff_s=0.01, concurrency=1)
-    return Responses(**({"server": endpoint, "max_new_tokens": 9} | changes))
+    return Generation(**({"max_new_tokens": 9} | changes)), endpoint
 
 
 def test_a_server_is_asked_for_the_run_s_own_responses(server: Server, tmp_path: Path) -> None:
     server.actions.extend([reply("Six.\nSeven."), reply("and so on and", finish="length"), reply("  ")])
-    found, account = respond_by_server(by_server(server, stop=["\n"]), "base", QUERIES[:3], tmp_path)
+    found, account = respond_by_endpoint(*by_server(server, stop=["\n"]), "base", QUERIES[:3], tmp_path)
     assert [(r.response, r.finish_reason, r.seed) for r in found] == [
         ("Six.", "stop", None),
         ("and so on and", "length", None),
@@ -280,37 +282,37 @@ def test_a_server_is_asked_for_the_run_s_own_responses(server: Server, tmp_path:
     assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("study-base", 9, 0.0)
     assert sent["messages"] == [{"role": "user", "content": QUERIES[0].query}]
     assert "seed" not in sent
-    again, second = respond_by_server(by_server(server, stop=["\n"]), "base", QUERIES[:3], tmp_path)
+    again, second = respond_by_endpoint(*by_server(server, stop=["\n"]), "base", QUERIES[:3], tmp_path)
     assert again == found
     assert second.requests_sent == 0
-    respond_by_server(by_server(server), "other", QUERIES[:1], tmp_path)
+    respond_by_endpoint(*by_server(server), "other", QUERIES[:1], tmp_path)
     assert server.bodies[-1]["model"] == "study-other"
 
 
 def test_a_server_is_told_the_values_for_its_chat_template(server: Server, tmp_path: Path) -> None:
-    respond_by_server(by_server(server), "base", QUERIES[:1], tmp_path)
+    respond_by_endpoint(*by_server(server), "base", QUERIES[:1], tmp_path)
     assert "chat_template_kwargs" not in server.bodies[-1]
     system = Message(role="system", content="Be brief.")
     asked = example("What is blue?").model_copy(update={"messages": [system, *example("What is blue?").messages]})
     settings = Model(chat_template_kwargs={"enable_thinking": False}, fold_system_message=True)
-    respond_by_server(by_server(server), "base", [asked], tmp_path, model=settings)
+    respond_by_endpoint(*by_server(server), "base", [asked], tmp_path, model=settings)
     assert server.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": False}
     assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Be brief.\n\nWhat is blue?"}]
 
 
 def test_a_server_samples_with_the_seed_and_cannot_be_told_top_p(server: Server, tmp_path: Path) -> None:
-    found, _ = respond_by_server(by_server(server, temperature=0.5, seed=4), "base", QUERIES[:1], tmp_path)
+    found, _ = respond_by_endpoint(*by_server(server, temperature=0.5, seed=4), "base", QUERIES[:1], tmp_path)
     assert found[0].seed == 4
     assert (server.bodies[0]["temperature"], server.bodies[0]["seed"]) == (0.5, 4)
-    with pytest.raises(ValidationError, match=r"top_p is 0\.5: it cannot be sent to a server"):
-        by_server(server, top_p=0.5)
+    with pytest.raises(ValidationError, match=r"top_p is 0\.5: it cannot be sent to an endpoint"):
+        Generation(top_p=0.5, endpoint="mine")
 
 
 def test_failures_of_a_server_are_counted_and_only_they_are_asked_for_again(server: Server, tmp_path: Path) -> None:
     server.actions.extend([reply("one"), *[status(500)] * 2, reply("three")])
     with pytest.raises(UserError, match=r"1 of 3 queries got no response from the server .*model study-base.*the first: .*status 500"):
-        respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
-    found, account = respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
+        respond_by_endpoint(*by_server(server), "base", QUERIES[:3], tmp_path)
+    found, account = respond_by_endpoint(*by_server(server), "base", QUERIES[:3], tmp_path)
     assert [r.response for r in found] == ["one", "fine", "three"]
     assert account.requests_sent == 1
 
@@ -318,7 +320,7 @@ def test_failures_of_a_server_are_counted_and_only_they_are_asked_for_again(serv
 @pytest.mark.parametrize("refusal", [status(400), reply("", finish="content_filter")], ids=["status 400", "filter"])
 def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: Any, server: Server, folder: Path, tmp_path: Path) -> None:
     server.actions.extend([reply("one"), refusal, reply("three")])
-    found, _ = respond_by_server(by_server(server), "base", QUERIES[:3], tmp_path)
+    found, _ = respond_by_endpoint(*by_server(server), "base", QUERIES[:3], tmp_path)
     assert [(r.response, r.finish_reason) for r in found] == [("one", "stop"), (None, "refused"), ("three", "stop")]
     write_examples(tmp_path / "queries.parquet", QUERIES[:3])
     write_table(tmp_path / "responses.parquet", pl.DataFrame([vars(r) for r in found], schema_overrides={"seed": pl.Int64}), RESPONSES)
@@ -333,12 +335,12 @@ def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: A
 
 
 def test_the_script_asks_the_server_and_loads_no_model(server: Server, folder: Path) -> None:
-    settings = by_server(server, batch_size=16, temperature=0.0, stop=[])
-    given = settings.model_dump(mode="json")
+    generation, endpoint = by_server(server, temperature=0.0, stop=[])
     args = command(folder, "out.parquet", "work", folder / "nowhere")
-    limits = {"batch_size": given.pop("batch_size"), "server": {"concurrency": 2, "backoff_s": 0.01}}
-    given["server"] = {k: v for k, v in given["server"].items() if k not in limits["server"]}
-    args[args.index("--settings") + 1] = json.dumps(given)
+    own = endpoint.model_dump(include={"base_url", "model", "attempts"})
+    settings = {"generation": generation.model_dump(exclude={"batch_size"}), "endpoint": own, "endpoint_name": "mine"}
+    limits = {"generation": {"batch_size": 16}, "endpoint": {"concurrency": 2, "backoff_s": 0.01}}
+    args[args.index("--settings") + 1] = json.dumps(settings)
     done = subprocess.run([*args, "--limits", json.dumps(limits)], check=True, capture_output=True, text=True)
     assert read_table(folder / "out.parquet", RESPONSES)["response"].to_list() == ["fine"] * len(QUERIES)
     assert "20 responses" in done.stdout

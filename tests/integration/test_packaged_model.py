@@ -9,10 +9,11 @@ import torch
 import yaml
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN, Gradients, Lora, Model, Responses
+from swift_study.config import HANDWRITTEN, Generation, Gradients, Lora, Model
 from swift_study.data.sources import read_source
 from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
+from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.responses import respond
 from swift_study.examples import Example, Message
 from swift_study.gradients.certificate import reference_gram
@@ -144,8 +145,8 @@ def test_float32_numbers_equal_batch_1_autograd(packaged: Path, adapted: torch.n
 def test_responses_do_not_depend_on_the_batch(packaged: Path, adapted: torch.nn.Module) -> None:
     renderer = load_renderer(packaged, Model())
     queries = [example(q, "x") for q in ("What is the capital of France?", "Name a colour.", "Count from one to three, in words.")]
-    alone = respond(adapted, renderer, queries, Responses(max_new_tokens=8, batch_size=1))
-    batched = respond(adapted, renderer, queries, Responses(max_new_tokens=8, batch_size=3))
+    alone = respond(adapted, Prompts(renderer), queries, Generation(max_new_tokens=8, batch_size=1))
+    batched = respond(adapted, Prompts(renderer), queries, Generation(max_new_tokens=8, batch_size=3))
     assert alone == batched
     assert all(r.response for r in alone)
 

@@ -67,18 +67,17 @@ def test_a_wrong_model_name_is_a_sentence(teacher: EndpointSettings, tmp_path: P
         ask(wrong, PROMPTS, lambda i, reply: reply, tmp_path)
 
 
-def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, packaged: Path, tmp_path: Path) -> None:
+def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, tmp_path: Path) -> None:
     """Through the script that the rule calls: every example ends in the dataset or in the rejects, and a second run asks for nothing."""
     examples = read_source(HANDWRITTEN.model_copy(update={"path": str(ROOT / HANDWRITTEN.path)}))[:2]
     write_examples(tmp_path / "panel.parquet", examples)
-    (tmp_path / "model.json").write_text(json.dumps({"name": "packaged", "folder": str(packaged), "weights": "x"}))
     keys = served_model.model_copy(update={"reply_attempts": 1, "max_tokens": 48}).model_dump()
     command = [
         sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.clarify",
         "--strategy", str(ROOT / "strategies" / "clarify.py"), "--settings", '{"by": "teacher"}',
         "--teacher", json.dumps({k: v for k, v in keys.items() if k in AFFECT_REPLIES}),
         "--teacher-limits", json.dumps({k: v for k, v in keys.items() if k not in AFFECT_REPLIES}),
-        "--parent", str(tmp_path / "panel.parquet"), "--model", str(tmp_path / "model.json"), "--model-settings", "{}",
+        "--parent", str(tmp_path / "panel.parquet"),
         "--cache", str(tmp_path / "cache"), *(f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("output", "rejects", "account")),
     ]  # fmt: skip
     for sent in (2, 0):

@@ -24,11 +24,9 @@ from swift_study.config import (
     gather,
     load,
     schema_json,
-    training,
 )
 from swift_study.config.renamed import RENAMED
 from swift_study.errors import UserError
-from swift_study.io.endpoint import JudgeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "config.default.yaml"
@@ -105,17 +103,10 @@ def test_every_key_has_a_meaning_in_the_schema() -> None:
             assert len(field.get("description", "")) > 3, f"{name}.{key}"
 
 
-def test_the_keys_of_teacher_and_judge_stand_in_the_reference_as_comments() -> None:
-    endpoints = {}
-    for name, settings in (("teacher", "EndpointSettings"), ("judge", "JudgeSettings")):
-        section = default_yaml().split(f"\n# {name}:\n")[1].split("\n\n")[0]
-        endpoints[name] = yaml.safe_load("\n".join(line.removeprefix("# ") for line in section.splitlines()))
-        assert set(endpoints[name]) == set(schema_of(settings)["properties"])
-    config = configure(merged() | endpoints, STUDIES)
-    assert config.teacher is not None
-    assert config.judge == JudgeSettings()
-    assert config.judge.model == "gpt-4o-2024-08-06"
-    assert config.judge.temperature == 0
+def test_the_keys_of_an_endpoint_stand_in_the_reference_as_comments() -> None:
+    section = default_yaml().split("\n# endpoints:\n#   NAME:\n")[1].split("\n\n")[0]
+    keys = re.findall(r"^#     (\w+):", section, re.MULTILINE)
+    assert set(keys) == set(schema_of("EndpointSettings")["properties"])
 
 
 def schema_of(model: str) -> dict[str, Any]:
@@ -147,8 +138,8 @@ def test_schema_and_models_accept_what_comes_with_the_project(overlay: Path | No
         at("model.max_length", 8),
         at("model.overlong", "cut"),
         at("runs.base.lora.rank", "many"),
-        at("data.base.sources.0", {"kind": "file"}),
-        at("data.base.sources.0", {"kind": "web", "id": "x"}),
+        at("datasets.base.sources.0", {"kind": "file"}),
+        at("datasets.base.sources.0", {"kind": "web", "id": "x"}),
         at("studies.mine", {key: STUDY[key] for key in ("question", "probes")}),
         at("statistics.confidence", 1.0),
         at("studies", None),
@@ -168,23 +159,23 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
     [
         ("modle", "model"),
         ("model.max_lenght", "max_length"),
-        ("data.pannel", "panel"),
-        ("data.panel.per_tasks", "per_task"),
-        ("data.base.sources.0.famillies", "families"),
+        ("datasets.panel.wher", "where"),
+        ("datasets.panel.per_tasks", "per_task"),
+        ("datasets.base.sources.0.famillies", "families"),
         ("runs.base.lora.rnk", "rank"),
         ("runs.another.learning_rat", "learning_rate"),
         ("strategies.cot.fil", "file"),
         ("studies.mine.contorl", "control"),
-        ("teacher.budget_us", "budget_usd"),
+        ("endpoints.teacher.budget_us", "budget_usd"),
         ("statistics.norm_flor", "norm_floor"),
         ("gradients.represantation", "representation"),
-        ("selection.positive_responce", "positive_response"),
+        ("selections.chosen.outputs.negative.completon", "completion"),
     ],
 )
 def test_unknown_key_is_refused_with_its_path_and_the_nearest_known(path: str, nearest: str) -> None:
     values = at(path, 1)
     if "sources" in path:
-        values["data"]["base"]["sources"][0]["kind"] = "generator"
+        values["datasets"]["base"]["sources"][0]["kind"] = "generator"
     if path.startswith("studies.mine"):
         values["studies"]["mine"]["kind"] = "influence"
     assert f"unknown key `{path}` (did you mean '{nearest}'?)" in problems(values)
@@ -199,59 +190,59 @@ def test_unknown_key_that_is_like_no_other_has_no_suggestion() -> None:
     [
         (
             {"kind": "file", "pth": "x.jsonl"},
-            ["`data.base.sources.0.path` is missing", "unknown key `data.base.sources.0.pth` (did you mean 'path'?)"],
+            ["`datasets.base.sources.0.path` is missing", "unknown key `datasets.base.sources.0.pth` (did you mean 'path'?)"],
         ),
         (
             {"kind": "hub", "id": "x", "spilt": "test"},
-            ["unknown key `data.base.sources.0.spilt` (did you mean 'split'?)"],
+            ["unknown key `datasets.base.sources.0.spilt` (did you mean 'split'?)"],
         ),
         (  # a key of another kind of source is no suggestion
             {"kind": "generator", "limit": 3},
-            ["unknown key `data.base.sources.0.limit`"],
+            ["unknown key `datasets.base.sources.0.limit`"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"prompt": {"colum": "q"}}},
             [
-                "`data.base.sources.0.columns.prompt.column` is missing",
-                "unknown key `data.base.sources.0.columns.prompt.colum` (did you mean 'column'?)",
+                "`datasets.base.sources.0.columns.prompt.column` is missing",
+                "unknown key `datasets.base.sources.0.columns.prompt.colum` (did you mean 'column'?)",
             ],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": 3}},
-            ["`data.base.sources.0.columns.completion`: Input should be a valid string (it is 3)"],
+            ["`datasets.base.sources.0.columns.completion`: Input should be a valid string (it is 3)"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "remove": "<<(.*"}}},
             [
-                "`data.base.sources.0.columns.completion.remove`: '<<(.*' is not a regular expression: "
+                "`datasets.base.sources.0.columns.completion.remove`: '<<(.*' is not a regular expression: "
                 "missing ), unterminated subpattern at position 2"
             ],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"completion": {"column": "a", "pattern": "#### .*"}}},
-            ["`data.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
+            ["`datasets.base.sources.0.columns.completion.pattern`: '#### .*' has no group ( ) for what is to be taken"],
         ),
         (
             {"kind": "file", "path": "x", "columns": {"prompt": ["a", 3, {"colum": "q"}], "system": []}},
             [
-                "`data.base.sources.0.columns.prompt.1`: Input should be a valid string (it is 3)",
-                "`data.base.sources.0.columns.prompt.2.column` is missing",
-                "unknown key `data.base.sources.0.columns.prompt.2.colum` (did you mean 'column'?)",
-                "`data.base.sources.0.columns.system`: List should have at least 1 item after validation, not 0 (it is [])",
+                "`datasets.base.sources.0.columns.prompt.1`: Input should be a valid string (it is 3)",
+                "`datasets.base.sources.0.columns.prompt.2.column` is missing",
+                "unknown key `datasets.base.sources.0.columns.prompt.2.colum` (did you mean 'column'?)",
+                "`datasets.base.sources.0.columns.system`: List should have at least 1 item after validation, not 0 (it is [])",
             ],
         ),
     ],
     ids=["file", "hub", "generator", "column", "column type", "no expression", "no group", "several columns"],
 )
 def test_mistakes_in_a_source_are_named_as_the_user_wrote_them(source: dict[str, Any], sentences: list[str]) -> None:
-    lines = problems(at("data.base.sources.0", source)).splitlines()[1:]
+    lines = problems(at("datasets.base.sources.0", source)).splitlines()[1:]
     assert lines == [f"  - {sentence}" for sentence in sentences]
 
 
 @pytest.mark.parametrize("source", [{"path": "x"}, {"kind": "fil", "path": "x"}])
 def test_source_without_a_known_kind_is_refused(source: dict[str, Any]) -> None:
-    text = problems(at("data.panel.sources.0", source))
-    assert "`data.panel.sources.0" in text
+    text = problems(at("datasets.panel.sources.0", source))
+    assert "`datasets.panel.sources.0" in text
     assert "kind" in text
 
 
@@ -263,8 +254,8 @@ def test_source_without_a_known_kind_is_refused(source: dict[str, Any]) -> None:
         ("runs.base.learning_rate", 0, "greater than 0"),
         ("model.trust_remote_code", "perhaps", "boolean"),
         ("model.overlong", "cut", "'error', 'skip' or 'truncate'"),
-        ("data.panel.tasks", "logic", "list"),
-        ("data.near_duplicate", 1.5, "less than or equal to 1"),
+        ("datasets.panel.tasks", "logic", "list"),
+        ("near_duplicate", 1.5, "less than or equal to 1"),
         ("model", 3, "dictionary"),
         ("studies", [], "dictionary"),
     ],
@@ -284,11 +275,11 @@ def test_all_mistakes_are_told_at_once() -> None:
     ("values", "sentence"),
     [
         (
-            {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"processes": 3}}},
+            {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN | {"processes": 3}}},
             "runs.base.batch_size 8 is not a multiple of processes × micro_batch_size = 3 × 4",
         ),
         (
-            {"data": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
+            {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN | {"warmup_steps": 8}}},
             "runs.base.warmup_steps 8 is not below the 8 steps of the run",
         ),
         (
@@ -382,20 +373,25 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         ({"gradients": {"modules": "(mlp"}}, "gradients.modules '(mlp' is not a regular expression: missing ), unterminated subpattern"),
         ({"gradients": {"sketch_dimensions": 100}}, "gradients.sketch_dimensions = 100 is not a power of two"),
+        ({"runs": {"full_base": {"grid": {"model": ["13b"]}}}}, "runs.full_base.model: there is no model '13b'"),
         ({"validation": {"seeds": [17]}}, "`validation` has another name: write studies of the kinds comparison, agreement and audit"),
         ({"studies": {"cot": {"baseline": "CoT"}}}, "`studies.cot.baseline` has another name: write studies.<name>.control"),
         ({"studies": {"table1": {"only": ["Base+Cot"]}}}, "only: there is no row 'Base+Cot'"),
-        ({"studies": {"table1": {"scorers": ["jugde"]}}}, "studies.table1.scorers: there is no scorer 'jugde'"),
+        ({"studies": {"table1": {"scorers": ["jugde"]}}}, "scorers/jugde.py: there is no such scorer file"),
         ({"studies": {"table1": {"rows": {"Base": "fullbase"}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
         (
             {"studies": {"table1": {"rows": {"Base": "full_base[n=3]"}}}},
-            "rows.Base: full_base has no factor 'n'; it has none",
+            "'full_base[n=3]' names the factor 'n'; the factors of 'full_base' are seed, model",
         ),
         ({"studies": {"table1": {"rows": {"Base": None}}}}, "the row 'Base' is left out (null), but others are compared with it"),
         ({"studies": {"table1": {"control": "→ D"}}}, "against and control name the row '→ D', which is not one of the rows"),
         ({"studies": {"table1": {"evaluations": ["quetsions"]}}}, "studies.table1.evaluations: there is no evaluation 'quetsions'"),
         ({"studies": {"table1": {"groups": {"all": ["arc"]}}}}, "groups.all: 'arc' is no evaluation of the study and no group before it"),
         ({"studies": {"mine": {"question": "?"}}}, "`studies.mine.kind` is missing; it is one of influence, comparison, sweep"),
+        (
+            {"studies": {"table1": {"scorers": ["judge"]}}},
+            "studies.table1.scorers: the scorer 'judge' asks an endpoint, and `endpoints.judge`",
+        ),
         ({"studies": {"mine": {"kind": "comparision", "question": "?"}}}, "Input tag 'comparision' found using 'kind' does not match"),
         (
             {"studies": {"agreement": {"items": {"in-task": {"CoT": {"training": {"row": "→ D"}}}}}}},
@@ -422,10 +418,10 @@ def test_all_mistakes_are_told_at_once() -> None:
             "studies.curve: 'full_base' has no factor 'n', which x, lines or panels name",
         ),
         ({"studies": {"all": STUDY}}, "study name 'all' is that of a target of the workflow"),
-        ({"models": {"s1": {}}}, "model name 's1': use lower-case letters, digits and _"),
+        ({"models": {"S1": {}}}, "model name 'S1': use lower-case letters, digits and _"),
         (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
-            "strategies.cot.by is 'teacher', but no `teacher` is configured",
+            "strategies.cot.by is 'teacher', but `endpoints.teacher` is not configured",
         ),
         (
             {"strategies": {"similar": {}, "cot": {"by": "file"}}},
@@ -446,11 +442,11 @@ def test_parts_that_do_not_agree_are_refused(values: dict[str, Any], sentence: s
 
 def test_same_without_the_mistakes_is_accepted() -> None:
     """The overlays above are refused for their mistake and for nothing else."""
-    small = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
+    small = {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN}, "studies": {"mine": STUDY}}
     assert configured(small).steps("base") == [4, 8]
-    assert configured(small | {"data": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
+    assert configured(small | {"datasets": {"base": {"examples": 30}}}).steps("base") == [4, 8]  # the last batch of an epoch is smaller
     teacher = {"base_url": "http://localhost:8000/v1", "model": "my-model"}
-    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "teacher": teacher, "studies": {"mine": STUDY}})
+    configured({"strategies": {"similar": {}, "cot": {"by": "teacher"}}, "endpoints": {"teacher": teacher}, "studies": {"mine": STUDY}})
     configured({"strategies": {"similar": {}, "cot": {"by": "file", "file": "r.jsonl"}}, "studies": {"mine": STUDY}})
     configured({"runs": {"full_base": {"dtype": "bfloat16", "zero_stage": 3, "offload": "parameters"}}})
     configured({"runs": {"in_pos": {"early_stopping": {"dataset": "panel"}, "publish": "best", "optimizer": "lion"}}})
@@ -461,21 +457,22 @@ def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
     config = configured({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
     assert {config.run(name).clip_norm for name in config.runs} == {0.5}
     assert {name for name in config.runs if config.run(name).epochs == 7} == {"in_pos", "in_cot", "in_clarify", "in_evaluate"}
-    assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base"}
+    assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base/seed=17/model=main"}
     assert config.run("mix_all").method == "full"
     assert config.run("mix_all").lora == config.run("base").lora
 
 
-def test_trainings_on_several_models_and_seeds_have_names_of_their_own() -> None:
-    config = configured({"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}})
-    assert training("in_cot", "main", 3) == "in_cot.s3"
-    assert training("in_cot", "big", 3) == "in_cot.big.s3"
-    run = config.run("in_cot.big.s3")
-    assert (run.seed, run.start) == (3, "full_base.big.s3")
-    assert config.ancestry("in_cot.big.s3") == ["full_base.big.s3", "in_cot.big.s3"]
-    assert (config.model_of("in_cot.big.s3").name, config.model_of("in_cot.big.s3").max_length) == ("some/model", 99)
-    assert config.model_of("in_cot.s3") == config.model
-    assert config.run("in_cot").seed == config.run("base").seed
+def test_runs_on_several_models_and_seeds_are_points_of_a_family() -> None:
+    values = {"models": {"big": {"name": "some/model"}}, "model": {"max_length": 99}}
+    config = configured(values | {"runs": {"full_base": {"grid": {"seed": [3, 17], "model": ["main", "big"]}}}})
+    big, main = "seed=3/model=big", "seed=3/model=main"
+    run = config.run(f"in_cot/{big}")
+    assert (run.seed, run.start) == (3, f"full_base/{big}")
+    assert config.ancestry(f"in_cot/{big}") == [f"full_base/{big}", f"in_cot/{big}"]
+    assert (config.model_of(f"in_cot/{big}").name, config.model_of(f"in_cot/{big}").max_length) == ("some/model", 99)
+    assert config.model_of(f"in_cot/{main}") == config.model
+    assert [p.path for p in config.named("in_cot[seed=3]")] == [f"in_cot/{main}", f"in_cot/{big}"]
+    assert configured({}).run("in_cot").seed == configured({}).run("base").seed
 
 
 def test_only_takes_a_part_of_the_rows_with_what_they_are_compared_with() -> None:
@@ -502,7 +499,7 @@ def test_null_removes_a_study() -> None:
 
 
 def test_step_0_is_added_where_it_is_asked_for() -> None:
-    values = {"data": {"base": {"examples": 32}}, "runs": {"base": RUN}}
+    values = {"datasets": {"base": {"examples": 32}}, "runs": {"base": RUN}}
     assert configured(values).gradient_steps("base") == [4, 8]
     assert configured(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
     assert configured(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
@@ -514,15 +511,17 @@ def test_step_0_is_added_where_it_is_asked_for() -> None:
 def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
     config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
     run = config.runs["base"]
-    assert config.data.base.examples == 6400
+    assert config.datasets["base"].examples == 6400
     assert (run.epochs, run.batch_size) == (6, 32)
     assert (run.learning_rate, run.final_learning_rate, run.warmup_steps) == (1e-5, 1e-7, 10)
     assert (run.lora.rank, run.lora.alpha) == (64, 512)
     assert config.steps("base") == list(range(50, 1201, 50))
     assert len(config.steps("base")) == 24
     assert (run.betas, run.weight_decay, run.clip_norm) == ((0.9, 0.999), 0.0, 1.0)
-    assert config.selection.positive_response == "model"
-    assert config.selection.tasks == 10
+    tried = config.selections["chosen"]
+    assert {tried.outputs[name].completion for name in ("positive", "positive_analogue")} == {"response"}
+    assert tried.where == {"example": 0, "analogue": 0, "revised": 1, "revised_analogue": 1}
+    assert (tried.take.tasks, tried.take.per_task) == (10, 1)
     assert config.statistics.after_step == 150
 
 
@@ -530,24 +529,25 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
 def test_scales_have_the_papers_comparisons(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
     config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
-    assert config.judge is not None
-    assert (config.judge.model, config.judge.temperature) == ("gpt-4o-2024-08-06", 0)
+    assert len({p.run.seed for p in config.named("in_pos")}) >= 3
+    judge = config.endpoints["judge"]
+    assert (judge.model, judge.temperature) == ("gpt-4o-2024-08-06", 0)
     table1, table2 = (config.studies[name] for name in ("table1", "table2"))
     assert isinstance(table1, ComparisonStudy)
     assert isinstance(table2, ComparisonStudy)
     assert table1.scorers == table2.scorers == ["judge", "likelihood"]
-    for name in table1.taken().values():
-        run = config.run(name)
+    for point in (p for name in table1.taken().values() for p in config.named(name)):
+        run = point.run
         assert run.method == "full"
-        if name != "full_base":
-            assert (run.start, run.epochs, run.learning_rate, run.decay, run.batch_size) == ("full_base", 3, 1e-6, "constant", 32)
-    for name in table2.taken().values():
-        run = config.run(name)
+        if point.family != "full_base":
+            assert run.start == f"full_base/seed={run.seed}/model=main"
+            assert (run.epochs, run.learning_rate, run.decay, run.batch_size) == (3, 1e-6, "constant", 32)
+    for run in (p.run for name in table2.taken().values() for p in config.named(name)):
         assert (run.start, run.method, run.epochs, run.batch_size, run.warmup_steps) == ("model", "full", 6, 32, 10)
         assert (run.learning_rate, run.final_learning_rate, run.decay) == (1e-5, 1e-7, "linear")
         assert all(part == Part() for phase in run.schedule for part in phase.values())
     assert len(table2.taken()) == 9
-    assert [list(phase) for phase in config.run("then_clarify").schedule] == [["base"], ["base.clarify"]]
+    assert [list(phase) for phase in config.run("then_clarify[seed=17]").schedule] == [["base"], ["base.clarify"]]
 
 
 def test_13b_scale_is_7b_but_for_the_model() -> None:
@@ -568,7 +568,7 @@ def test_7b_scale_changes_only_what_it_names() -> None:
     config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
     assert config.influence == configured().influence
     assert config.strategies == configured().strategies
-    assert config.data.panel == configured().data.panel
+    assert config.datasets["panel"] == configured().datasets["panel"]
     assert config.runs["base"].seed == configured().runs["base"].seed
 
 
@@ -579,7 +579,7 @@ def test_laptop_scale_is_the_default() -> None:
 def test_study_on_ones_own_files_leaves_the_studies_that_need_more() -> None:
     config = configure(merged(ROOT / "overlays" / "reasoning_data.yaml"), STUDIES)
     assert not {"clarify", "evaluate"} & set(config.studies)
-    sources = config.data.panel.sources
+    sources = config.datasets["panel"].sources
     assert [s.task for s in sources if isinstance(s, FileSource)] == ["gsm8k", "creak", "ecqa", "qasc"]
 
 
@@ -612,11 +612,12 @@ def test_every_collection_at_every_scale(scale: str) -> None:
     assert gathered.lacking == []
     config = load(gathered.values)
     paper = scale != "laptop"
-    assert (config.scale, config.data.base.examples) == (scale, 6400 if paper else 160)
+    assert (config.scale, config.datasets["base"].examples) == (scale, 6400 if paper else 160)
     assert config.steps("base")[-1] == (1200 if paper else 40)
-    assert config.run("mix_cot").schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
+    assert config.named("mix_cot")[0].run.schedule == [{"base": Part(), "base.cot": Part(examples=None if paper else 48)}]
     assert config.run("proxy_cross_cot").schedule == [{"base.cot": Part(examples=640 if paper else 48)}]
-    assert config.run("in_cot").processes == (8 if paper else 1)
+    assert {p.run.processes for p in config.named("in_cot")} == {8 if paper else 1}
+    assert [p.run.seed for p in config.named("in_cot")] == ([17, 18, 19] if paper else [17])
     table1 = config.studies["table1"]
     assert isinstance(table1, ComparisonStudy)
     assert table1.scorers == ["judge" if paper else "key_points", "likelihood"]
@@ -656,12 +657,12 @@ def test_collections_that_do_not_fit_are_a_sentence(files: dict[str, str], value
 def test_files_of_a_collection_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shipped = ROOT / "data/panel/handwritten.jsonl"
-    source = configured().data.panel.sources[0]
+    source = configured().datasets["panel"].sources[0]
     assert isinstance(source, FileSource)
     assert source.path == str(shipped)
     (tmp_path / "data/panel").mkdir(parents=True)
     (tmp_path / "data/panel/handwritten.jsonl").write_text("")  # one's own of the same name
-    source = configured().data.panel.sources[0]
+    source = configured().datasets["panel"].sources[0]
     assert isinstance(source, FileSource)
     assert source.path == "data/panel/handwritten.jsonl"
 
@@ -685,12 +686,12 @@ def test_a_ceiling_is_paired_with_its_own_targets_and_the_floor_with_all() -> No
     clarify = configured().studies["clarify"]
     assert clarify.grids() == [
         (clarify.probes, clarify.targets),
-        ({"paraphrase": "positive.similar.paraphrase"}, {"Pos": "positive.similar"}),
-        ({"paraphrase": "negative.similar.paraphrase"}, {"Neg": "negative.similar"}),
-        ({"unrelated": "positive.similar.unrelated"}, clarify.targets),
+        ({"paraphrase": "positive_analogue.paraphrase"}, {"Pos": "positive_analogue"}),
+        ({"paraphrase": "negative_analogue.paraphrase"}, {"Neg": "negative_analogue"}),
+        ({"unrelated": "positive_analogue.unrelated"}, clarify.targets),
     ]
     without = clarify.model_copy(update={"references": None})
     assert set(clarify.datasets()) - set(without.datasets()) == {
-        "positive.similar.paraphrase", "negative.similar.paraphrase", "positive.similar.unrelated",
+        "positive_analogue.paraphrase", "negative_analogue.paraphrase", "positive_analogue.unrelated",
     }  # fmt: skip
     assert without.grids() == [(clarify.probes, clarify.targets)]

@@ -301,7 +301,8 @@ def test_what_is_cached_needs_neither_key_nor_server(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("code", "hint"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "`teacher.base_url`"), (400, "refuses the request")]
+    ("code", "hint"),
+    [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "teacher.base_url`"), (400, "refuses the request")],
 )
 def test_a_refused_request_stops_the_run_in_a_sentence_without_the_key(server: Server, tmp_path: Path, code: int, hint: str) -> None:
     server.default = status(code, json.dumps({"error": {"message": f"Bad: {CANARY} no\nmodel m"}}))
@@ -446,7 +447,7 @@ def test_many_prompts_in_a_row_may_be_refused_once_another_was_answered(server: 
 @pytest.mark.parametrize("n", [1, 2, 3, 300])
 def test_a_server_that_refuses_every_prompt_stops_the_run_after_a_few(server: Server, tmp_path: Path, n: int, concurrency: int) -> None:
     server.default = status(400, "unknown parameter")
-    with pytest.raises(UserError, match=r"refuses the request: status 400 \(unknown parameter\).*`teacher.model`.*0 of \d+ prompts"):
+    with pytest.raises(UserError, match=r"refuses the request: status 400 \(unknown parameter\).*teacher.model`.*0 of \d+ prompts"):
         ask(settings(server, concurrency=concurrency), prompts(*map(str, range(n))), anything, tmp_path)
     assert len(server.bodies) <= min(n, endpoint.REFUSED_BEFORE_ANY_ANSWER - 1 + concurrency)
 
@@ -618,7 +619,7 @@ def test_prompts_and_key_are_not_sent_on_to_another_address(server: Server, tmp_
         }[form]
         server.default = status(code, Location=to)
         with pytest.raises(
-            UserError, match=rf"sends requests on to .*\(status {code}\): prompts are not sent there.*`teacher.base_url`"
+            UserError, match=rf"sends requests on to .*\(status {code}\): prompts are not sent there.*`endpoints.teacher.base_url`"
         ) as caught:
             ask(settings(server), prompts("a"), anything, tmp_path)
         assert other.bodies == []
@@ -893,7 +894,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_run_before_anything_is_sent(s
 def test_a_server_that_counts_more_than_the_limit_stops_the_run(server: Server, tmp_path: Path, price: float) -> None:
     server.default = reply("fine", tokens=(10, 21))
     over = settings(server, concurrency=1, max_tokens=20, usd_per_million_completion_tokens=price)
-    with pytest.raises(UserError, match=r"counts 21 tokens in a reply that may have 20 \(max_tokens\).*`teacher.max_tokens_field`"):
+    with pytest.raises(UserError, match=r"counts 21 tokens in a reply that may have 20 \(max_tokens\).*teacher.max_tokens_field`"):
         ask(over, prompts(*"abcdef"), anything, tmp_path)
     assert len(server.bodies) == 1
     if price:  # what it took counts in the next run
@@ -1088,7 +1089,7 @@ def test_every_setting_says_what_it_means() -> None:
     assert all(field.description for field in EndpointSettings.model_fields.values())
 
 
-@pytest.mark.parametrize("section", ["teacher", "judge", "server"])
+@pytest.mark.parametrize("section", ["endpoints", "teacher", "judge", "responses"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -1109,7 +1110,7 @@ def test_every_setting_says_what_it_means() -> None:
 def test_a_key_in_the_configuration_is_not_printed(section: str, change: Any) -> None:
     values = {"base_url": "http://localhost/v1", "model": "m"} | change if isinstance(change, dict) else change
     with pytest.raises(UserError, match="The configuration is not valid") as caught:
-        load({"responses": {"server": values}} if section == "server" else {section: values})
+        load({section: {"mine": values} if section == "endpoints" else values})
     assert "canary" not in str(caught.value)
     assert caught.value.__suppress_context__
 

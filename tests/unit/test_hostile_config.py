@@ -31,7 +31,7 @@ ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m"}
 EVERYTHING: dict[str, Any] = json.loads(json.dumps(DEFAULTS))  # without what YAML lets stand in two places
 update_config(
     EVERYTHING,
-    {"teacher": ENDPOINT, "judge": ENDPOINT, "models": {"big": {"name": "some/model"}}, "responses": {"server": ENDPOINT}},
+    {"endpoints": {"teacher": ENDPOINT, "judge": ENDPOINT}, "models": {"big": {"name": "some/model"}}},
 )
 STUDY = {
     "question": "Does it help?",
@@ -85,7 +85,12 @@ def put(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
 
 # ---- numbers, and what is no text ----
 
-NUMBERS = [path for path, value in places(EVERYTHING) if isinstance(value, int | float) and not isinstance(value, bool)]
+# Levels of a grid are told by the grid's own key; a value of `where` may be text as well.
+NUMBERS = [
+    path
+    for path, value in places(EVERYTHING)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not {"grid", "where"} & set(path)
+]
 
 
 ENDLESS = [float("nan"), float("inf"), -float("inf"), "nan", "inf", "-Infinity", 10**400, -(10**20), "1e999"]
@@ -110,7 +115,7 @@ def test_every_float_of_the_sections_is_finite() -> None:
         for value in (float("nan"), float("inf")):
             with pytest.raises(ValueError, match=r"finite number|Input should be"):
                 section.model_validate({key: value})
-            assert any(e["loc"] == (key,) for e in errors_of(section, {key: value}))
+            assert any(e["loc"][:1] == (key,) for e in errors_of(section, {key: value}))
 
 
 def is_number(field: dict[str, Any]) -> bool:
@@ -137,14 +142,17 @@ def errors_of(section: Any, values: dict[str, Any]) -> list[Any]:
         ("studies: {cot: {probes: {off: panel}}}", "`studies.cot.probes`: the name False is not text"),
         ("studies: {cot: {control: no}}", "`studies.cot.control`: Input should be a valid string (it is False); YAML reads yes, no, on"),
         ("model: {name: 2024-01-01}", "`model.name`: datetime.date(2024, 1, 1) is a date, which no key takes. Put text in quotes"),
-        ("data: {panel: {tasks: !!set {a, b}}}", "`data.panel.tasks`: {"),
+        ("datasets: {panel: {tasks: !!set {a, b}}}", "`datasets.panel.tasks`: {"),
         ("model: {name: !!binary aGVsbG8=}", "`model.name`: b'hello' is a bytes, which no key takes"),
         ("results: &a [*a]", "`results.0.0`: the values below it are nested more than 30 levels deep, or hold themselves"),
         ('model: {name: "a\\0b"}', "`model.name`: the text 'a\\x00b' holds a zero byte"),
         ('results: "\\ud800"', "`results`: the text '\\ud800' holds half of a surrogate pair"),
         ('runs: {"\\ud800": {}}', "`runs`: the name '\\ud800' holds half of a surrogate pair"),
         ('studies: {"a\\nb": {}}', "`studies`: the name 'a\\nb' has a line break"),
-        ("data: {base: {examples: 100000000000000000000}}", "`data.base.examples`: the number has 67 bits and is beyond ±9007199254740992"),
+        (
+            "datasets: {base: {examples: 100000000000000000000}}",
+            "`datasets.base.examples`: the number has 67 bits and is beyond ±9007199254740992",
+        ),
     ],
 )
 def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
@@ -158,12 +166,11 @@ def test_what_yaml_makes_of_a_word_is_told(written: str, told: str) -> None:
             {"model": "foo"},
             "`model`: Input should be a valid dictionary or instance of Model (it is 'foo'); write its keys below it, such",
         ),
-        ({"data": "x"}, "such as data.panel"),
-        ({"responses": {"server": "http://localhost"}}, "such as responses.server.base_url"),
+        ({"datasets": "x"}, "`datasets`: "),
+        ({"endpoints": {"mine": "http://localhost"}}, "such as endpoints.mine.base_url"),
         ({"runs": {"base": {"lora": 64}}}, "such as runs.base.lora.rank"),
         ({"runs": "base"}, "`runs`: Input should be a valid dictionary (it is 'base')"),
-        ({"studies": {"table1": {"metrics": 17}}}, "`studies.table1.metrics`: Input should be a valid list (it is 17)"),
-        ({"data": {"panel": {"sources": ["x.jsonl"]}}}, "`data.panel.sources.0`: "),
+        ({"datasets": {"panel": {"sources": ["x.jsonl"]}}}, "`datasets.panel.sources.0`: "),
         ({"runs": {"base": {"schedule": [{"base": 5}]}}}, "`runs.base.schedule.0.base`: Input should be a valid dictionary"),
         ({"runs": {"base": {"schedule": ["base"]}}}, "`runs.base.schedule.0`: Input should be a valid dictionary (it is 'base')"),
     ],
@@ -179,9 +186,9 @@ def test_text_where_a_section_is_expected_is_told_with_a_key(values: dict[str, A
         ("runs/base/schedule/0/base/exmaples", "examples"),
         ("runs/lora/epoch", "epochs"),  # a run of the name of a section
         ("runs/base/lora/alhpa", "alpha"),
-        ("data/panel/sources/0/columns/promt", "prompt"),
-        ("data/panel/sources/0/columns/prompt/remvoe", "remove"),
-        ("responses/server/concurency", "concurrency"),
+        ("datasets/panel/sources/0/columns/promt", "prompt"),
+        ("datasets/panel/sources/0/columns/prompt/remvoe", "remove"),
+        ("endpoints/mine/concurency", "concurrency"),
         ("models/big/max_lenght", "max_length"),
         ("studies/mine/references/flor", "floor"),
         ("studies/scorer_audit/settings/lables", "labels"),
@@ -195,7 +202,7 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
     for part in reversed(path.split("/")):
         value = [value] if part.isdigit() else {part: value}
     if "sources" in path:
-        value["data"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
+        value["datasets"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
     if path.startswith("studies"):
         kinds = {"mine": "influence", "scorer_audit": "audit", "table1": "comparison", "agreement": "agreement"}
         value["studies"][path.split("/")[1]]["kind"] = kinds[path.split("/")[1]]
@@ -211,20 +218,16 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         *(({"studies": {rule: STUDY}}, f"study name '{rule}' is that of a target of the workflow; take another") for rule in sorted(RULES)),
         ({"runs": {"model": {"like": "base"}}}, "run name 'model' is that of the model itself"),
         ({"models": {"main": {}}}, "model name 'main' is that of the model under study"),
-        ({"models": {"s17": {}}}, "model name 's17': use"),
         *(
-            ({"strategies": {name: {}}}, f"strategy name '{name}' is that of a source, of a selection or of a part")
-            for name in ("analogues", "revised", "exclusions", "panel", "base", "questions", "candidates", "negative", "positive")
+            ({"strategies": {name: {}}}, f"the name '{name}' under ")
+            for name in ("analogues", "rejects", "panel", "base", "questions", "candidates", "negative", "positive", "chosen")
         ),
         ({"studies": {"mine": STUDY | {"figures": {"layers": ["in-task"]}}}}, "figures: 'layers' is the figure of what each layer carries"),
         ({"studies": {"mine": STUDY | {"run": "x" * 65}}, "runs": {"x" * 65: {"like": "base"}}}, "beginning with a letter, at most 64"),
-        (
-            at("studies/agreement/items/in-task/CoT/swift/study", "ctо"),
-            "CoT.swift.study: there is no study 'ctо'",
-        ),  # a Cyrillic letter
+        (at("studies/agreement/items/in-task/CoT/swift/study", "ctо"), "CoT.swift.study: there is no study 'ctо'"),  # a Cyrillic letter
         ({"studies": {"mine": STUDY | {"targets": {"T": "panel" + ".similar" * 300}}}}, "has 2405 characters, more than 200"),
         (at("runs/base", {"epochs": 10**9}), "runs.base would have 20000000000 steps, more than 100000000"),
-        (at("data/base/examples", 10**15), "runs.base would have"),
+        (at("datasets/base/examples", 10**15), "runs.base would have"),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
@@ -240,15 +243,60 @@ def test_names_that_are_only_like_others_are_taken(name: str) -> None:
     assert name in load(config).studies
 
 
-@pytest.mark.parametrize(("kept", "dataset"), [("similar", "negative"), ("clarify", "positive.similar")])
-def test_negatives_without_the_strategies_that_find_them_are_refused(kept: str, dataset: str) -> None:
-    values = {
-        "runs": {"base": {}},
-        "strategies": {kept: {}, "cot": {}},
-        "studies": {"mine": STUDY | {"probes": {"A": dataset, "B": "panel"}, "targets": {"B": "panel"}}},
-    }
-    missing = {"similar": "clarify", "clarify": "similar"}[kept]
-    assert f"{dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {missing!r}" in problems(values)[0]
+@pytest.mark.parametrize("strategy", ["similar", "clarify", "revise"])
+def test_a_selection_whose_relatives_cannot_be_made_is_refused(strategy: str) -> None:
+    values = laid_over({})
+    values["strategies"].pop(strategy)
+    values["selections"] = {"chosen": values["selections"]["chosen"]}
+    (line,) = problems(values)
+    assert strategy in line
+    assert "unknown dataset" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"relatives": {"analogue": "questions.similar"}},
+            "selections.chosen.relatives.analogue: 'questions.similar' is not made from 'candidates'",
+        ),
+        ({"relatives": {"analogue": "negative.similar"}}, "'negative.similar' is made from the selection itself"),
+        ({"examples": "candidate"}, "selections.chosen.examples: unknown dataset 'candidate' (did you mean 'candidates'?)"),
+        ({"scores": {"run": "bsae"}}, "selections.chosen.scores.run: there is no run 'bsae'"),
+        ({"outputs": {"panel": {}}}, "the name 'panel' under outputs of selections is also under datasets"),
+        ({"outputs": {"cot": {}}}, "the name 'cot' under outputs of selections is also under strategies"),
+    ],
+)
+def test_a_selection_that_names_something_else_is_refused(values: dict[str, Any], told: str) -> None:
+    assert told in problems(laid_over({"selections": {"chosen": values}}))[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "exclude": ["panels"]}},
+            "datasets.mine.exclude: unknown dataset 'panels' (did you mean",
+        ),
+        ({"panel": {"exclude": ["panel.cot"]}}, "datasets.panel.exclude: what is kept out is made from 'panel' itself"),
+        (
+            {"panel": {"exclude": ["base.cot"]}},
+            "datasets.panel.exclude: what is kept out is made from 'panel' itself, or keeps it out in turn",
+        ),
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "split": {"cot": 3}}},
+            "the name 'cot' under parts of a split is also under strategies",
+        ),
+        (
+            {"mine": {"sources": [{"kind": "generator"}], "split": {"analogues": 3}}},
+            "the name 'analogues' under parts of a split is reserved",
+        ),
+        ({"mine": {"sources": []}}, "`datasets.mine.sources`: List should have at least 1 item"),
+        ({"Mine": {"sources": [{"kind": "generator"}]}}, "dataset name 'Mine': use lower-case letters"),
+    ],
+)
+def test_a_dataset_that_has_two_readings_or_keeps_itself_out_is_refused(values: dict[str, Any], told: str) -> None:
+    assert told in problems(laid_over({"datasets": values}))[0]
 
 
 # ---- names that reach a command line, a path or a figure ----
@@ -345,7 +393,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, l
         "results": str(results),
         "cache": str(folder / "c 'ache $x"),
         "model": {"name": str(folder / "model {m} 'x'")},
-        "responses": {"stop": [ODD]},
+        "generation": {"stop": [ODD]},
         "studies": dict.fromkeys(["cot", "clarify", "evaluate"])
         | {"odd": study, "table1": {"question": ODD, "rows": {probe: "in_cot"}}}
         | {"agreement": {"items": {ODD[:80]: {probe: places}}}},
@@ -405,10 +453,10 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert made["base.cot"] == []
     starts = {option(words, "name")[0]: option(words, "start-from") for words in found["train"]}
     assert starts["base"] == []
-    assert starts["in_cot"] == [f"{results}/runs/full_base/checkpoints"]
+    assert starts["in_cot/seed=17/model=main"] == [f"{results}/runs/full_base/seed=17/model=main/checkpoints"]
     assert {option(words, "stop")[0] for words in found["train"]} == {f"{results}/work/train/{run}.stop" for run in starts}
     for words in found["respond"]:
-        assert json.loads(option(words, "settings")[0])["stop"] == [ODD]
+        assert json.loads(option(words, "settings")[0])["generation"]["stop"] == [ODD]
     for words in found["find_model"]:
         assert json.loads(option(words, "settings")[0])["name"].endswith("/model {m} 'x'")
     written = [w for words in found["write_config"] for w in option(words, "config")]

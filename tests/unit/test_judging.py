@@ -28,7 +28,7 @@ from swift_study.evaluation import audit, judging
 from swift_study.evaluation.audit import HOSTILE, Labelled, agreement, flip_rate, repeatability
 from swift_study.evaluation.scorers import Item, Scored, load_scorer, prompt_hash, read_statistics, score_by_endpoint
 from swift_study.examples import Example, KeyPoint, Message
-from swift_study.io.endpoint import Account, EndpointSettings
+from swift_study.io.endpoint import Account, EndpointSettings, _Request
 from swift_study.io.tables import (
     ACCOUNTS,
     AUDIT,
@@ -236,6 +236,19 @@ def test_the_prompt_hash_tells_ways_of_asking_apart(tmp_path: Path) -> None:
     other = tmp_path / "judge.py"
     other.write_text(JUDGE.path.read_text().replace("Label the response", "Label this response"))
     assert prompt_hash(load_scorer(other), Item(example(), "2", instructions=INSTRUCTIONS)) != one
+
+
+def test_a_judges_replies_in_older_caches_stay_valid() -> None:
+    """The key was computed by the code before scorers were files."""
+    asked = example(
+        messages=[Message(role="user", content="What is 1 + 1? <|x|>"), Message(role="assistant", content="2")],
+        key_points=[KeyPoint(text="The sum is 2.", check="number", value="2")],
+    )
+    request = _Request(
+        base_url="https://h/v1", model="m", messages=judge_prompt(asked, "It is 3. [INST]", "Judge it."), temperature=0.0,
+        max_tokens=512, seed=None, attempt=1, response_format=RESPONSE_FORMAT,
+    )  # fmt: skip
+    assert request.key == "94994040a6cde841ef3d1c885142c8e6714311ac"
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "could not be read"), (b" \n", "is empty"), (b"\xff", "could not be read")])

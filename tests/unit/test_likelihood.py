@@ -10,6 +10,7 @@ from tiny import ROOT
 from swift_study.config import Model
 from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import golden_example, log_likelihoods, with_candidates
+from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.scorers import Item, load_scorer, read_statistics, score_items, write_scores
 from swift_study.examples import Example, Message
 from swift_study.models.loading import load_model
@@ -56,7 +57,7 @@ def test_the_golden_answer_is_scored_with_its_end_token_and_the_query_keeps_its_
     tokens = [renderer.tokens(golden_example(e)) for e in examples]
     assert [renderer.tokenizer.decode(t.ids[t.prompt_length :]) for t in tokens] == ["4<|im_end|>", "four<|im_end|>"]
     scorer = load_scorer(ROOT / "scorers" / "likelihood.py")
-    items = with_candidates(scorer, [Item(e) for e in examples], model, renderer, 2)
+    items = with_candidates(scorer, [Item(e) for e in examples], model, Prompts(renderer), 2)
     write_scores(tmp_path, scorer, score_items(scorer, items))
     rows = read_statistics(tmp_path / "scores.parquet").to_dicts()
     assert [r["query_id"] for r in rows] == [e.example_id for e in examples]
@@ -89,7 +90,7 @@ def test_a_scorer_may_ask_for_several_completions_of_a_query(model: torch.nn.Mod
         Example(task="t", messages=[Message(role="user", content=f"Is {n} even?"), Message(role="assistant", content="yes")])
         for n in range(3)
     ]
-    items = with_candidates(scorer, [Item(e, options={"labels": ["yes", "no, it is not"]}) for e in examples], model, renderer, 4)
+    items = with_candidates(scorer, [Item(e, options={"labels": ["yes", "no, it is not"]}) for e in examples], model, Prompts(renderer), 4)
     for example, item in zip(examples, items, strict=True):
         for candidate, text in zip(item.candidates, ("yes", "no, it is not"), strict=True):
             tokens = renderer.tokens(example.derive("x", example.query, text))
@@ -106,4 +107,4 @@ def test_a_run_that_has_diverged_is_a_sentence(tiny_model: Path) -> None:
     example = Example(task="t", messages=[Message(role="user", content="q"), Message(role="assistant", content="a")])
     scorer, renderer = load_scorer(ROOT / "scorers" / "likelihood.py"), load_renderer(tiny_model, Model())
     with pytest.raises(UserError, match=r"1 of 1 queries is not a finite number .*diverged"):
-        with_candidates(scorer, [Item(example)], broken, renderer, 1)
+        with_candidates(scorer, [Item(example)], broken, Prompts(renderer), 1)

@@ -208,7 +208,7 @@ def config_with(tmp_path: Path, values: dict[str, object]) -> Config:
 def test_teachers_replies_are_assumed_and_paid_for(tmp_path: Path) -> None:
     prices = {"usd_per_million_prompt_tokens": 1.0, "usd_per_million_completion_tokens": 2.0}
     teacher = EndpointSettings(base_url="http://localhost:1/v1", model="m", **prices)
-    config = config_with(tmp_path, {"teacher": teacher.model_dump(), "strategies": _by_teacher("cot")})
+    config = config_with(tmp_path, {"endpoints": {"teacher": teacher.model_dump()}, "strategies": _by_teacher("cot")})
     data = PlannedData(config, None)
     assert {x.completion for x in data.lengths("panel.cot")} == {config.plan.teacher_reply_tokens + 1}
     jobs = read_jobs("rule apply_strategy:\n    wildcards: parent=panel, strategy=cot\n")

@@ -1,64 +1,62 @@
-"""Which points of a family a study's names mean, and the manifest that is written of them."""
+"""Which points of a family a study's rows name, and the manifest that is written of them."""
 
 import polars as pl
 import pytest
+from configuration import configured
 
-from swift_study.config import Point, matching, rows_of
+from swift_study.config import Config, rows_of
 from swift_study.errors import UserError
-from swift_study.studies.manifest import Entry, digest, table
+from swift_study.studies.manifest import Entry, digest, entries, table
 
-POINTS = [
-    Point("sde", f"sde/domain={d}/mode={m}/n={n}", {"domain": d, "mode": m, "n": n, "seed": 17}, 17)
-    for d in ("d1", "d2") for m in ("json", "lines") for n in (80, 160)
-] + [Point("base", "base", {}, 3)]  # fmt: skip
+SDE = {
+    "like": "full_base",
+    "grid": {"domain": ["d1", "d2"], "mode": {"json": {}, "lines": {"loss_on": "all"}}, "epochs": [1, 2], "seed": [17, 18]},
+}
 
 
-def test_a_name_means_the_points_with_its_levels() -> None:
-    assert [p.path for p in matching("sde[domain=d1, n=80]", POINTS, "w")] == [
-        "sde/domain=d1/mode=json/n=80",
-        "sde/domain=d1/mode=lines/n=80",
-    ]
-    assert len(matching("sde", POINTS, "w")) == 8
-    assert matching("base", POINTS, "w")[0].seed == 3
+@pytest.fixture(scope="module")
+def config() -> Config:
+    study = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy"], "scorers": ["key_points"],
+             "rows": {"Base": "full_base", "{mode}": "sde[mode={mode}]"}, "against": "Base"}  # fmt: skip
+    return configured({"runs": {"sde": SDE}, "studies": {"designs": study}})
+
+
+def test_braces_make_a_row_for_each_level(config: Config) -> None:
+    rows = rows_of({"Base": "full_base", "{mode} {epochs}": "sde[mode={mode},epochs={epochs},seed=17]"}, config.points, "rows")
+    assert list(rows) == ["Base", "json 1", "json 2", "lines 1", "lines 2"]
+    assert [p.path for p in rows["lines 2"]] == [f"sde/domain={d}/mode=lines/epochs=2/seed=17" for d in ("d1", "d2")]
+    assert list(rows_of({"{it}": "base"}, config.points, "rows")) == ["{it}"]  # a name as it is
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"),
+    ("rows", "sentence"),
     [
-        ("sdee", r"w: there is no run 'sdee' \(did you mean 'sde'\?\); known: sde, base"),
-        ("sde[mdoe=json]", r"w: sde has no factor 'mdoe' \(did you mean 'mode'\?\); it has domain, mode, n, seed"),
-        ("sde[n=81]", r"w: 'sde\[n=81\]' is no point of sde: none has n=81; the levels of n are 80, 160"),
-        ("sde[n]", r"'n' is not one factor and its level"),
-        ("sde[n=80,n=160]", r"'n=160' is not one factor and its level"),
-        ("sde[n=80", r"is neither a name nor one with factors"),
-        ("", r"is neither a name nor one with factors"),
+        ({"a": "sdee"}, r"rows.a: there is no run 'sdee' \(did you mean 'sde'\?\)"),
+        ({"a": "sde[mode={mdoe}]"}, r"rows.a: sde has no points with mdoe"),
+        ({"a": "sde[epochs=3]"}, r"rows.a: 'sde\[epochs=3\]': the factor 'epochs' has no level '3'; known: 1, 2"),
+        ({"same": "sde[mode={mode}]"}, r"rows: two rows are called 'same'"),
     ],
 )
-def test_a_name_without_points_is_a_sentence(name: str, sentence: str) -> None:
+def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        matching(name, POINTS, "w")
+        rows_of(rows, config.points, "rows")
 
 
-def test_braces_make_a_row_for_each_level() -> None:
-    rows = rows_of({"Base": "base", "{mode} {n}": "sde[mode={mode},n={n}]"}, POINTS, "rows")
-    assert list(rows) == ["Base", "json 80", "json 160", "lines 80", "lines 160"]
-    assert [p.path for p in rows["lines 80"]] == ["sde/domain=d1/mode=lines/n=80", "sde/domain=d2/mode=lines/n=80"]
-    assert list(rows_of({"{it}": "base"}, POINTS, "rows")) == ["{it}"]  # a name as it is
-    with pytest.raises(ValueError, match=r"rows.a: sde has no points with mdoe"):
-        rows_of({"a": "sde[mode={mdoe}]"}, POINTS, "rows")
-    with pytest.raises(ValueError, match="two rows are called 'same'"):
-        rows_of({"same": "sde[mode={mode}]"}, POINTS, "rows")
+def test_factors_are_columns_of_the_manifest(config: Config) -> None:
+    found = entries(config, "designs")
+    frame = table(found)
+    assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "domain", "mode", "epochs"]
+    assert frame["row"].unique(maintain_order=True).to_list() == ["Base", "json", "lines"]
+    assert (frame["epochs"].dtype, frame["mode"].dtype, frame.height) == (pl.Int64, pl.String, 17)
+    assert frame["epochs"][0] is None
+    assert set(frame["seed"]) == {17, 18}
+    assert frame["path"][1] == (
+        "results/scores/sde/domain=d1/mode=json/epochs=1/seed=17/evaluation=questions/scorer=key_points/scores.parquet"
+    )
+    assert digest(frame) == digest(table(found))
+    assert digest(frame) != digest(table(found[:-1]))
 
 
-def test_factors_are_columns_of_the_manifest() -> None:
-    entries = [Entry(p.family, p, "questions", "key_points", f"{p.path}/scores.parquet", p.factors) for p in POINTS]
-    frame = table(entries)
-    assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "domain", "mode", "n"]
-    assert (frame["n"].dtype, frame["mode"].dtype) == (pl.Int64, pl.String)
-    assert frame["n"].to_list()[-1] is None
-    assert frame["seed"].to_list() == [17] * 8 + [3]
-    assert digest(frame) == digest(table(entries))
-    assert digest(frame) != digest(table(entries[:-1]))
-    clash = Point("x", "x", {"run": "a"}, 1)
+def test_a_factor_with_the_name_of_a_column_is_refused() -> None:
     with pytest.raises(UserError, match="The factor 'run' has the name of a column of the manifest"):
-        table([Entry("x", clash, "e", "s", "p", clash.factors)])
+        table([Entry("x", "x", 1, "main", "e", "s", "p", {"run": "a"})])

@@ -18,10 +18,12 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from swift_study.config import Model
-from swift_study.data.datasets import fit
+from swift_study.config import FileSource, Model
+from swift_study.data.sources import read_sources
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
+from swift_study.io.tables import write_examples
+from swift_study.models.lengths import measure
 from swift_study.models.rendering import Renderer, load_renderer
 
 Turns = list[tuple[str, str]]
@@ -422,17 +424,17 @@ def test_padding_never_leaves_the_embedding(packaged: Path, tmp_path: Path) -> N
 
 def test_an_example_that_the_template_refuses_is_told_with_its_file_and_row(packaged: Path, tmp_path: Path) -> None:
     folder = changed(packaged, tmp_path / "gemma")
-    (tmp_path / "model.json").write_text(json.dumps({"folder": str(folder)}))
     template = GEMMA.replace("<start_of_turn>", "<|im_start|>").replace("<end_of_turn>", "<|im_end|>")
     fine, refused = example(CONVERSATIONS["one turn"]), example(CONVERSATIONS["system"])
-    places = {refused.example_id: "rows.jsonl, row 7"}
-    with pytest.raises(UserError, match=r"^rows.jsonl, row 7: Example .*System role not supported.*fold_system_message"):
-        fit([fine, refused], tmp_path / "model.json", Model(chat_template=template), "panel", places)
+    refused = refused.model_copy(update={"source": "rows.jsonl, row 7"})
+    where = r"^rows.jsonl, row 7 \(dataset 'panel'\): Example "
+    with pytest.raises(UserError, match=where + ".*System role not supported.*fold_system_message"):
+        measure([fine, refused], load_renderer(folder, Model(chat_template=template)), "panel", "main")
     first = example([("assistant", "Hello"), *CONVERSATIONS["one turn"]])
     with pytest.raises(UserError, match=r"turns assistant, user, assistant: Conversation roles must alternate"):
-        fit([first], tmp_path / "model.json", Model(chat_template=template), "panel", places)
+        measure([first], load_renderer(folder, Model(chat_template=template)), "panel", "main")
     settings = Model(chat_template=template, fold_system_message=True)
-    assert fit([fine, refused], tmp_path / "model.json", settings, "panel")[0] == [fine, refused]
+    assert measure([fine, refused], load_renderer(folder, settings), "panel", "main")["reason"].null_count() == 2
 
 
 @pytest.mark.parametrize(
@@ -451,20 +453,20 @@ def test_an_example_that_the_template_refuses_is_told_with_its_file_and_row(pack
     ],
     ids=["refused by the template", "control token"],
 )
-def test_the_rule_that_loads_a_panel_names_the_row(
+def test_the_rule_that_measures_a_dataset_names_file_and_row(
     settings: dict[str, str], turns: Turns, says: str, packaged: Path, tmp_path: Path
 ) -> None:
     rows = [{"task": "t", "messages": [{"role": r, "content": c} for r, c in t]} for t in (CONVERSATIONS["one turn"], turns)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "model.json").write_text(json.dumps({"folder": str(packaged)}))
-    panel = {"per_task": 1, "sources": [{"kind": "file", "path": str(tmp_path / "rows.jsonl")}]}
-    options = {"dataset": "panel", "settings": json.dumps(panel), "model": tmp_path / "model.json", "model-settings": json.dumps(settings)}
-    options |= {name: tmp_path / f"{name}.parquet" for name in ("output", "analogues", "rejects")}
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "load_panel.py")]
+    write_examples(tmp_path / "panel.parquet", read_sources([FileSource(path=str(tmp_path / "rows.jsonl"))]))
+    options = {"dataset": tmp_path / "panel.parquet", "name": "main", "model": tmp_path / "model.json"}
+    options |= {"model-settings": json.dumps(settings), "output": tmp_path / "output.parquet"}
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "measure_lengths.py")]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     said = done.stdout.strip().splitlines()[-1]
-    assert said.startswith(f"ERROR in load_panel: {tmp_path}/rows.jsonl, row 2: Example ")
+    assert said.startswith(f"ERROR in measure_lengths: {tmp_path}/rows.jsonl, row 2 (dataset 'panel'): Example ")
     assert said.endswith(says)
     assert not (tmp_path / "output.parquet").exists()

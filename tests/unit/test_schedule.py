@@ -84,6 +84,17 @@ def test_too_few_examples_are_a_sentence() -> None:
         schedule({"base.clarify": Part(examples=8)})
 
 
+def test_what_is_too_long_for_the_model_is_dropped_after_the_run_has_taken_its_examples() -> None:
+    whole = schedule({"base": Part(examples=6), "base.cot": Part(examples=6)})
+    run = Run(schedule=[{"base": Part(examples=6), "base.cot": Part(examples=6)}], epochs=3, batch_size=4, micro_batch_size=4)
+    taken = [i for i in whole["example_id"].unique(maintain_order=True) if i in {e.example_id for e in DATA["base"]}]
+    kept = make_schedule(run, DATA, {taken[0], "of another run"})
+    assert {*kept["example_id"]} == {*whole["example_id"]} - {taken[0]}  # no other example takes its place
+    assert kept["step"].n_unique() == 3 * 3
+    with pytest.raises(UserError, match=r"All 6 examples that the run takes of the dataset 'base' are longer than model.max_length"):
+        make_schedule(run, DATA, {e.example_id for e in DATA["base"]})
+
+
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(sorted(DATA)), st.builds(Part, examples=st.one_of(st.none(), st.integers(1, 7)),

@@ -16,7 +16,6 @@ from swift_study.evaluation.scorers import (
     Score,
     Scored,
     load_scorer,
-    read_items,
     read_statistics,
     score_items,
     summary,
@@ -138,7 +137,7 @@ def test_a_fault_in_a_scorer_names_file_line_and_query(tmp_path: Path, body: str
 def test_what_cannot_be_scored_is_null_and_never_0(tmp_path: Path) -> None:
     scorer = load_scorer(written(tmp_path, PLAIN))
     examples = [example(str(k), task=f"task{k % 2}") for k in range(4)]
-    items = read_items(examples, dict(zip((e.example_id for e in examples), ["ab", "?", None, "abcd"], strict=True)))
+    items = [Item(e, response) for e, response in zip(examples, ["ab", "?", None, "abcd"], strict=True)]
     scored = score_items(scorer, items)
     assert [s.score.statistics for s in scored] == [{"hits": 2, "n": 1}, None, None, {"hits": 4, "n": 1}]
     assert [s.score.reason for s in scored] == [

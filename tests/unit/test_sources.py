@@ -25,7 +25,6 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from swift_study.config import (
-    BaseData,
     Column,
     Columns,
     Config,
@@ -33,14 +32,16 @@ from swift_study.config import (
     GeneratorSource,
     HubSource,
     Model,
-    Panel,
 )
-from swift_study.data.datasets import fit, write_rejects
 from swift_study.data.duplicates import nearest
-from swift_study.data.sources import draw_base, find_leaks, read_source, read_sources, split_panel
+from swift_study.data.load import load
+from swift_study.data.sources import read_source, read_sources
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
-from swift_study.io.tables import REJECTS, read_table
+from swift_study.gradients.panel import read_panel
+from swift_study.io.tables import LENGTHS, read_table, write_examples, write_table
+from swift_study.models.lengths import about_lengths, left_out, measure
+from swift_study.models.rendering import load_renderer
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -297,7 +298,7 @@ def test_same_example_twice_is_told_with_both_places(tmp_path: Path) -> None:
 
 def test_same_query_with_another_answer_is_another_example(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [ROWS[0], ROWS[0] | {"completion": "eight"}])
-    assert len(read_sources([FileSource(path=str(path))])[0]) == 2
+    assert len(read_sources([FileSource(path=str(path))])) == 2
 
 
 # ---- forms of rows, by their columns' names ----
@@ -450,7 +451,7 @@ def test_what_is_read_as_what_is_in_the_log_and_text_that_is_not_read_is_told_to
     )
     people.truncate(people.seek(0))
     columns = Columns(prompt=["passage", Column(column="question", remove="[?]")], completion="answer")
-    (first, *_), _ = read_sources([FileSource(path=str(path), task="t", columns=columns)])
+    first, *_ = read_sources([FileSource(path=str(path), task="t", columns=columns)])
     assert first.query == "I am here.\n\nWhere"
     assert "prompt from 'passage' + 'question', completion from 'answer', " in capsys.readouterr().err
     assert people.getvalue() == ""
@@ -790,8 +791,8 @@ def test_places_are_files_and_their_rows(tmp_path: Path) -> None:
     table.write_bytes(b'prompt,completion,task\n"two\nlines",a,t\n\nq,a,t\n')
     parquet = write_rows(tmp_path / "rows.parquet", ROWS[2:])
     sources = [FileSource(path=str(path)) for path in (lines, table, parquet)]
-    examples, places = read_sources([*sources, GeneratorSource(families=["leg_counting"], per_family=2, seed=4)])
-    assert [places[e.example_id] for e in examples] == [
+    examples = read_sources([*sources, GeneratorSource(families=["leg_counting"], per_family=2, seed=4)])
+    assert [e.source for e in examples] == [
         f"{lines}, row 2",
         f"{lines}, row 5",
         f"{table}, row 1",
@@ -822,14 +823,14 @@ def test_hub_rows_follow_the_same_rules(tmp_path: Path, monkeypatch: pytest.Monk
         "rationale": pa.array([0.1, None, 0.5], pa.float32()),
     }
     alpaca = hub("alpaca", pa.table(names | numbers))
-    examples, places = read_sources([alpaca])
+    examples = read_sources([alpaca])
     assert [(e.query, e.completion, e.golden, e.task, e.rationale) for e in examples] == [
         ("Legs of a spider?", "8", "8", "0", "0.1"),
         ("Legs of an ant?", "6", "6", "t", None),
         ("Eyes?\n\nof a fish", "2", "2", "1", "0.5"),
     ]
-    assert places[examples[2].example_id] == f"hub data set {tmp_path / 'alpaca'}, row 3"
-    assert read_source(alpaca.model_copy(update={"limit": 2})) == examples[:2]
+    assert examples[2].source == f"hub data set {tmp_path / 'alpaca'}, row 3"
+    assert read_sources([alpaca.model_copy(update={"limit": 2})]) == examples[:2]
 
     turns = [[USER | NULLS, ASSISTANT | NULLS], [USER | NULLS, ASSISTANT | NULLS | {"name": "Ann"}]]
     (first, second) = read_source(hub("messages", pa.table({"messages": turns, "task": ["a", "b"]})))
@@ -869,111 +870,53 @@ def policy(overlong: str, max_length: int = 16) -> Model:
     return Model.model_validate({"max_length": max_length, "overlong": overlong})
 
 
-def test_overlong_error_names_the_example_and_its_length(model: Path) -> None:
+def lengths(model: Path, settings: Model, *examples: Example) -> pl.DataFrame:
+    return measure(examples, load_renderer(model.parent, settings), "panel", "main")
+
+
+def test_overlong_error_names_the_dataset_the_row_the_example_and_its_length(model: Path) -> None:
     with pytest.raises(UserError) as caught:
-        fit([SHORT, LONG], model, policy("error"), "panel")
-    assert str(caught.value).startswith(f"Example {LONG.example_id} (task 'task', strategy 'source', query 'one two")
+        lengths(model, policy("error"), SHORT, LONG)
+    assert str(caught.value).startswith(f"Dataset 'panel': Example {LONG.example_id} (task 'task', strategy 'source', query 'one two")
     assert "has 15 + 3 tokens, more than model.max_length = 16" in str(caught.value)
-    assert fit([SHORT], model, policy("error"), "panel") == ([SHORT], [])
-    assert fit([LONG], model, policy("error", 18), "panel") == ([LONG], [])
+    cot = LONG.model_copy(update={"source": "rows.jsonl, row 7"}).derive("cot", LONG.query, LONG.completion)
+    with pytest.raises(UserError, match=r"^rows.jsonl, row 7 \(dataset 'panel'\): Example .* strategy 'cot'"):
+        lengths(model, policy("error"), cot)
+    assert lengths(model, policy("error"), SHORT)["reason"].to_list() == [None]
+    assert lengths(model, policy("error", 18), LONG)["reason"].to_list() == [None]
 
 
 def test_overlong_skip_leaves_out_and_counts(model: Path, tmp_path: Path) -> None:
-    kept, rejects = fit([LONG, SHORT], model, policy("skip"), "panel")
-    assert kept == [SHORT]
-    write_rejects(tmp_path / "rejects.parquet", rejects)
-    (row,) = read_table(tmp_path / "rejects.parquet", REJECTS).to_dicts()
-    assert row == {
+    write_table(tmp_path / "panel.parquet", lengths(model, policy("skip"), LONG, SHORT), LENGTHS)
+    rows = read_table(tmp_path / "panel.parquet", LENGTHS).to_dicts()
+    assert rows[0] == {
+        "model": "main",
         "dataset": "panel",
-        "task": "task",
         "example_id": LONG.example_id,
+        "task": "task",
+        "prompt_tokens": 15,
+        "completion_tokens": 3,
         "reason": "longer than model.max_length = 16 tokens",
-        "attempts": 1,
-        "reply": None,
     }
+    assert (rows[1]["prompt_tokens"], rows[1]["completion_tokens"], rows[1]["reason"]) == (6, 2, None)
+    assert list(left_out([str(tmp_path / "panel.parquet")])) == [LONG.example_id]
+    (row,) = about_lengths([str(tmp_path / "panel.parquet")]).to_dicts()
+    assert (row["model"], row["n_examples"], row["n_left_out"], row["longest"]) == ("main", 2, 1, 18)
+
+
+def test_a_panel_leaves_out_what_is_too_long_for_its_model_only(model: Path, tmp_path: Path) -> None:
+    write_examples(tmp_path / "panel.parquet", [LONG, SHORT])
+    files = [str(tmp_path / "panel.parquet")]
+    for kind, kept in ((policy("skip"), [SHORT]), (policy("skip", 18), [LONG, SHORT]), (policy("truncate"), [LONG, SHORT])):
+        assert [m.example for m in read_panel(files, load_renderer(model.parent, kind))] == kept
+    with pytest.raises(UserError, match=r"has 15 \+ 3 tokens"):
+        read_panel(files, load_renderer(model.parent, policy("error")))
 
 
 def test_overlong_truncate_keeps_the_example_unless_its_completion_alone_is_too_long(model: Path) -> None:
-    assert fit([LONG, SHORT], model, policy("truncate"), "panel") == ([LONG, SHORT], [])
+    assert lengths(model, policy("truncate"), LONG, SHORT)["reason"].null_count() == 2
     with pytest.raises(UserError, match=r"has 6 \+ 17 tokens"):
-        fit([example("one two three", "no " * 16)], model, policy("truncate"), "panel")
-
-
-# ---- panels ----
-
-
-def test_split_panel_takes_the_first_of_each_task_and_leaves_the_rest_as_analogues() -> None:
-    examples = [example(f"{task}{i}", task=task) for i in range(5) for task in ("a", "b")]
-    used, analogues = split_panel(examples, Panel(per_task=2))
-    assert [e.query for e in used] == ["a0", "a1", "b0", "b1"]
-    assert [e.query for e in analogues] == ["a2", "a3", "a4", "b2", "b3", "b4"]
-    used, _ = split_panel(examples, Panel(tasks=["b"]))
-    assert [e.query for e in used] == ["b0"]
-
-
-def test_task_with_a_single_example_is_told() -> None:
-    examples = [example("a0", task="a"), example("a1", task="a"), example("b0", task="b")]
-    with pytest.raises(UserError, match=r"Task 'b' has 1 example, but 2 are needed: 1 to use and as many analogues"):
-        split_panel(examples, Panel())
-    used, _ = split_panel(examples, Panel(tasks=["a"]))
-    assert len(used) == 1
-
-
-def test_task_that_no_source_has_is_told() -> None:
-    with pytest.raises(UserError, match="The sources have no task 'c'; they have a, b"):
-        split_panel([example(f"{t}{i}", task=t) for t in "ab" for i in range(2)], Panel(tasks=["a", "c"]))
-
-
-# ---- base data ----
-
-POOL = [example(f"Question {i}: what is {i * 7919 % 999} plus {i * 8933 % 999}{' then' * (i % 3)}?") for i in range(40)]
-PROBES = [
-    POOL[3],
-    example(POOL[5].query, "another answer"),
-    example(POOL[8].query.replace("Question", "question") + "!"),
-    example("Nothing in the pool is like this one at all."),
-]
-
-
-def test_draw_base_leaves_out_probes_and_their_near_duplicates() -> None:
-    drawn, counts = draw_base(POOL, PROBES, BaseData(examples=37), 0.8, seed=1)
-    assert counts == {"pool": 40, "same_as_probe": 2, "near_duplicates": 1, "drawn": 37}
-    assert {e.example_id for e in drawn} == {e.example_id for i, e in enumerate(POOL) if i not in (3, 5, 8)}
-    assert find_leaks(PROBES, drawn, 0.8) == []
-
-
-def test_draw_base_depends_on_the_seed_only() -> None:
-    draws = [[e.query for e in draw_base(POOL, PROBES, BaseData(examples=10), 0.8, seed)[0]] for seed in (1, 1, 2)]
-    assert draws[0] == draws[1] != draws[2]
-    assert len(set(draws[0])) == 10
-
-
-def test_threshold_of_1_leaves_out_only_equal_sets_of_5_grams() -> None:
-    _, counts = draw_base(POOL, PROBES, BaseData(examples=1), 1.0, seed=1)
-    assert counts["near_duplicates"] == 0
-    assert counts["same_as_probe"] == 2
-    _, counts = draw_base(POOL, [example(POOL[2].query.upper())], BaseData(examples=1), 1.0, seed=1)
-    assert counts["near_duplicates"] == 1
-    assert counts["same_as_probe"] == 0
-    assert len(find_leaks(PROBES, POOL, 1.0)) == 2
-
-
-def test_too_few_examples_left_is_told_with_all_counts() -> None:
-    message = (
-        "The base data needs 38 examples (data.base.examples), but the sources give 40, of which 2 are probes and 1 "
-        "near-duplicates of probes: 37 are left."
-    )
-    with pytest.raises(UserError, match=re.escape(message)):
-        draw_base(POOL, PROBES, BaseData(examples=38), 0.8, seed=1)
-
-
-def test_find_leaks_names_probe_and_base_example() -> None:
-    leaks = find_leaks(PROBES, POOL, 0.8)
-    assert len(leaks) == 3
-    for leak, probe, base in zip(leaks, PROBES, (POOL[3], POOL[5], POOL[8]), strict=False):
-        assert probe.example_id in leak
-        assert base.example_id in leak
-    assert "(similarity 1.00)" in leaks[0]
+        lengths(model, policy("truncate"), example("one two three", "no " * 16))
 
 
 # ---- near-duplicates ----
@@ -1022,8 +965,8 @@ def reasoning_data() -> Config:
 
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:
-    panel = reasoning_data.data.panel
-    examples, _ = read_sources(panel.sources)
+    panel = reasoning_data.datasets["panel"]
+    examples = read_sources(panel.sources)
     of_task = {task: [e for e in examples if e.task == task] for task in ("gsm8k", "creak", "ecqa", "qasc")}
     assert {len(members) for members in of_task.values()} == {6}
 
@@ -1042,5 +985,5 @@ def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> No
         assert e.rationale
         assert [p.is_met(e.completion) for p in e.key_points] == [True]
 
-    used, analogues = split_panel(examples, panel)
+    used, analogues = load("panel", panel, examples, {}, 0.8, 17).parts.values()
     assert (len(used), len(analogues)) == (12, 12)

@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from swift_study.config import FileSource, Panel, Strategy
+from swift_study.config import Dataset, FileSource, Strategy
 from swift_study.data.generator import FAMILIES, generate
-from swift_study.data.sources import read_source, split_panel
+from swift_study.data.load import load
+from swift_study.data.sources import read_source
 from swift_study.data.strategies import (
     Reject,
     StrategyFile,
@@ -33,9 +34,11 @@ from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.tables import read_examples, write_examples
 
 ROOT = Path(__file__).resolve().parents[2]
-PANEL = read_source(FileSource(path=str(ROOT / "data" / "panel" / "handwritten.jsonl")))
-USED, ANALOGUES = split_panel(PANEL, Panel(per_task=2))
-STRATEGIES: dict[str, Any] = {p.stem: load_strategy(p) for p in sorted((ROOT / "strategies").glob("*.py"))}
+HANDWRITTEN = FileSource(path=str(ROOT / "data" / "panel" / "handwritten.jsonl"))
+PANEL = read_source(HANDWRITTEN)
+USED, ANALOGUES = load("panel", Dataset(sources=[HANDWRITTEN], per_task=2), PANEL, {}, 0.8, 17).parts.values()
+# `revise` is made of clarified examples: tests/unit/test_selection.py.
+STRATEGIES: dict[str, Any] = {p.stem: load_strategy(p) for p in sorted((ROOT / "strategies").glob("*.py")) if p.stem != "revise"}
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 SUM = Example(
@@ -713,7 +716,7 @@ def test_an_example_of_which_no_prompt_is_made_is_a_reject(tmp_path: Path) -> No
 def test_a_copy_with_unchecked_changes_is_checked(changes: str, reason: str, tmp_path: Path) -> None:
     strategy = strategy_of(tmp_path, f"return example.model_copy(update={changes}) if analogue is None else example")
     made, rejects, _ = apply_strategy(strategy, Strategy(), [SUM, answered(SUM, "four")], [SUM], "panel.mine")
-    assert (made, len(rejects)) == ([SUM], 1)
+    assert (made, len(rejects)) == ([SUM.model_copy(update={"strategy": "mine"})], 1)
     assert reason in rejects[0].reason
 
 
@@ -758,10 +761,8 @@ def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(
     strategy_of(tmp_path, "print('mine is here'); import sys; sys.exit(0)")
     write_examples(tmp_path / "panel.parquet", [SUM])
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.mine", "--strategy", "mine.py"]
-    command += ["--settings", "{}", "--teacher", "null", "--teacher-limits", "null", "--parent", "panel.parquet", "--model", "model.json"]
+    command += ["--settings", "{}", "--teacher", "null", "--teacher-limits", "null", "--parent", "panel.parquet"]
     command += [
-        "--model-settings",
-        "{}",
         "--cache",
         "cache",
         "--output",
@@ -778,3 +779,60 @@ def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(
     assert "unexpected" not in done.stdout
     assert "mine is here" in done.stderr
     assert not (tmp_path / "made.parquet").exists()
+
+
+# ---- options, several examples, parents ----
+
+
+def file_of(folder: Path, name: str, text: str) -> Path:
+    (folder / f"{name}.py").write_text("from swift_study.data.strategies import user\nfrom swift_study.errors import Rejected\n" + text)
+    return folder / f"{name}.py"
+
+
+SEVERAL = """
+def from_fields(example, analogue, options):
+    if options["times"] == 0:
+        raise Rejected("none is asked for")
+    return [example.derive("code", f"{example.query} ({k})", example.completion) for k in range(options["times"])]
+def prompt(example, options):
+    return user(options["ask"])
+def from_reply(example, reply):
+    return [example.derive("code", line, example.completion) for line in reply.splitlines()]
+"""
+
+
+def test_a_strategy_takes_options_and_makes_several_examples_under_the_name_that_it_is_used_by(tmp_path: Path) -> None:
+    file = file_of(tmp_path, "code", SEVERAL)
+    strategy = load_strategy(file, {"times": 3, "ask": "Which?"})
+    made, rejects, _ = apply_strategy(strategy, Strategy(like="code"), [SUM, answered(SUM, "four")], [], "panel.thrice")
+    assert (len(made), rejects) == (6, [])
+    assert {e.strategy for e in made} == {"thrice"}
+    assert [e.parent_id for e in made[:3]] == [SUM.example_id] * 3
+    assert {e.root for e in made[:3]} == {SUM.root}
+    assert strategy.prompt(SUM) == [Message(role="user", content="Which?")]
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text(json.dumps({"query": SUM.query, "reply": "One?\nTwo?"}))
+    made, _, _ = apply_strategy(strategy, Strategy(by="file", file=str(replies)), [SUM], [], "panel.two")
+    assert [e.query for e in made] == ["One?", "Two?"]
+    with pytest.raises(UserError, match="none is asked for"):
+        apply_strategy(load_strategy(file, {"times": 0}), Strategy(), [SUM], [], "panel.never")
+
+
+def test_options_that_no_function_takes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cot\.py: the configuration gives the strategy options \(tone\), but none of its functions"):
+        load_strategy(ROOT / "strategies" / "cot.py", {"tone": "dry"})
+
+
+@pytest.mark.parametrize(("returned", "told"), [("[]", "an empty list"), ("[example, 3]", "3, which is of the type")])
+def test_a_list_that_does_not_hold_examples_is_told(returned: str, told: str, tmp_path: Path) -> None:
+    text = f"def from_fields(example, analogue):\n    return {returned}\nprompt = from_reply = from_fields\n"
+    with pytest.raises(UserError, match=f"from_fields returned {told}"):
+        apply_strategy(load_strategy(file_of(tmp_path, "mine", text)), Strategy(), [SUM], [], "panel.mine")
+
+
+def test_a_strategy_that_asks_for_it_gets_what_the_example_was_made_from(tmp_path: Path) -> None:
+    child = SUM.derive("cot", "made", "4")
+    text = "def from_fields(example, analogue, parent):\n    return example.derive('mine', parent.query, str(analogue))\n"
+    file = file_of(tmp_path, "mine", text + "prompt = from_reply = from_fields\n")
+    made, _, _ = apply_strategy(load_strategy(file, parents=[SUM]), Strategy(), [child], [], "panel.cot.mine")
+    assert made[0].query == SUM.query

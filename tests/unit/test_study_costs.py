@@ -81,19 +81,20 @@ def test_the_ways_of_the_default_are_those_of_its_agreement() -> None:
     assert list(found) == ["swift", "similarity and loss change", "proxy", "training"]
     assert list(found["swift"]) == ["training", "data by a teacher", "gradients", "influence", "verdicts", "confounds"]
     assert found["swift"]["gradients"].benchmarks[0] == Path("results/benchmarks/gradients/base/cot.tsv")
-    trained = {path.parent.name for path in found["training"]["training"].histories}
+    trained = {path.parts[2] for path in found["training"]["training"].histories}
     assert {"full_base", "in_cot", "mix_all"} <= trained
     assert "in_pos" in trained  # what the others are compared with
-    assert {path.parent.name for path in found["proxy"]["training"].histories} >= {"base", "proxy_in_plain", "proxy_cross_evaluate"}
+    assert {path.parts[2] for path in found["proxy"]["training"].histories} >= {"base", "proxy_in_plain", "proxy_cross_evaluate"}
     assert list(found["training"])[-3:] == ["responses", "scores: key_points", "scores: likelihood"]
     assert (
-        Path("results/benchmarks/score_with_model/mix_cot/questions/likelihood.tsv") in found["training"]["scores: likelihood"].benchmarks
+        Path("results/benchmarks/score_with_model/mix_cot/seed=17/model=main/questions/likelihood.tsv")
+        in found["training"]["scores: likelihood"].benchmarks
     )
     assert "responses" not in found["proxy"]  # a likelihood needs none
 
 
 def test_a_teachers_accounts_are_those_of_what_it_made_on_the_way() -> None:
-    values = {"strategies": {"cot": {"by": "teacher"}}, "teacher": {"base_url": "http://localhost:1/v1", "model": "m"}}
+    values = {"strategies": {"cot": {"by": "teacher"}}, "endpoints": {"teacher": {"base_url": "http://localhost:1/v1", "model": "m"}}}
     config = configured(values)
     assert accounts(config, ["base", "base.cot", "questions.similar.cot", "base.cot"]) == [
         Path("results/data/accounts/base.cot.parquet"), Path("results/data/accounts/questions.similar.cot.parquet"),

@@ -80,7 +80,7 @@ def test_a_paper_scale_is_planned_without_its_model(scale: str, weights: str, tm
     assert f"{weights} weights" in done.stdout
     assert f"'hfl/chinese-llama-2-{scale}' is not on this machine" in done.stdout
     assert float(table(done.stdout, "GPU-hours")["trainings"]["GPU-hours"]) > 1
-    assert table(done.stdout, "Teacher, judge and servers")["judge"]["USD"]
+    assert table(done.stdout, "Endpoints")["judge"]["USD"]
     full = {"7b": 3.46, "13b": 6.62}[scale]
     assert float(table(done.stdout, "Memory at the peak")["training full_base"]["gradients"]) == pytest.approx(full, rel=0.01)
     assert ("WARNING: The numerics certificate" in done.stdout) == (scale == "13b")

@@ -37,7 +37,8 @@ from swift_study.io.tables import (
 )
 
 ROWS = {"table1": ["Base", "→ D_pos", "→ D_cot"], "table2": ["Base", "Base+CoT", "Base→Clarify"]}
-RUNS = {"full_base.s17", "in_pos.s17", "in_cot.s17", "mix_cot.s17", "then_clarify.s17"}
+POINT = "seed=17/model=main"
+RUNS = {f"{family}/{POINT}" for family in ("full_base", "in_pos", "in_cot", "mix_cot", "then_clarify")}
 SUMMARY = ["validate", "validation", "write_costs"]
 CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
@@ -82,7 +83,7 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
         read_table(results / f"runs/{run}/consumed.parquet", CONSUMED)
     table = pl.read_parquet(results / "tables/table2.parquet")
     per_query = {
-        run: read_statistics(results / f"scores/{run}.s17/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
+        run: read_statistics(results / f"scores/{run}/{POINT}/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
         for run in ("full_base", "mix_cot")
     }
     gain = float((per_query["mix_cot"] - per_query["full_base"]).to_series().mean())  # type: ignore[arg-type]
@@ -108,9 +109,9 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
 
 
 def test_schedules_are_the_papers_mixtures(proved: Checkout) -> None:
-    schedules = proved.root / "results/schedules"
-    mixed = read_table(schedules / "mix_cot.s17.parquet", SCHEDULE)
-    ordered = read_table(schedules / "then_clarify.s17.parquet", SCHEDULE)
+    mixed, ordered = (
+        read_table(proved.root / f"results/runs/{family}/{POINT}/schedule.parquet", SCHEDULE) for family in ("mix_cot", "then_clarify")
+    )
     for epoch in (1, 2):
         of_epoch = ordered.filter(pl.col("epoch") == epoch).sort("step", "position")["dataset"].to_list()
         assert of_epoch == ["base"] * 16 + ["base.clarify"] * 10
@@ -150,13 +151,13 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
     proved.edit("strategies/clarify.py", "make its meaning clearer", "make its meaning plainer")
     jobs = listed(proved)
     assert "apply_strategy base.clarify" in jobs
-    assert [job for job in jobs if job.startswith("train")] == ["train then_clarify.s17"]
+    assert [job for job in jobs if job.startswith("train")] == [f"train then_clarify/{POINT}"]
     # Its own responses and likelihoods, and the base model's to queries that clarifying revises.
     assert {job for job in jobs if job.startswith(("respond", "score_with_model"))} == {
-        "respond base.candidates.revised",
-        "respond base.candidates.similar.revised",
-        "respond then_clarify.s17.questions",
-        "score_with_model then_clarify.s17.questions.likelihood",
+        "respond base.tried/dataset=candidates.revised",
+        "respond base.tried/dataset=candidates.similar.revised",
+        f"respond then_clarify/{POINT}.questions",
+        f"score_with_model then_clarify/{POINT}.questions.likelihood",
     }
     proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert proved.is_finished("validation")
@@ -165,24 +166,24 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
 def test_a_runs_own_keys_rerun_it_and_what_starts_from_it(proved: Checkout, tmp_path: Path) -> None:
     jobs = listed(proved, overlay(tmp_path, {"runs": {"in_cot": {"learning_rate": 2e-5}}}))
     assert jobs == sorted(
-        ["score in_cot.s17.questions.key_points", "respond in_cot.s17.questions", "score_with_model in_cot.s17.questions.likelihood",
-         "train in_cot.s17", *SUMMARY]
+        [f"score in_cot/{POINT}.questions.key_points", f"respond in_cot/{POINT}.questions",
+         f"score_with_model in_cot/{POINT}.questions.likelihood", f"train in_cot/{POINT}", *SUMMARY]
     )  # fmt: skip
     jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"weight_decay": 0.1}}}))
     assert {job.split()[1] for job in jobs if job.startswith("train ")} == RUNS  # all are like it
 
 
 def test_another_seed_adds_its_own_trainings(proved: Checkout, tmp_path: Path) -> None:
-    jobs = listed(proved, overlay(tmp_path, {"validation": {"seeds": [17, 18]}}))
-    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "s18") for run in RUNS}
-    assert not [job for job in jobs if "s17" in job]
+    jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"grid": {"seed": [17, 18]}}}}))
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("seed=17", "seed=18") for run in RUNS}
+    assert not [job for job in jobs if "seed=17" in job]
 
 
 def test_further_models_have_trainings_of_their_own(proved: Checkout, tmp_path: Path) -> None:
-    values = {"models": {"big": {"name": "some/model"}}, "validation": {"models": ["main", "big"]}}
+    values = {"models": {"big": {"name": "some/model"}}, "runs": {"full_base": {"grid": {"model": ["main", "big"]}}}}
     jobs = listed(proved, overlay(tmp_path, values))
     assert "find_model big" in jobs
-    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("s17", "big.s17") for run in RUNS}
+    assert {job.split()[1] for job in jobs if job.startswith("train ")} == {run.replace("model=main", "model=big") for run in RUNS}
 
 
 def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:
@@ -190,6 +191,65 @@ def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: P
     proved.edit("prompts/judge.txt", " ", "  ")  # no judge is configured: nothing depends on it
     assert proved.is_finished("validation")
     proved.edit("prompts/judge.txt", "  ", " ")
+
+
+def test_another_evaluation_makes_its_own_responses_and_scores(proved: Checkout, tmp_path: Path) -> None:
+    more = overlay(tmp_path, {"evaluations": {"extra": {"dataset": "panel", "scorers": ["key_points"], "grid": {"decoding": [1, 2]}}}})
+    assert listed(proved, more) == []
+    target = "results/scores/full_base.s17/evaluation=extra/decoding=2/scorer={}/scores.parquet"
+    jobs = proved.jobs("-n", target.format("key_points"), configs=(more,))
+    assert jobs == ["respond full_base.s17.extra/decoding=2", "score full_base.s17.extra/decoding=2.key_points"]
+    jobs = proved.jobs("-n", target.format("likelihood"), configs=(more,))
+    assert jobs == ["score_with_model full_base.s17.extra/decoding=2.likelihood"]
+
+
+def test_a_scorer_file_and_its_options_rerun_its_scores_alone(proved: Checkout, tmp_path: Path) -> None:
+    def made(jobs: list[str]) -> set[str]:
+        return {job.split()[0] for job in jobs} & {"train", "respond", "score", "score_with_model", "audit_scorer"}
+
+    scored = {f"score {run}.questions.key_points" for run in RUNS}
+    proved.edit("scorers/key_points.py", "a response is right if", "A response is right if")
+    jobs = listed(proved)
+    assert made(jobs) == {"score", "audit_scorer"}
+    assert scored <= set(jobs)
+    proved.edit("scorers/key_points.py", "A response is right if", "a response is right if")
+    assert proved.is_finished("validation")
+    jobs = listed(proved, overlay(tmp_path, {"scorers": {"likelihood": {"options": {"x": 1}}}}))
+    assert made(jobs) == {"score_with_model"}
+    (proved.root / "scorers" / "unused.py").write_text("STATISTICS = ('n',)\n")
+    assert proved.is_finished("validation")
+
+
+def test_generation_of_an_evaluation_is_its_own(proved: Checkout, tmp_path: Path) -> None:
+    jobs = listed(proved, overlay(tmp_path, {"evaluations": {"questions": {"generation": {"max_new_tokens": 9}}}}))
+    assert {job for job in jobs if job.startswith(("respond", "score", "train"))} == {
+        *(f"respond {run}.questions" for run in RUNS), *(f"score {run}.questions.key_points" for run in RUNS),
+    }  # fmt: skip
+    assert listed(proved, overlay(tmp_path, {"generation": {"batch_size": 3}})) == []
+
+
+def test_a_scorer_that_cannot_run_is_refused_before_anything_runs(proved: Checkout, tmp_path: Path) -> None:
+    target = "results/scores/full_base.s17/evaluation=questions/scorer={}/scores.parquet"
+    strict = overlay(tmp_path, {"scorers": {"strict": {"by": "judge"}}})
+    done = proved.snakemake("-n", target.format("strict"), configs=(strict,), check=False)
+    assert done.returncode != 0
+    assert "the scorer 'strict' asks an endpoint, and `endpoints.judge` is not configured" in done.stdout + done.stderr
+    absent = overlay(tmp_path, {"scorers": {"mine": {"by": "key_points", "model": "nobody/no-such-model"}}})
+    done = proved.snakemake("-n", target.format("mine"), configs=(absent,), check=False)
+    assert "'nobody/no-such-model' is neither a folder nor in the hub's cache on this machine" in done.stdout + done.stderr
+    done = proved.snakemake("-n", "results/audit/evaluation=questions/scorer=likelihood/summary.parquet", check=False)
+    assert "an audit needs a scorer that labels" in done.stdout + done.stderr
+
+
+def test_responses_of_a_file_are_scored_without_training(proved: Checkout, tmp_path: Path) -> None:
+    queries = pl.read_parquet(proved.root / "results/data/panel.parquet")["messages"].list.get(-2).struct.field("content")
+    (tmp_path / "given.jsonl").write_text("\n".join(json.dumps({"query": q, "response": "42"}) for q in queries))
+    given = overlay(tmp_path, {"evaluations": {"given": {"dataset": "panel", "responses": str(tmp_path / "given.jsonl")}}})
+    target = "results/scores/mix_all/evaluation=given/scorer=key_points/scores.parquet"
+    assert proved.jobs(target, configs=(given,)) == ["read_responses mix_all.given", "score mix_all.given.key_points"]
+    assert len(read_statistics(proved.root / target)) == len(queries)
+    shutil.rmtree(proved.root / "results/scores/mix_all")
+    shutil.rmtree(proved.root / "results/responses/mix_all")
 
 
 # ---- a judge behind a server ----
@@ -227,12 +287,13 @@ def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, jud
     copy = Checkout(tmp_path / "copy", proved.tiny)
     judge = {
         "base_url": judge_server,
+        "model": "gpt-4o-2024-08-06",
         "key_env": "SWIFT_STUDY_JUDGE_KEY",
         "usd_per_million_prompt_tokens": 1.0,
         "usd_per_million_completion_tokens": 1.0,
         "backoff_s": 0.01,
     }
-    config = overlay(tmp_path, {"judge": judge, "validation": {"scorer": "judge"}})
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
     jobs = copy.jobs("validation", configs=(config,))
     asking = {"score_with_endpoint", "audit_scorer_with_endpoint", "write_audit"}
     assert {job.split()[0] for job in jobs} == {*asking, "write_config", "write_tables", *SUMMARY}
@@ -269,8 +330,9 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
     Judge.refuse = True
     shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", proved.tiny)
-    config = overlay(tmp_path, {"judge": {"base_url": judge_server, "key_env": "SWIFT_STUDY_JUDGE_KEY"}, "validation": {"scorer": "judge"}})
-    target = "results/scores/full_base.s17/evaluation=questions/scorer=judge/items.parquet"
+    judge = {"base_url": judge_server, "model": "m", "key_env": "SWIFT_STUDY_JUDGE_KEY"}
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
+    target = f"results/scores/full_base/{POINT}/evaluation=questions/scorer=judge/items.parquet"
     done = copy.snakemake(target, configs=(config,))
     judged = read_table(copy.root / target, ITEMS)
     assert read_statistics((copy.root / target).with_name("scores.parquet"))["right"].null_count() == len(judged) == 24

@@ -28,13 +28,14 @@ from swift_study.models.checkpoints import last_checkpoint
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
 # With a judge that is a server, and the network at the submit host.
-AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", "judge", "audit_judge")
+ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
+AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", *ASKING)
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
 SPARE = "--set-resources=train:slurm_partition=spare"
 GRADIENTS = "gradients/base/clarify"
-LAST = "runs/full_base.s17/checkpoints"
+LAST = "runs/full_base/seed=17/model=main/checkpoints"
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def workers(site: Checkout, results: str) -> list[int]:
 
 
 def steps_done(site: Checkout, results: str) -> int:
-    histories = list(site.root.glob(f"{results}/work/train/full_base.s17/*/history.jsonl"))
+    histories = list(site.root.glob(f"{results}/work/train/full_base/seed=17/model=main/*/history.jsonl"))
     return len(histories[0].read_text().splitlines()) if histories else 0
 
 
@@ -222,7 +223,7 @@ def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_
     output = output_of(site, "results-limit")
     assert not found_canary(site, cluster)  # while jobs run, Slurm holds their environments
     end_in_300_seconds(job)
-    stop = site.root / "results-limit/work/train/full_base.s17.stop"
+    stop = site.root / "results-limit/work/train/full_base/seed=17/model=main.stop"
     wait_until(stop.exists, run, output, seconds=100)
     let_go_on(site, "results-limit")
     assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
@@ -240,11 +241,11 @@ def test_a_preempted_training_and_one_whose_node_fails_go_on_and_end_in_the_same
     node fails: Slurm puts the job back into the queue by itself."""
     run, first = train_until_first_step(site, "results-spare", SPARE)
     output = output_of(site, "results-spare")
-    work = site.root / "results-spare/work/train/full_base.s17"
+    work = site.root / "results-spare/work/train/full_base/seed=17/model=main"
     taken = look_up(first).node
     more_urgent = ["sbatch", "--parsable", "-p", "urgent", "-w", taken, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 600"]
     urgent = int(subprocess.run(more_urgent, capture_output=True, text=True, check=True).stdout)
-    wait_until(work.with_name("full_base.s17.stop").exists, run, output)
+    wait_until(work.with_name("model=main.stop").exists, run, output)
     assert look_up(first).state in ("RUNNING", "SIGNALING")  # not at an end: it was asked to stop
     let_go_on(site, "results-spare")
     wait_until(lambda: look_up(urgent).state == "RUNNING", run, output)
@@ -279,7 +280,7 @@ def test_a_job_that_takes_more_memory_than_it_asked_for_is_told_apart(site: Chec
     assert f"SLURM-job '{job}' failed, SLURM status is: 'FAILED'" in said, said[-6000:]
     assert re.search(rf"StepId={job}.0 exceeded memory limit .*, being killed", log_of(site, job)), log_of(site, job)
     assert "exceeded memory limit" in said  # the log, shown at once
-    assert f"slurm_logs/rule_train/full_base.s17/{job}.log" in said
+    assert f"slurm_logs/rule_train/full_base_seed=17_model=main/{job}.log" in said
 
 
 def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: subprocess.Popen[str], straight: str) -> None:
@@ -296,7 +297,7 @@ def test_a_cancelled_and_a_failing_job_are_told_apart(site: Checkout, whole: sub
     said = output_of(site, "results-broken").read_text()
     assert "SLURM status is: 'FAILED'" in said
     assert re.search(r"ERROR in train: At step \d+ the loss is \S+ and the gradient norm \S+: training has diverged", said)
-    assert "results-broken/logs/train/full_base.s17.log" in said
+    assert "results-broken/logs/train/full_base/seed=17/model=main.log" in said
     assert not (site.root / "results-broken" / LAST).exists()
 
 

@@ -60,7 +60,7 @@ def overlay(checkout: Checkout, teacher: Teacher, **keys: object) -> str:
         "usd_per_million_completion_tokens": 1000.0,
         **keys,
     }
-    path.write_text(yaml.safe_dump({"teacher": settings, "strategies": {"cot": {"by": "teacher"}}}))
+    path.write_text(yaml.safe_dump({"endpoints": {"teacher": settings}, "strategies": {"cot": {"by": "teacher"}}}))
     return str(path)
 
 
@@ -115,5 +115,5 @@ def test_a_missing_key_and_a_spent_budget_are_sentences(
     monkeypatch.setenv("SWIFT_STUDY_TEST_KEY", CANARY)
     done = checkout.snakemake(target, configs=(overlay(checkout, teacher, budget_usd=1e-6),), check=False)
     assert done.returncode != 0
-    assert "teacher.budget_usd" in done.stdout
+    assert "endpoints.teacher.budget_usd" in done.stdout
     assert teacher.requests == 0

@@ -96,15 +96,15 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     read_table(results / "schedules" / "base.parquet", SCHEDULE)
     for name in ("panel", "panel.similar", "panel.cot", "negative", "positive", "negative.similar", "positive.similar", "negative.clarify"):
         read_table(results / "data" / f"{name}.parquet", EXAMPLES)
-    read_table(results / "responses/base/evaluation=candidates/responses.parquet", RESPONSES)
-    read_table(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet", SCORES)
+    read_table(results / "responses/base/evaluation=tried/dataset=candidates/responses.parquet", RESPONSES)
+    read_table(results / "scores/base/evaluation=tried/dataset=candidates/scorer=key_points/scores.parquet", SCORES)
 
 
 def test_negatives_are_the_models_unsatisfactory_responses(finished: Checkout) -> None:
     results = finished.root / "results"
     negatives = pl.read_parquet(results / "data" / "negative.parquet")
-    scores = pl.read_parquet(results / "scores/base/evaluation=candidates/scorer=key_points/scores.parquet")
-    responses = pl.read_parquet(results / "responses/base/evaluation=candidates/responses.parquet")
+    scores = pl.read_parquet(results / "scores/base/evaluation=tried/dataset=candidates/scorer=key_points/scores.parquet")
+    responses = pl.read_parquet(results / "responses/base/evaluation=tried/dataset=candidates/responses.parquet")
     labels = dict(scores.filter(pl.col("statistic") == "right").select("query_id", "value").iter_rows())
     said = dict(responses.select("query_id", "response").iter_rows())
     for row in negatives.iter_rows(named=True):
@@ -156,7 +156,7 @@ def test_certificate_is_in_the_gradients_metadata(finished: Checkout) -> None:
     certificate = json.loads(metadata[b"certificate"])
     assert certificate["passed"]
     assert certificate["against_float64"] < 1e-5
-    for table in ("gradients/base/cot/step-000008", "responses/base/evaluation=candidates/responses"):
+    for table in ("gradients/base/cot/step-000008", "responses/base/evaluation=tried/dataset=candidates/responses"):
         path = finished.root / f"results/{table}.parquet"
         assert int(pq.read_schema(path).metadata[b"threads"]) == certificate["threads"] == len(os.sched_getaffinity(0)), table
     assert metadata[b"scope"] == b"lora"

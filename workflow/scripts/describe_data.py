@@ -9,6 +9,7 @@ from swift_study.data.datasets import describe
 from swift_study.io import cli
 from swift_study.io.tables import DATASETS, LEAKAGE, REJECTS, read_table
 from swift_study.io.work import publish
+from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
 
 
@@ -18,12 +19,13 @@ def main(a: Namespace) -> None:
     write_formats(Path(a.folder), "datasets", datasets, DATASETS)
     parts = [html_table(datasets), heading("Leak check of the evaluations"), html_table(read_table(Path(a.leakage), LEAKAGE))]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
+    parts += [heading("Lengths, in tokens"), html_table(about_lengths(a.lengths))]
     with publish(Path(a.folder) / "data.html") as part:
         part.write_text(page(f"Data of {a.study}", *parts))
 
 
 if __name__ == "__main__":
     p = cli.parser(__doc__, study="its name", leakage="Parquet file of the leak check", folder="folder of the results")
-    for name in ("datasets", "rejects"):
+    for name in ("datasets", "rejects", "lengths"):
         p.add_argument(f"--{name}", nargs="+", required=True, help="Parquet files")
     cli.run(main, p)

@@ -1,22 +1,33 @@
-"""Write down which example a run sees at which step."""
+"""Write down which example a run sees at which step, and which ones it leaves out since its model's context does not hold them."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from swift_study.config import Run
+from swift_study.data.datasets import write_rejects
+from swift_study.data.strategies import Reject
 from swift_study.io import cli
 from swift_study.io.tables import SCHEDULE, read_examples, write_table
-from swift_study.training.schedule import make_schedule
+from swift_study.models.lengths import left_out
+from swift_study.training.schedule import chosen, make_schedule
 
 
 def main(a: Namespace) -> None:
-    schedule = make_schedule(Run.model_validate_json(a.settings), {Path(path).stem: read_examples(Path(path)) for path in a.datasets})
+    run = Run.model_validate_json(a.settings)
+    datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
+    reasons = left_out(a.lengths)
+    schedule = make_schedule(run, datasets, reasons)
+    tasks = {e.example_id: e.task for examples in datasets.values() for e in examples}
+    dropped = dict.fromkeys((name, i) for (_, name), ids in chosen(run, datasets).items() for i in ids if i in reasons)
+    write_rejects(Path(a.rejects), [Reject(name, tasks[i], i, reasons[i], 0, None) for name, i in dropped])
     write_table(Path(a.output), schedule, SCHEDULE)
     examples = schedule["example_id"].n_unique()
-    cli.say(f"schedule {Path(a.output).stem}: {schedule['step'].n_unique()} steps, {len(schedule)} uses of {examples} examples")
+    too_long = f"; {len(dropped)} examples are too long and left out" if dropped else ""
+    cli.say(f"schedule {a.run}: {schedule['step'].n_unique()} steps, {len(schedule)} uses of {examples} examples{too_long}")
 
 
 if __name__ == "__main__":
-    p = cli.parser(__doc__, settings="the run's settings as JSON", output="Parquet file")
+    p = cli.parser(__doc__, run="its name", settings="its settings as JSON", output="Parquet file", rejects="Parquet file")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
+    p.add_argument("--lengths", nargs="*", default=[], help="Parquet files of the lengths of their examples for the run's model")
     cli.run(main, p)

@@ -7,18 +7,16 @@ import polars as pl
 
 from swift_study.config import Scoring
 from swift_study.errors import UserError
-from swift_study.evaluation.judging import read_instructions
-from swift_study.evaluation.scorers import load_scorer, read_items, read_responses, score_by_endpoint, summary, write_scores
+from swift_study.evaluation.scorers import load_scorer, read_items, score_by_endpoint, summary, write_scores
 from swift_study.io import cli
-from swift_study.io.tables import ACCOUNTS, read_examples, write_table
+from swift_study.io.tables import ACCOUNTS, write_table
 
 
 def main(a: Namespace) -> None:
     settings, scorer = cli.settings(Scoring, a.settings, a.limits), load_scorer(Path(a.scorer))
     if settings.endpoint is None:
         raise UserError(f"scorers.{settings.name}: the scorer asks an endpoint, and none is given.")
-    instructions = read_instructions(Path(a.instructions)) if a.instructions else ""
-    items = read_items(read_examples(Path(a.dataset)), read_responses(Path(a.responses)), settings.options, instructions, a.responses)
+    items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents, a.instructions)
     place = f"endpoints.{settings.endpoint_name}"
     progress = cli.Progress(f"score {a.name}")
     scored, account = score_by_endpoint(scorer, items, settings.endpoint, Path(a.cache) / "replies", progress, place)
@@ -40,5 +38,6 @@ if __name__ == "__main__":
         output="folder of scores.parquet, items.parquet and account.parquet",
     )
     p.add_argument("--limits", default="{}", help="the endpoint's other keys as JSON")
-    p.add_argument("--instructions", help="text file of what the endpoint is told")
+    p.add_argument("--opponents", type=Path, help="Parquet file of the responses that these are compared with")
+    p.add_argument("--instructions", type=Path, help="text file of what the endpoint is told")
     cli.run(main, p)

@@ -10,7 +10,8 @@ from swift_study.config import Lora, Model, Scoring
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import with_candidates
-from swift_study.evaluation.scorers import load_scorer, read_items, read_responses, score_items, summary, write_scores
+from swift_study.evaluation.prompts import Prompts, draw_shots
+from swift_study.evaluation.scorers import load_scorer, read_items, score_items, summary, write_scores
 from swift_study.io import cli
 from swift_study.io.tables import read_examples
 from swift_study.models.checkpoints import last_checkpoint
@@ -29,9 +30,10 @@ def main(a: Namespace) -> None:
         model_folder(Path(a.model)),
         last_checkpoint(Path(a.checkpoints)),
     )
-    responses = read_responses(Path(a.responses)) if a.responses else None
-    items = read_items(read_examples(Path(a.dataset)), responses, settings.options, source=a.responses)
-    renderer = load_renderer(folder, base)
+    items = read_items(Path(a.dataset), settings, a.responses)
+    examples = [item.example for item in items]
+    shots = draw_shots(examples, read_examples(Path(a.shots)) if a.shots else examples, settings.shots)
+    prompts = Prompts(load_renderer(folder, base), settings.template, shots, settings.prompt_tokens)
     model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
     progress, start = cli.Progress(f"score {a.name}"), time.monotonic()
 
@@ -39,7 +41,7 @@ def main(a: Namespace) -> None:
         progress(f"{done} of {of} completions, {done / (time.monotonic() - start):.1f} a second")
 
     try:
-        scored = score_items(scorer, with_candidates(scorer, items, model, renderer, a.batch_size, report))
+        scored = score_items(scorer, with_candidates(scorer, items, model, prompts, a.batch_size, report))
     except UserError as error:
         raise UserError(f"{a.checkpoints}: {error}") from error
     write_scores(Path(a.output), scorer, scored, about_threads())
@@ -52,7 +54,7 @@ if __name__ == "__main__":
         gpus="GPUs that each node of a Slurm job must have",
         name="run, evaluation and scorer, for people",
         scorer="the scorer's file",
-        settings="its options as JSON",
+        settings="its options and how queries are rendered, as JSON",
         model="model.json",
         model_settings="the section `model` as JSON",
         lora="the run's adapter settings as JSON",
@@ -60,7 +62,8 @@ if __name__ == "__main__":
         dataset="Parquet file of the queries",
         output="folder of scores.parquet and items.parquet",
     )
-    p.add_argument("--responses", help="Parquet file of the responses, where the scorer needs them")
+    p.add_argument("--responses", type=Path, help="Parquet file of the responses, where the scorer needs them")
+    p.add_argument("--shots", help="Parquet file of the solved examples, where they are not the dataset's own")
     p.add_argument("--batch-size", type=int, default=8, help="completions in one forward pass; the numbers do not depend on it")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
     cli.run(main, p)

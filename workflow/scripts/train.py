@@ -33,7 +33,8 @@ def main(a: Namespace) -> None:
     gradients = None if a.gradients == "null" else Gradients.model_validate_json(a.gradients)
     base = json.loads(Path(a.model).read_text())
     schedule = read_table(Path(a.schedule), SCHEDULE)
-    examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path))}
+    used = set(schedule["example_id"])
+    examples = {e.example_id: e for path in a.datasets for e in read_examples(Path(path)) if e.example_id in used}
     start = last_checkpoint(Path(a.start_from)) if a.start_from else None
     started_from = hash_files(*start.glob("*.safetensors")) if start else base["weights"]
     held_out = read_examples(Path(a.held_out)) if a.held_out else []

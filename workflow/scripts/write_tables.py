@@ -17,15 +17,16 @@ from swift_study.io.tables import (
     CERTIFICATES,
     CONFOUNDS,
     DATASETS,
-    EXCLUSIONS,
     LEAKAGE,
     POWER,
     REJECTS,
+    TOKENS,
     VERDICTS,
     read_table,
 )
 from swift_study.io.work import publish
 from swift_study.models.checkpoints import last_checkpoint
+from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
 
 
@@ -50,15 +51,17 @@ def main(a: Namespace) -> None:
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
     write_formats(tables, "datasets", datasets, DATASETS)
     write_formats(tables, "rejects", rejects, REJECTS)
-    exclusions = pl.concat([read_table(Path(p), EXCLUSIONS) for p in a.exclusions])
     leakage = pl.concat([read_table(Path(p), LEAKAGE) for p in a.leakage])
     outcomes = pl.DataFrame([outcome(Path(p)) for p in a.scores])
     accounts = pl.concat([read_table(Path(p), ACCOUNTS) for p in a.accounts]) if a.accounts else pl.DataFrame()
     parts = [heading("Datasets"), html_table(datasets)]
-    parts += [heading("Kept out of the base data"), html_table(exclusions), heading("Leak check"), html_table(leakage)]
+    parts += [heading("Leak check"), html_table(leakage)]
     if len(outcomes):
-        parts += [heading("The base model's responses to candidate queries, judged by key points"), html_table(outcomes)]
+        parts += [heading("The base model's responses by which selections choose"), html_table(outcomes)]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
+    tokens = about_lengths(a.lengths)
+    write_formats(tables, "tokens", tokens, TOKENS)
+    parts += [heading("Lengths, in tokens"), html_table(tokens)]
     if len(accounts):
         parts += [heading("What the teacher cost"), html_table(accounts)]
     write_page(pages / "data.html", page("Data and reject counts", *parts))
@@ -127,8 +130,8 @@ if __name__ == "__main__":
         "power",
         "datasets",
         "rejects",
-        "exclusions",
         "leakage",
+        "lengths",
         "scores",
         "accounts",
         "gradients",

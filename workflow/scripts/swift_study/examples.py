@@ -1,7 +1,9 @@
 """The example: one training or evaluation item in chat form, and what a right answer to it must contain.
 
-An example is written once and never changed. A strategy makes another example from it, whose ``parent_id`` names the one it
-was made from. ``example_id`` is a hash of what the model sees (task and messages), so the same content has the same id everywhere.
+An example is written once and never changed. A strategy makes another example from it: its ``parent_id`` names the example it was
+made from, its ``root_id`` the one at the beginning of that line. Examples of one root are forms of one item: where one of them is a
+probe or a query, no run may be trained on another. ``example_id`` is a hash of what the model sees (task and messages), so the same
+content has the same id everywhere.
 """
 
 import hashlib
@@ -130,7 +132,9 @@ class Example(BaseModel):
 
     ``golden`` is a right answer where one is known: it equals the completion except where the completion is a model's own
     response. ``unsatisfactory`` is a wrong answer kept for evaluation data. ``rationale`` reasons towards ``golden``
-    without repeating it as a conclusion.
+    without repeating it as a conclusion. ``record`` is the structured content that a design renders, as
+    JSON text; ``value_spans`` are the parts of the completion that carry its answer, as positions of characters, which a design knows.
+    ``source`` says where the root was read, such as "my.jsonl, row 7"; ``root_id`` is None for a root.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -139,6 +143,10 @@ class Example(BaseModel):
     messages: list[Message] = Field(min_length=1)
     strategy: str = "source"
     parent_id: str | None = None
+    root_id: str | None = None
+    source: str | None = None
+    record: str | None = None
+    value_spans: list[tuple[int, int]] = []
     rationale: str | None = None
     requirements: list[str] = []
     key_points: list[KeyPoint] = []
@@ -151,6 +159,15 @@ class Example(BaseModel):
             raise ValueError("the example has no completion: its last message must be a non-empty one of role 'assistant'")
         if self.messages[-2].role != "user":
             raise ValueError("the message before the completion must be of role 'user'")
+        return self
+
+    @model_validator(mode="after")
+    def _spans_lie_in_the_completion(self) -> Self:
+        end = 0
+        for start, stop in self.value_spans:
+            if not end <= start < stop <= len(self.completion):
+                raise ValueError(f"value_spans: {(start, stop)} is empty, lies before the one before it, or not in the completion")
+            end = stop
         return self
 
     @model_validator(mode="after")
@@ -176,10 +193,30 @@ class Example(BaseModel):
     def completion(self) -> str:
         return self.messages[-1].content
 
+    @property
+    def text(self) -> str:
+        """What tells the item from others: where it has a record this one's `text`, or its texts, else the query.
+
+        Queries that a design makes of records share an instruction, so that all of them look alike.
+        """
+        record = None if self.record is None else json.loads(self.record)
+        if not isinstance(record, dict):
+            return self.query if self.record is None else self.record
+        texts = [record["text"]] if isinstance(record.get("text"), str) else [v for v in record.values() if isinstance(v, str)]
+        return "\n".join(texts) or self.record or self.query
+
+    @property
+    def root(self) -> str:
+        """The id of the example that this one was first made from; its own where it was made from none."""
+        return self.root_id or self.example_id
+
     def derive(self, strategy: str, query: str, completion: str, **changes: object) -> "Example":
-        """A new example made from this one by ``strategy``: another query and completion, the earlier turns kept."""
+        """A new example made from this one by ``strategy``: another query and completion, the earlier turns kept.
+
+        It is another form of the same item. ``root_id=None`` says that it is another item, as the examples of `similar` are.
+        """
         messages = [*self.messages[:-2], Message(role="user", content=query), Message(role="assistant", content=completion)]
-        fields = self.model_dump(exclude={"messages", "strategy", "parent_id"}) | changes
+        fields = self.model_dump(exclude={"messages", "strategy", "parent_id"}) | {"root_id": self.root, "value_spans": []} | changes
         return Example(**fields, messages=messages, strategy=strategy, parent_id=self.example_id)
 
 

@@ -4,36 +4,40 @@ Unknown keys are refused with the nearest known one. ``config.default.yaml`` and
 (``python -m swift_study.config``), and a test keeps the three equal. What a paper needs stands in ``studies/``, not here.
 """
 
+from swift_study.config import lineage
 from swift_study.config.base import MAIN, Context, Section, nearest
 from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
     HANDWRITTEN,
-    HELD_OUT,
-    SELECTED,
-    SOURCES,
-    BaseData,
     Column,
     Columns,
-    Data,
+    Condition,
+    Dataset,
+    Design,
     FileSource,
     GeneratorSource,
     HubSource,
-    Panel,
+    Output,
+    Range,
     Records,
+    Scores,
     Selection,
     Source,
     Strategy,
+    Take,
     Text,
 )
-from swift_study.config.evaluations import Audit, Declared, Responses, Scorer, Scoring, declared
+from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
 from swift_study.config.gradients import Gradients
+from swift_study.config.graph import Point, parse_name
+from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
-from swift_study.config.points import Level, Point, matching, points, rows_of
+from swift_study.config.points import rows_of
 from swift_study.config.reference import default_yaml, schema_json
 from swift_study.config.root import RULES, Config
-from swift_study.config.runs import EarlyStopping, Lora, Part, Run, training, training_of
+from swift_study.config.runs import EarlyStopping, Family, Lora, Part, Run
 from swift_study.config.statistics import Confounds, Statistics
 from swift_study.config.studies import (
     BRACES,
@@ -56,57 +60,59 @@ from swift_study.config.studies import (
     curve_name,
     curve_names,
 )
-from swift_study.io.endpoint import EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import EndpointSettings
 
 __all__ = [
     "BRACES",
     "CEILING",
     "FLOOR",
     "HANDWRITTEN",
-    "HELD_OUT",
     "MAIN",
     "RULES",
-    "SELECTED",
-    "SOURCES",
     "AgreementStudy",
+    "Asked",
     "Audit",
     "AuditStudy",
-    "BaseData",
     "Column",
     "Columns",
     "ComparisonStudy",
+    "Condition",
     "Config",
     "Confounds",
     "Context",
     "CorrelationStudy",
-    "Data",
+    "Dataset",
     "Declared",
+    "Design",
     "EarlyStopping",
     "EndpointSettings",
+    "Evaluation",
+    "Family",
     "FileSource",
     "Gathered",
+    "Generation",
     "GeneratorSource",
     "Gradients",
     "HubSource",
     "InfluenceStudy",
-    "JudgeSettings",
-    "Level",
     "Lora",
     "Model",
-    "Panel",
+    "Output",
     "Part",
     "Phase",
     "Place",
     "Plan",
     "Point",
     "Predictor",
+    "Range",
     "Records",
     "References",
-    "Responses",
+    "Responding",
     "Run",
     "Saving",
     "ScoredStudy",
     "Scorer",
+    "Scores",
     "Scoring",
     "Section",
     "Selection",
@@ -116,6 +122,7 @@ __all__ = [
     "Study",
     "StudyPanel",
     "SweepStudy",
+    "Take",
     "Text",
     "chosen",
     "configure",
@@ -124,13 +131,13 @@ __all__ = [
     "declared",
     "default_yaml",
     "gather",
+    "label_of",
     "lay",
+    "lineage",
     "load",
-    "matching",
     "nearest",
-    "points",
+    "parse_name",
+    "path_of",
     "rows_of",
     "schema_json",
-    "training",
-    "training_of",
 ]

@@ -16,8 +16,8 @@ from swift_study.config.root import Config
 from swift_study.errors import UserError
 
 # Sections that hold things by names of the user's: each name stands in one collection, and a null takes it out.
-PATHS = ("path", "file", "claims", "labels")  # keys that name a file
-NAMED = ("strategies", "models", "runs", "studies")
+PATHS = ("path", "file", "claims", "labels", "responses", "instructions")  # keys that name a file
+NAMED = ("datasets", "strategies", "designs", "selections", "models", "endpoints", "runs", "evaluations", "scorers", "studies")
 
 
 @dataclass(frozen=True)

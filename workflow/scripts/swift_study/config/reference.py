@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from swift_study.config.load import types_of
-from swift_study.config.root import ENDPOINTS, Config
+from swift_study.config.root import Config
 
 
 def default_yaml() -> str:
@@ -38,11 +38,7 @@ def _write_section(section: BaseModel, indent: int, lines: list[str], shown: set
             _write_section(value, indent + 1, lines, shown)
         else:
             lines.append(f"{pad}{name}: {_yaml_value(value)}")
-        if indent == 0 and name in ENDPOINTS:
-            settings, example = ENDPOINTS[name]
-            lines += ["# # Its keys:", f"# {name}:"]
-            _write_keys(settings, 1, lines, example, shown)
-        elif not isinstance(value, BaseModel):
+        if not isinstance(value, BaseModel):
             _write_kinds(name, field, indent, lines, shown)
 
 
@@ -59,19 +55,19 @@ def _write_kinds(name: str, field: FieldInfo, indent: int, lines: list[str], sho
                 lines.append(f"# {'  ' * indent}# The keys of each:")
                 lines.append(f"# {'  ' * indent}{name}:")
                 lines.append(f"# {'  ' * (indent + 1)}{'-' if in_a_list else 'NAME:'}")
-                _write_keys(section, indent + 2, lines, {}, shown)
+                _write_keys(section, indent + 2, lines, shown)
 
 
-def _write_keys(kind: type[BaseModel], indent: int, lines: list[str], example: dict[str, Any], shown: set[type]) -> None:
+def _write_keys(kind: type[BaseModel], indent: int, lines: list[str], shown: set[type]) -> None:
     pad = "# " + "  " * indent
     for key, field in kind.model_fields.items():
         lines.append(f"{pad}# {_meaning(field)}")
         default = field.get_default(call_default_factory=True)
-        if key in example or default is not PydanticUndefined:
-            value = example.get(key, default)
+        if default is not PydanticUndefined:
+            value = default
             if isinstance(value, BaseModel):
                 lines.append(f"{pad}{key}:")
-                _write_keys(type(value), indent + 1, lines, {}, shown)
+                _write_keys(type(value), indent + 1, lines, shown)
                 continue
             lines.append(f"{pad}{key}: {_yaml_value(value)}")
         else:

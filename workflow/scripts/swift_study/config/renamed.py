@@ -7,6 +7,14 @@ from typing import Any
 RENAMED: dict[str, str] = {
     "validation": "studies of the kinds comparison, agreement and audit (docs/studies.md)",
     "studies.*.baseline": "studies.<name>.control",
+    "data.near_duplicate": "near_duplicate, without `data`",
+    "data": "datasets (docs/data.md)",
+    "selection": "selections (docs/data.md)",
+    "teacher": "`endpoints.teacher`",
+    "judge": "`endpoints.judge`, with `base_url` and `model`",
+    "responses": "`generation`",
+    "generation.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
+    "responses.server": "`endpoints.<name>`, and its name in `generation.endpoint`",
 }
 
 

@@ -2,19 +2,37 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, SEED, Folder, Section, nearest
-from swift_study.config.datasets import SELECTED, SOURCES, Data, Selection, Strategy
-from swift_study.config.evaluations import Declared, Responses, Scorer, Scoring, declared, scorer_file, scorer_instructions
+from swift_study.config import lineage
+from swift_study.config.base import LAPTOP, MAIN, MOST_STEPS, NAME, Folder, Section, Seed, nearest
+from swift_study.config.datasets import Dataset, Design, Selection, Strategy
+from swift_study.config.evaluations import (
+    Asked,
+    Declared,
+    Evaluation,
+    Generation,
+    Scorer,
+    Scoring,
+    declared,
+    evaluation_points,
+    is_here,
+    refers_to_run,
+    resolve,
+    scorer_file,
+    scorer_instructions,
+)
 from swift_study.config.gradients import Gradients
+from swift_study.config.graph import Point, matching, parse_name, resolve_runs
+from swift_study.config.grid import Level, read_path
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
-from swift_study.config.points import matching, points, rows_of
-from swift_study.config.runs import Run, training, training_of
+from swift_study.config.points import rows_of
+from swift_study.config.runs import Family, Run
 from swift_study.config.statistics import Confounds, Statistics
 from swift_study.config.studies import (
     AgreementStudy,
@@ -29,27 +47,28 @@ from swift_study.config.studies import (
     curve_names,
 )
 from swift_study.errors import UserError
-from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings, JudgeSettings
+from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-        "agree", "all", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage", "compare",
-        "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_base", "draw_loss", "figures",
-        "find_model", "gradients", "hold_claims", "load_panel", "make_schedule", "pair_influence", "plan", "respond", "revise_queries",
-        "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift", "train", "write_audit", "write_config",
-        "write_manifest", "write_tables",
+        "agree", "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
+        "compare", "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures", "find_model",
+        "gradients", "hold_claims", "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
+        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift",
+        "train", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip
 
 
-# What stands before or behind a dot in the name of a dataset or of a file beside it, and is no strategy.
-PARTS = ("panel", "candidates", "questions", "base", "negative", "positive", "analogues", "revised", "exclusions")
-# Sections that are empty by default: their settings, and values for what has no default.
-ENDPOINTS: dict[str, tuple[type[EndpointSettings], dict[str, Any]]] = {
-    "teacher": (EndpointSettings, {"base_url": "http://localhost:8000/v1", "model": "my-model"}),
-    "judge": (JudgeSettings, {}),
-}
+def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
+    """The keys of an endpoint that affect a reply."""
+    return None if endpoint is None else endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
+
+
+def _limits(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
+    """The other keys: how fast replies come and at what price."""
+    return None if endpoint is None else endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
 
 
 def _values_may_be_null(schema: dict[str, Any]) -> None:
@@ -73,22 +92,29 @@ class Config(Section):
     """The model under study."""
     models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
-    data: Data = Data()
-    """Where examples come from."""
+    data_seed: Seed = 17
+    """Of what is drawn: the examples of datasets, the parts of a split, a random choice."""
+    near_duplicate: float = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of the texts' character 5-grams from which two examples count as near-duplicates."""
+    datasets: dict[str, Dataset] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Where examples come from, by names of yours. `name.part` is a part, `name.strategy` what a strategy makes, `name.design` a form."""
     strategies: dict[str, Strategy] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Ways of making data: for each name a file `strategies/<name>.py`."""
-    teacher: EndpointSettings | None = None
-    """An OpenAI-compatible server for strategies with `by: teacher`. The key comes from the environment only."""
-    judge: JudgeSettings | None = None
-    """An OpenAI-compatible server whose model labels responses right or wrong. The key comes from the environment only."""
-    runs: dict[str, Run] = Field(default={}, json_schema_extra=_values_may_be_null)
+    designs: dict[str, Design] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Forms of queries and completions: for each name a file `designs/<name>.py` that renders records and reads responses back."""
+    selections: dict[str, Selection] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """Examples that are chosen by scores: of a run's responses, or in a table of yours."""
+    endpoints: dict[str, EndpointSettings] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """OpenAI-compatible servers, by name: `teacher` for strategies, `judge` for scorers, others by the names that these give. Keys come
+    from the environment only."""
+    runs: dict[str, Family] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Trainings, by name."""
-    responses: Responses = Responses()
-    """How runs respond to queries."""
-    scorers: dict[str, Scorer] = {}
+    generation: Generation = Generation()
+    """How responses are generated, where an evaluation says nothing else."""
+    evaluations: dict[str, Evaluation] = Field(default={}, json_schema_extra=_values_may_be_null)
+    """What runs are asked and what scores their responses, by name."""
+    scorers: dict[str, Scorer] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Uses of scorer files, by names of their own. A name that is not here is a file `scorers/<name>.py` without options."""
-    selection: Selection = Selection()
-    """How negatives and positives are chosen from the base model's responses."""
     gradients: Gradients = Gradients()
     """The gradient engine."""
     statistics: Statistics = Statistics()
@@ -101,9 +127,8 @@ class Config(Section):
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
 
     def key_names(self) -> list[str]:
-        """Environment variables that hold keys: those of teacher, judge and response server, and the hub's."""
-        endpoints = [self.teacher, self.judge, self.responses.server]
-        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in endpoints if e is not None)})
+        """Environment variables that hold keys: those of the endpoints, and the hub's."""
+        return sorted({"HF_TOKEN", "OPENAI_API_KEY", *(e.key_env for e in self.endpoints.values())})
 
     @model_validator(mode="before")
     @classmethod
@@ -117,13 +142,19 @@ class Config(Section):
     def _parts_agree(self) -> Self:
         self._check_names()
         for name, strategy in self.strategies.items():
-            if strategy.by == "teacher" and self.teacher is None:
-                raise ValueError(f"strategies.{name}.by is 'teacher', but no `teacher` is configured")
-        if self.runs and "base" not in self.runs:
-            raise ValueError("runs: there is no run 'base', on which negatives and positives are found; keep it")
-        for name in self.runs:
-            self._check_run(name)
-        self._check_scorers()
+            if strategy.by == "teacher" and strategy.endpoint not in self.endpoints:
+                raise ValueError(f"strategies.{name}.by is 'teacher', but `endpoints.{strategy.endpoint}` is not configured"
+                                 f"{nearest(strategy.endpoint, self.endpoints)}")  # fmt: skip
+        lineage.check_exclusions(self)
+        for name, family in self.runs.items():
+            if {} in family.schedule:
+                raise ValueError(f"runs.{name}.schedule: a phase is empty")
+        for points in self.points.values():
+            for point in points:
+                self._check_run(point, f"runs.{point.family if len(points) == 1 else point.name}")
+        self._check_evaluations()
+        for name, selection in self.selections.items():
+            self._check_selection(name, selection)
         self._check_studies()
         return self
 
@@ -132,47 +163,59 @@ class Config(Section):
         """The influence studies, by name."""
         return {name: study for name, study in self.studies.items() if isinstance(study, InfluenceStudy)}
 
-    def _check_scorers(self) -> None:
+    def _check_evaluations(self) -> None:
         for name in self.scorer_names():
-            if not NAME.fullmatch(name):
-                raise ValueError(f"scorer name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
             try:
                 declared(self.scorer_file(name))
             except UserError as error:
                 raise ValueError(f"scorers.{name}: {error}") from error
+            against = self.scorer(name).against
+            if against is not None:
+                self.run(against, f"scorers.{name}.against")
+        for name, evaluation in self.evaluations.items():
+            if not refers_to_run(evaluation):
+                for path in evaluation_points(name, evaluation, {}):
+                    try:
+                        asked = self.asked(path, {})
+                    except UserError as error:
+                        raise ValueError(str(error)) from error
+                    for dataset in filter(None, (asked.dataset, asked.shots_from)):
+                        self._check_dataset(f"evaluations.{name}", dataset)
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""
+        lineage.check_names(self)
         taken = {
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
-            "strategy": dict.fromkeys(PARTS, "a source, of a selection or of a part of one"),
             "study": dict.fromkeys(RULES, "a target of the workflow"),
         }
         for kind, names in (
-            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models),
+            ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models), ("dataset", self.datasets),
+            ("design", self.designs), ("selection", self.selections), ("evaluation", self.evaluations),
+            ("scorer", self.scorer_names()), ("endpoint", self.endpoints),
         ):  # fmt: skip
             for name in names:
-                if not NAME.fullmatch(name) or (kind == "model" and SEED.fullmatch(name)):
-                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64"
-                                     + ("; names like 's1' mean a seed" if kind == "model" else ""))  # fmt: skip
-                if name in taken[kind]:
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
+                if name in taken.get(kind, {}):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
 
-    def _check_run(self, name: str) -> None:
-        run = self.run(name)
-        where = f"runs.{name}"
+    def _check_run(self, point: Point, where: str) -> None:
+        run = point.run
+        if run.model not in (MAIN, *self.models):
+            raise ValueError(f"{where}.model: there is no model {run.model!r}{nearest(run.model, self.models)}; known: "
+                             f"{', '.join([MAIN, *self.models])}")  # fmt: skip
         for phase in run.schedule:
             for dataset in phase:
                 self._check_dataset(f"{where}.schedule", dataset)
-            if not phase:
-                raise ValueError(f"{where}.schedule: a phase is empty")
         if run.start != "model":
-            start = self.run(run.start, f"{where}.start")
+            start = self.run(run.start)
             if start.method != run.method or (run.method == "lora" and not start.lora.same_weights(run.lora)):
                 raise ValueError(f"{where}.start: a run starts from one of the same method (and, for lora, the same adapter); "
                                  f"{run.start!r} is another kind")  # fmt: skip
-        self.ancestry(name)
+            if start.model != run.model:
+                raise ValueError(f"{where}.start: the run trains the model {run.model!r}, but {run.start!r} trains {start.model!r}")
         if run.early_stopping is not None:
             self._check_dataset(f"{where}.early_stopping.dataset", run.early_stopping.dataset)
             if any(run.early_stopping.dataset in phase for phase in run.schedule):
@@ -189,7 +232,7 @@ class Config(Section):
             )
         if run.offload == "optimizer" and run.zero_stage == 0:
             raise ValueError(f"{where}.offload: optimizer needs zero_stage 1, 2 or 3")
-        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model.dtype) == "bfloat16":
+        if run.method == "full" and run.zero_stage == 0 and (run.dtype or self.model_of(point.path).dtype) == "bfloat16":
             raise ValueError(f"{where}: all parameters in bfloat16 need zero_stage 1, 2 or 3, where DeepSpeed keeps float32 masters")
         if run.offload == "parameters" and run.zero_stage != 3:
             raise ValueError(f"{where}.offload: parameters needs zero_stage 3")
@@ -209,40 +252,42 @@ class Config(Section):
         size = 0
         for phase in run.schedule:
             for dataset, part in phase.items():
-                n = self.data.base.examples if part.examples is None and dataset == "base" else part.examples
+                n = lineage.size(self, dataset) if part.examples is None else part.examples
                 if n is None:
                     return None
                 size += round(n * part.weight)
         return run.epochs * -(-size // run.batch_size)
 
     def _check_studies(self) -> None:
-        every = points(self)
         for name, study in self.studies.items():
             where = f"studies.{name}"
             if isinstance(study, InfluenceStudy):
                 self._check_influence(where, study)
             if isinstance(study, ComparisonStudy):
-                rows_of({row: run for row, run in study.rows.items() if run is not None}, every, f"{where}.rows")
+                rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
             if isinstance(study, SweepStudy):
-                own = matching(study.runs, every, f"{where}.runs")
+                own = self.named(study.runs, f"{where}.runs")
                 for factor in (study.x, *study.lines, *study.panels):
-                    if not any(factor in p.factors for p in own):
+                    if not any(factor in p.levels for p in own):
                         raise ValueError(f"{where}: {study.runs!r} has no factor {factor!r}, which x, lines or panels name")
             if isinstance(study, CorrelationStudy):
                 for run in study.runs:
-                    matching(run, every, f"{where}.runs")
+                    self.named(run, f"{where}.runs")
             if isinstance(study, ScoredStudy):
                 for evaluation in study.evaluations:
-                    self._check_evaluation(f"{where}.evaluations", evaluation)
+                    self.evaluation_levels(evaluation, f"{where}.evaluations")
             if isinstance(study, ScoredStudy | AuditStudy):
                 for scorer in study.scorers or []:
-                    if scorer not in self.scorer_names():
-                        raise ValueError(f"{where}.scorers: there is no scorer {scorer!r}{nearest(scorer, self.scorer_names())}; known: "
-                                         f"{', '.join(self.scorer_names())}")  # fmt: skip
+                    try:
+                        declared(self.scorer_file(scorer))
+                    except UserError as error:
+                        raise ValueError(f"{where}.scorers: {error}") from error
+                    if problem := self.refusal(scorer):
+                        raise ValueError(f"{where}.scorers: {problem}")
             if isinstance(study, AuditStudy):
-                self._check_evaluation(f"{where}.evaluation", study.evaluation)
+                self.evaluation_levels(study.evaluation, f"{where}.evaluation")
                 for scorer in study.scorers:
-                    if "right" not in declared(self.scorer_file(scorer)).statistics:
+                    if not self.labels(scorer):
                         raise ValueError(f"{where}.scorers: {scorer!r} gives no label (the statistic `right`), so it cannot be audited")
             if isinstance(study, AgreementStudy):
                 for group, items in study.items.items():
@@ -251,8 +296,7 @@ class Config(Section):
                             self._check_place(f"{where}.items.{group}.{item}.{place}", found)
 
     def _check_influence(self, where: str, study: InfluenceStudy) -> None:
-        if study.run not in self.runs:
-            raise ValueError(f"{where}.run: there is no run {study.run!r}; known: {', '.join(self.runs)}")
+        self.point(study.run, f"{where}.run")
         for dataset in study.datasets():
             self._check_dataset(where, dataset)
         if self.run(study.run).checkpoint_every is None:
@@ -264,10 +308,6 @@ class Config(Section):
         if self.run(study.run).method == "full" and self.gradients.scope == "lora":
             raise ValueError(f"{where}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
 
-    def _check_evaluation(self, where: str, name: str) -> None:
-        if name != "questions":
-            raise ValueError(f"{where}: there is no evaluation {name!r}; known: questions")
-
     def _check_place(self, where: str, place: Place) -> None:
         study = self.studies.get(place.study)
         if study is None:
@@ -277,69 +317,162 @@ class Config(Section):
             known = curve_names(study.probes, study.targets)
         elif isinstance(study, ComparisonStudy):
             own = {row: run for row, run in study.rows.items() if run is not None}
-            known = [*study.rows, *rows_of(own, points(self), where)]
+            known = [*study.rows, *rows_of(own, self.points, where)]
         else:
             raise ValueError(f"{where}.study: {place.study!r} is a {study.kind}; items stand in influence studies and comparisons")
         if place.row not in known:
             raise ValueError(f"{where}.row: {place.study!r} has no {place.row!r}{nearest(place.row, known)}; it has {', '.join(known)}")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
-        if len(dataset) > 200:  # it names a file
-            raise ValueError(f"{where}: the dataset name {dataset[:40]!r}… has {len(dataset)} characters, more than 200")
-        if dataset in SELECTED:
-            for strategy in ("similar", "clarify"):
-                if strategy not in self.strategies:
-                    raise ValueError(f"{where}: {dataset!r} is found with the strategies 'similar' and 'clarify'; there is no {strategy!r}")
-            return
-        if dataset in SOURCES:
-            return
-        parent, _, strategy = dataset.rpartition(".")
-        if strategy not in self.strategies or not parent:
-            known = [*SOURCES, *SELECTED, *(f"panel.{s}" for s in self.strategies)]
-            raise ValueError(f"{where}: unknown dataset {dataset!r}{nearest(dataset, known)}; known are "
-                             f"{', '.join([*SOURCES, *SELECTED])}, and any of them followed by a dot and a strategy "
-                             f"({', '.join(self.strategies)})")  # fmt: skip
-        self._check_dataset(where, parent)
+        lineage.check_name(self, where, dataset)
+
+    def _check_selection(self, name: str, selection: Selection) -> None:
+        where = f"selections.{name}"
+        for relative, dataset in {"examples": selection.examples, **selection.relatives}.items():
+            key = "examples" if relative == "examples" else f"relatives.{relative}"
+            lineage.check_name(self, f"{where}.{key}", dataset)
+            if key != "examples" and selection.examples not in lineage.ancestors(self, [dataset]):
+                raise ValueError(f"{where}.{key}: {dataset!r} is not made from {selection.examples!r}, so that none of its examples is a "
+                                 "relative of one there")  # fmt: skip
+            if not {dataset, *lineage.ancestors(self, [dataset])}.isdisjoint(selection.outputs):
+                raise ValueError(f"{where}.{key}: {dataset!r} is made from the selection itself")
+        if selection.scores is not None and selection.scores.run is not None:
+            self.run(selection.scores.run, f"{where}.scores.run")
+            try:
+                self.asked_by(selection)
+            except UserError as error:
+                raise ValueError(f"{where}.scores.evaluation: {error}") from error
+
+    # ---- runs ----
+
+    @functools.cached_property
+    def points(self) -> dict[str, list[Point]]:
+        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``."""
+        return resolve_runs(self.runs)
+
+    @functools.cached_property
+    def by_path(self) -> dict[str, Point]:
+        """The points that are runs of their own, by their path."""
+        return {p.path: p for points in self.points.values() for p in points if p.is_own}
+
+    def named(self, name: str, where: str = "runs") -> list[Point]:
+        """The points that a name in the configuration means: ``family`` all of it, ``family[n=0]`` those with this level."""
+        return matching(where, name, self.points)
+
+    def point(self, name: str, where: str = "runs") -> Point:
+        """The run at a path, or the one that a name in the configuration means. ValueError where that is none or several."""
+        if name in self.by_path:
+            return self.by_path[name]
+        paths = list(dict.fromkeys(p.path for p in self.named(name, where)))
+        if len(paths) != 1:
+            raise ValueError(f"{where}: {name!r} is {len(paths)} runs, such as {self.by_path[paths[0]].name}; name one of them")
+        return self.by_path[paths[0]]
 
     def run(self, name: str, where: str = "runs") -> Run:
-        """The settings of a run, with what it takes from the run that it is like.
-
-        ``name`` is one of ``runs``, or that of one training among several of it (see ``training``): its seed and what it starts
-        from are then those of that training.
-        """
-        plain, model, seed = training_of(name)
-        chain: list[Run] = []
-        following: str | None = plain
-        while following is not None:
-            if following not in self.runs:
-                raise ValueError(f"{where}: there is no run {following!r}{nearest(following, self.runs)}; known: {', '.join(self.runs)}")
-            if self.runs[following] in chain:
-                raise ValueError(f"runs.{plain}.like: the run is like itself in the end")
-            chain.append(self.runs[following])
-            following = chain[-1].like
-        values: dict[str, Any] = {}
-        for run in reversed(chain):
-            values |= {key: getattr(run, key) for key in run.model_fields_set}
-        run = Run.model_construct(**{key: field.get_default() for key, field in Run.model_fields.items()} | values | {"like": None})
-        if seed is not None:
-            start = "model" if run.start == "model" else training(run.start, model, seed)
-            run = run.model_copy(update={"seed": seed, "start": start})
-        return run
+        """The settings of that run."""
+        return self.point(name, where).run
 
     def ancestry(self, name: str) -> list[str]:
-        """The run and those it starts from, the last one first. ValueError if they go round in a circle."""
-        found = [name]
-        while (start := self.run(found[0]).start) != "model":
-            if start in found:
-                raise ValueError(f"runs.{name}.start: the run starts from itself in the end")
+        """The paths of the run and of those it starts from, its own last."""
+        found = [self.point(name).path]
+        while (start := self.by_path[found[0]].run.start) != "model":
             found.insert(0, start)
         return found
+
+    def model_of(self, name: str) -> Model:
+        """The model that a run trains."""
+        model = self.run(name).model
+        return self.model if model == MAIN else self.models[model]
+
+    def asked_by(self, selection: Selection) -> dict[str, str]:
+        """By each dataset whose scores or responses a selection needs, the point of its evaluation that asks these queries.
+
+        UserError where there is none.
+        """
+        scores = selection.scores
+        if scores is None or scores.run is None or scores.evaluation is None:
+            return {}
+        if scores.evaluation not in self.evaluations:
+            raise UserError(f"there is no evaluation {scores.evaluation!r}{nearest(scores.evaluation, self.evaluations)}; known: "
+                            f"{', '.join(self.evaluations)}")  # fmt: skip
+        found = {self.evaluation(p, scores.run).dataset: p for p in self.evaluation_points(scores.evaluation, scores.run)}
+        for dataset in selection.scored():
+            if dataset not in found:
+                raise UserError(f"no point of the evaluation {scores.evaluation!r} has the dataset {dataset!r}, whose scores are needed; "
+                                f"has {', '.join(found)}")  # fmt: skip
+        return {dataset: found[dataset] for dataset in selection.scored()}
+
+    # ---- evaluations ----
+
+    def factors_of(self, run: str) -> dict[str, Level]:
+        """The factors of a run that evaluations may refer to: `run`, its name, and what tells this point of its family from the others."""
+        return {"run": run, **self.point(run).levels} if run else {}
+
+    def asked(self, path: str, factors: Mapping[str, Level]) -> Asked:
+        """An evaluation at a point, by its path, for a run with these factors. UserError where it cannot be had."""
+        name, levels = read_path(path)
+        if name not in self.evaluations:
+            raise UserError(f"evaluations: there is no evaluation {name!r}{nearest(name, self.evaluations)}; known: "
+                            f"{', '.join(self.evaluations)}.")  # fmt: skip
+        return resolve(name, self.evaluations[name], self.generation, levels, factors)
+
+    def evaluation(self, path: str, run: str) -> Asked:
+        """An evaluation at a point, by its path, of a run. UserError where it cannot be had."""
+        key = path, run
+        if key not in self._asked:
+            self._asked[key] = self.asked(path, self.factors_of(run))
+        return self._asked[key]
+
+    @functools.cached_property
+    def _asked(self) -> dict[tuple[str, str], Asked]:
+        return {}
+
+    def evaluation_levels(self, name: str, where: str = "evaluations") -> tuple[str, dict[str, str]]:
+        """Evaluation and levels of `name[factor=level]`. ValueError where there is no such evaluation or factor."""
+        family, levels = parse_name(name)
+        if family not in self.evaluations:
+            raise ValueError(f"{where}: there is no evaluation {family!r}{nearest(family, self.evaluations)}; known: "
+                             f"{', '.join(self.evaluations)}")  # fmt: skip
+        for factor in levels:
+            if factor not in self.evaluations[family].grid:
+                known = list(self.evaluations[family].grid)
+                raise ValueError(f"{where}: the evaluation {family!r} has no factor {factor!r}{nearest(factor, known)}; it has "
+                                 f"{', '.join(known) or 'none'}")  # fmt: skip
+        return family, levels
+
+    def evaluation_points(self, name: str, run: str) -> list[str]:
+        """The paths of an evaluation's points for a run, without those that are skipped."""
+        return evaluation_points(name, self.evaluations[name], self.factors_of(run))
+
+    def responder(self, name: str) -> str | None:
+        """The name of the endpoint that responds in an evaluation; None: the run's checkpoint does, or a file."""
+        evaluation = self.evaluations[name]
+        found: str | None = evaluation.generation.get("endpoint", self.generation.endpoint)
+        return None if evaluation.responses is not None else found
+
+    def endpoint(self, name: str, where: str) -> EndpointSettings:
+        """UserError, which begins with ``where``, for an endpoint that is not configured."""
+        if name not in self.endpoints:
+            raise UserError(f"{where}: `endpoints.{name}` is not configured{nearest(name, self.endpoints)}. Configure it, or take another.")
+        return self.endpoints[name]
+
+    def responding(self, path: str, run: str, affects_responses: bool = True) -> str:
+        """What the script that responds is told, as JSON: the keys that affect a response, or the others."""
+        asked, name = self.evaluation(path, run), self.responder(read_path(path)[0])
+        endpoint = None if name is None else self.endpoint(name, f"evaluations.{path}.generation.endpoint")
+        if not affects_responses:
+            return json.dumps({"generation": {"batch_size": asked.generation.batch_size}, "endpoint": _limits(endpoint)})
+        generation = asked.generation.model_dump(mode="json", exclude={"batch_size", "endpoint"})
+        told = {"generation": generation, "shots": asked.shots, "template": asked.template, "endpoint": _affecting(endpoint)}
+        return json.dumps(told | {"endpoint_name": name or ""}, ensure_ascii=False)
 
     # ---- scorers ----
 
     def scorer_names(self) -> list[str]:
         """Every scorer that is used."""
-        return list(dict.fromkeys([*self.scorers, "key_points", "likelihood", *(["judge"] if self.judge else [])]))
+        of_evaluations = [scorer for evaluation in self.evaluations.values() for scorer in evaluation.scorers]
+        of_studies = [scorer for study in self.studies.values() for scorer in getattr(study, "scorers", None) or []]
+        return list(dict.fromkeys([*self.scorers, *of_evaluations, *of_studies, "key_points", "likelihood"]))
 
     def scorer(self, name: str) -> Scorer:
         return self.scorers.get(name, Scorer())
@@ -355,30 +488,55 @@ class Config(Section):
         """`response`, `model`, `endpoint`: what the scorer needs."""
         return self._declared[name].needs
 
+    def labels(self, name: str) -> bool:
+        """Whether a scorer labels responses right or wrong, so that it can be audited."""
+        return "right" in self._declared[name].statistics
+
     def scorer_instructions(self, name: str) -> str | None:
         """The text file of what the scorer's endpoint is told; None for a scorer that asks none, or has no such file."""
         return scorer_instructions(name, self.scorer(name)) if "endpoint" in self.scorer_needs(name) else None
 
-    def scoring(self, name: str, affects_scores: bool = True) -> str:
-        """What a script is told of a scorer, as JSON: the keys that affect a score, or the endpoint's other keys.
+    def scorer_endpoint(self, name: str) -> str | None:
+        """The name of the endpoint that a scorer asks; None for one that asks none."""
+        return (self.scorer(name).endpoint or "judge") if "endpoint" in self.scorer_needs(name) else None
 
-        UserError for a scorer that asks an endpoint where none is configured.
+    def refusal(self, name: str) -> str | None:
+        """Why a scorer cannot run, as a sentence, told before anything is paid for; None where it can."""
+        endpoint, use = self.scorer_endpoint(name), self.scorer(name)
+        if endpoint is not None and endpoint not in self.endpoints:
+            return f"the scorer {name!r} asks an endpoint, and `endpoints.{endpoint}` is not configured{nearest(endpoint, self.endpoints)}"
+        if use.endpoint is not None and endpoint is None:
+            return f"scorers.{name}.endpoint is set, and the scorer asks none (NEEDS in {self.scorer_file(name)})"
+        if use.model is not None and not is_here(use.model):
+            return (f"scorers.{name}.model: {use.model!r} is neither a folder nor in the hub's cache on this machine; fetch it "
+                    f"(hf download {use.model})")  # fmt: skip
+        return None
+
+    def scoring(self, name: str, path: str, run: str, affects_scores: bool = True) -> str:
+        """What a script that scores is told, as JSON: the keys that affect a score, or the endpoint's other keys.
+
+        UserError for a scorer that cannot run.
         """
-        endpoint = None
-        if "endpoint" in self.scorer_needs(name):
-            endpoint = self.judge
-            if endpoint is None:
-                raise UserError(f"scorers.{name}: the scorer asks an endpoint, but no `judge` is configured. Set `judge`.")
+        if problem := self.refusal(name):
+            raise UserError(f"{problem}.")
+        asks = self.scorer_endpoint(name)
+        endpoint = None if asks is None else self.endpoints[asks]
         if not affects_scores:
-            return json.dumps({"endpoint": endpoint and endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))})
-        told = Scoring(name=name, options=self.scorer(name).options, endpoint_name="judge" if endpoint else "")
-        of_endpoint = endpoint and endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
-        return json.dumps(told.model_dump(mode="json") | {"endpoint": of_endpoint}, ensure_ascii=False)
+            return json.dumps({"endpoint": _limits(endpoint)})
+        use = self.scorer(name)
+        told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
+        if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
+            asked = self.evaluation(path, run)
+            told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
+        return json.dumps(told | {"endpoint": _affecting(endpoint)}, ensure_ascii=False)
 
-    def model_of(self, name: str) -> Model:
-        """The model that a training is of."""
-        model = training_of(name)[1]
-        return self.model if model == MAIN else self.models[model]
+    def auditing(self, name: str, affects_scores: bool = True) -> str:
+        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""
+        if not self.labels(name):
+            raise UserError(f"scorers.{name}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
+        if "model" in self.scorer_needs(name):
+            raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
+        return self.scoring(name, "", "", affects_scores)
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.

@@ -1,10 +1,17 @@
 """Runs: what is trained on what, and how."""
 
-from typing import Annotated, Literal
+import math
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
-from swift_study.config.base import MAIN, Section, Seed
+from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, Section, Seed
+from swift_study.config.grid import Level
+
+# Columns of results, which a factor's column would hide.
+COLUMNS = ("evaluation", "scorer", "run", "family", "study", "query_id", "task", "statistic", "value")
+GRID = {"type": "object", "additionalProperties": {"type": ["array", "object"]}}
 
 
 class Lora(Section):
@@ -23,12 +30,32 @@ class Lora(Section):
         return self.model_copy(update={"dropout": other.dropout}) == other
 
 
+FACTOR = r"^\{[a-z][a-z0-9_]*\}$"
+
+
+def _or_factor(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """A number, or `{factor}`: the level at each point of a grid."""
+    return value if isinstance(value, str) and re.match(FACTOR, value) else check(value)
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _schema(number: dict[str, Any], *others: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [number, {"type": "string", "pattern": FACTOR}, *others]})
+
+
+WHOLE = _schema({"type": "integer", "minimum": 0}, {"type": "null"})
+WEIGHT = _schema({"type": "number", "exclusiveMinimum": 0, "maximum": 10_000})
+
+
 class Part(Section):
     """How much of a dataset a schedule takes."""
 
-    examples: int | None = Field(default=None, ge=0)
+    examples: Annotated[int | None, Field(ge=0), WrapValidator(_or_factor), PlainSerializer(_as_is), WHOLE] = None
     """Number of its examples, drawn by the run's seed; null takes all, 0 none."""
-    weight: float = Field(default=1.0, gt=0, le=10_000)
+    weight: Annotated[float, Field(gt=0, le=10_000), WrapValidator(_or_factor), PlainSerializer(_as_is), WEIGHT] = 1.0
     """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
 
 
@@ -44,10 +71,11 @@ class EarlyStopping(Section):
 
 
 class Run(Section):
-    like: str | None = None
-    """Take what is not named here from this run."""
+    model: str = MAIN
+    """Which model it trains: `main`, the model under study, or one of `models`."""
     start: str = "model"
-    """What it starts from: `model`, or the last checkpoint of another run of the same method."""
+    """What it starts from: `model`, or the last checkpoint of another run of the same method and model. Of a run family it is the point
+    with the same levels of the factors that both have; others stand in brackets, as in `other[n=0]`."""
     schedule: list[dict[str, Part]] = [{"base": Part()}]
     """What an epoch sees: phases one after the other (the paper's →), each a random mixture (+) of datasets. [] trains nothing: the run is
     what it starts from."""
@@ -108,13 +136,48 @@ class Run(Section):
     """Of the adapter's initial values, of dropout and of the order of the examples."""
 
 
-def training(run: str, model: str, seed: int) -> str:
-    """The name of one training of a run, on one of several models with one of several seeds: ``run.s17``, ``run.model.s17``."""
-    return ".".join([run, *([] if model == MAIN else [model]), f"s{seed}"])
+# By factor its levels: a list, or by level the keys that it sets.
+Grid = dict[str, list[Level] | dict[str, dict[str, Any]]]
 
 
-def training_of(name: str) -> tuple[str, str, int | None]:
-    """Run, model and seed of a training; model ``main`` and no seed for the plain name of a run."""
-    run, *rest = name.split(".")
-    seed = int(rest[-1].removeprefix("s")) if rest else None
-    return run, rest[0] if len(rest) == 2 else MAIN, seed
+def _grid(value: Any) -> Grid:
+    if not isinstance(value, dict):
+        raise ValueError("a grid has for each factor its levels, such as n: [0, 500]")
+    for factor, levels in value.items():
+        if not NAME.fullmatch(factor):
+            raise ValueError(f"the factor {factor!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
+        if factor in COLUMNS:
+            raise ValueError(f"the factor {factor!r} has the name of a column that results have already; take another")
+        if not isinstance(levels, list | dict) or not levels:
+            raise ValueError(
+                f"the factor {factor!r} needs levels: a list such as [0, 500], or a mapping from level to the keys that it sets"
+            )
+        texts = [str(level) for level in levels]
+        if any(not isinstance(level, str | int | float) or not 0 < len(str(level)) <= 100 for level in levels):
+            raise ValueError(f"the factor {factor!r}: a level is a text of 1 to 100 characters, or a number")
+        if any(isinstance(level, float) and not math.isfinite(level) for level in levels):
+            raise ValueError(f"the factor {factor!r}: a level should be a finite number")
+        if any(re.search(r"[\[\],{}]", level) or level != level.strip() or CONTROL_CHARACTERS.search(level) for level in texts):
+            raise ValueError(f"the factor {factor!r}: a level has no bracket, brace, comma, line break, or space at its ends")
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"the factor {factor!r} has a level twice")
+        if isinstance(levels, dict) and not all(isinstance(below, dict) for below in levels.values()):
+            raise ValueError(f"the factor {factor!r}: below a level stand the keys that it sets, or {{}}")
+    return value
+
+
+class Family(Run):
+    """One run, or with a grid one for each point of it."""
+
+    like: str | None = None
+    """Take what is not named here from this run."""
+    grid: Annotated[Grid, PlainValidator(_grid), WithJsonSchema(GRID)] = {}
+    """Factors and their levels: a list, or a mapping from level to the keys that it sets. Each combination is a run of its own. A factor
+    that is a key of a run sets it; `{factor}` in the schedule, in `start` and in other texts stands for its level."""
+    skip: list[dict[str, Any]] = []
+    """Points of the grid that are not made. An entry names levels of some factors, one or a list; points that have all of these are left
+    out."""
+    shared: dict[str, Any] = {}
+    """Levels at which points may be the same run whatever their other factors, such as n: 0; those that are the same are made once."""
+    keep: Literal["all", "last", "none"] = "all"
+    """Checkpoints that stay once everything that reads them is made. What needs others later trains the run again."""

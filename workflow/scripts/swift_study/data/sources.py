@@ -4,22 +4,21 @@ Every format gives the same rows, every form of row the same examples. A bad row
 column, since a silently dropped row is a changed experiment; what is read from which column, and what is not read, is in the log.
 """
 
+import json
 import math
-import random
 import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from swift_study.config import BaseData, Column, Columns, FileSource, GeneratorSource, HubSource, Panel, Records, Source, Text
+from swift_study.config import Column, Columns, Condition, FileSource, GeneratorSource, HubSource, Range, Records, Source, Text
+from swift_study.config import nearest as nearest_name
 from swift_study.data import generator
-from swift_study.data.duplicates import nearest
 from swift_study.data.rows import Row, Rows, file_rows, hub_rows
 from swift_study.errors import UserError
-from swift_study.examples import Example, KeyPoint
+from swift_study.examples import Example, KeyPoint, Message
 from swift_study.io import cli
 from swift_study.patterns import DOTALL, remove, search
 
@@ -34,7 +33,13 @@ OTHER_PAIRS = (  # as Alpaca, Dolly, GSM8K, OpenOrca, MetaMathQA and others name
     ("query", "response"),
 )
 BESIDE_INSTRUCTION = ("input", "context")  # what an instruction is about: Alpaca's and Dolly's name
-OPTIONAL = {"system": ("system", "system_prompt"), "rationale": ("rationale",), "requirements": ("requirements",), "task": ("task",)}
+OPTIONAL = {
+    "system": ("system", "system_prompt"),
+    "rationale": ("rationale",),
+    "requirements": ("requirements",),
+    "task": ("task",),
+    "record": ("record",),
+}
 ALWAYS = ("key_points", "golden", "unsatisfactory")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in ("user", "assistant", "system")}
 TOOL_KEYS = ("tool_calls", "function_call")
@@ -42,29 +47,27 @@ TOOL_KEYS = ("tool_calls", "function_call")
 
 def read_source(source: Source) -> list[Example]:
     """The examples of one source, in its order. UserError names the place of what cannot be read."""
-    return [example for _, example in _placed(source)]
+    return [example for _, example in _placed(source, {})]
 
 
-def read_sources(sources: Sequence[Source]) -> tuple[list[Example], dict[str, str]]:
-    """The examples of all sources in order, and the place of each by its id: "my.jsonl, row 7".
+def read_sources(sources: Sequence[Source], where: Mapping[str, Condition] | None = None) -> list[Example]:
+    """The examples of all sources in order, each with its place in ``source``: "my.jsonl, row 7".
 
-    UserError if one example stands in two places.
+    ``where``: only of rows whose columns have these values. UserError if one example stands in two places.
     """
-    examples: list[Example] = []
-    places: dict[str, str] = {}
+    found: dict[str, Example] = {}
     for source in sources:
-        for place, example in _placed(source):
-            if example.example_id in places:
+        for place, example in _placed(source, where or {}):
+            if (other := found.get(example.example_id)) is not None:
                 raise UserError(
-                    f"{places[example.example_id]} and {place} are the same example (task {example.task!r}, "
+                    f"{other.source} and {place} are the same example (task {example.task!r}, "
                     f"query {example.query[:80]!r}). Remove one of them, or give generator sources different seeds."
                 )
-            places[example.example_id] = place
-            examples.append(example)
-    return examples, places
+            found[example.example_id] = example.model_copy(update={"source": place})
+    return list(found.values())
 
 
-def _placed(source: Source) -> list[tuple[str, Example]]:
+def _placed(source: Source, where: Mapping[str, Condition]) -> list[tuple[str, Example]]:
     match source:
         case GeneratorSource():
             families = source.families if source.families is not None else list(generator.FAMILIES)
@@ -72,21 +75,23 @@ def _placed(source: Source) -> list[tuple[str, Example]]:
                 made = [e for f in families for e in generator.generate(f, source.per_family, source.seed)]
             except ValueError as error:
                 raise UserError(f"The task generator cannot do what its source asks for: {error}") from error
-            return [(f"generator (seed {source.seed}), row {number}", e) for number, e in enumerate(made, 1)]
+            rows: Rows = [(number, {"task": e.task, "query": e.query, "completion": e.completion}) for number, e in enumerate(made, 1)]
+            kept = {number for number, _ in matching(rows, where, "the task generator")}
+            return [(f"generator (seed {source.seed}), row {number}", e) for number, e in enumerate(made, 1) if number in kept]
         case FileSource():
-            return _examples(file_rows(source), source, source.path)
+            return _examples(file_rows(source), source, source.path, where)
         case HubSource():
-            return _examples(hub_rows(source), source, f"hub data set {source.id}")
+            return _examples(hub_rows(source), source, f"hub data set {source.id}", where)
 
 
 # ---- examples from rows ----
 
 
-def _examples(rows: Rows, source: Records, where: str) -> list[tuple[str, Example]]:
+def _examples(rows: Rows, source: Records, where: str, conditions: Mapping[str, Condition]) -> list[tuple[str, Example]]:
     if not rows:
         raise UserError(f"{where}: there are no rows; a source must hold at least one example.")
     columns = _columns(source, rows, where)
-    rows = rows[: source.limit]
+    rows = matching(rows[: source.limit], conditions, where)
     _tell(columns, rows, where)
     placed = [(f"{where}, row {number}", row) for number, row in rows]
     return [(place, _example(row, columns, source, place)) for place, row in placed]
@@ -100,6 +105,8 @@ def _columns(source: Records, rows: Rows, where: str) -> Columns:
     if isinstance(source, FileSource) and source.names is None and re.search(r"\.[ct]sv(\.gz)?$", source.path):
         advice += ", or all of them under `names` if the file has no header line"
     found: dict[str, Any] = {name: value for name, value in source.columns or Columns() if value is not None}
+    if "record" not in found and "record" in present:
+        found["record"] = "record"
     named = _names(found)
     for column in named:
         if column not in present:
@@ -107,6 +114,8 @@ def _columns(source: Records, rows: Rows, where: str) -> Columns:
     if not found.keys() & {"messages", "prompt", "completion"}:
         filled = [c for c in present if any(row.get(c) not in (None, "", []) for _, row in rows)]
         fitting = _forms(filled, named) or _forms(present, named)
+        if not fitting and "record" in found:
+            return Columns.model_validate(found)
         if len(fitting) != 1:
             known = ", ".join("/".join(pair) for pair in OTHER_PAIRS)
             wrong = (
@@ -188,7 +197,14 @@ def _tell(columns: Columns, rows: Rows, where: str) -> None:
 
 
 def _example(row: Row, columns: Columns, source: Records, place: str) -> Example:
-    fields: Row = {"messages": _messages(row, columns, place)}
+    record = _record(row, columns.record, place)
+    if record is not None and columns.messages is None and columns.prompt is None:
+        # What a design has not rendered yet: the record's text, and all of the record as JSON.
+        query = _draft(record).text
+        messages = [{"role": "user", "content": query}, {"role": "assistant", "content": record}]
+    else:
+        messages = _messages(row, columns, place)
+    fields: Row = {"messages": messages, "record": record}
     for name in ("golden", "unsatisfactory"):
         fields[name] = text if (text := _as_text(row.get(name), place, name)).strip() else None
     fields["rationale"] = _text(row, columns.rationale, place) or None
@@ -241,6 +257,25 @@ def _messages(row: Row, columns: Columns, place: str) -> Any:
     elif system:
         messages = [{"role": "system", "content": system}, *messages]
     return messages
+
+
+def _record(row: Row, columns: str | list[str] | None, place: str) -> str | None:
+    """The record of a row as JSON text."""
+    if columns is None:
+        return None
+    value = {c: row.get(c) for c in columns} if isinstance(columns, list) else row.get(columns)
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise UserError(f"{place}, column {columns}: the record is not JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{place}, column {columns}: expected an object as the record, found {str(value)[:80]!r}.")
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _draft(record: str) -> Example:
+    return Example(task="-", messages=[Message(role="user", content="-"), Message(role="assistant", content="-")], record=record)
 
 
 def _is_conversation(value: Any) -> bool:
@@ -324,68 +359,42 @@ def _as_text(value: Any, place: str, column: str) -> str:
     return str(value)
 
 
-def split_panel(examples: Iterable[Example], panel: Panel) -> tuple[list[Example], list[Example]]:
-    """The examples that are used (the first ``per_task`` of each task) and their analogues (those after them), in order."""
-    by_task: dict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_task[example.task].append(example)
-    if panel.tasks is not None:
-        missing = [task for task in panel.tasks if task not in by_task]
-        if missing:
-            raise UserError(f"The sources have no task {missing[0]!r}; they have {', '.join(by_task)}.")
-        by_task = {task: by_task[task] for task in panel.tasks}
-    used, analogues = [], []
-    for task, members in by_task.items():
-        n = panel.per_task or max(1, len(members) // 2)
-        if len(members) < 2 * n:
-            raise UserError(
-                f"Task {task!r} has {len(members)} example{'s' * (len(members) != 1)}, but {2 * n} are needed: "
-                f"{n} to use and as many analogues. Add examples, lower `per_task`, or leave the task out by `tasks`."
-            )
-        used += members[:n]
-        analogues += members[n:]
-    return used, analogues
+# ---- conditions ----
 
 
-def without_near_duplicates(
-    examples: Sequence[Example], others: Sequence[Example], near_duplicate: float
-) -> tuple[list[Example], list[Example]]:
-    """The examples whose query is not (nearly) a query of ``others``, and those whose is."""
-    similarity, _ = nearest([e.query for e in examples], [e.query for e in others])
-    near = [s >= near_duplicate for s in similarity]
-    return [e for e, n in zip(examples, near, strict=True) if not n], [e for e, n in zip(examples, near, strict=True) if n]
-
-
-def draw_base(
-    examples: list[Example], probes: Sequence[Example], base: BaseData, near_duplicate: float, seed: int
-) -> tuple[list[Example], dict[str, int]]:
-    """The base dataset: without probes and their near-duplicates, ``base.examples`` drawn at random.
-
-    Returns the examples and the counts: ``pool``, ``same_as_probe``, ``near_duplicates``, ``drawn``.
-    """
-    ids = {probe.example_id for probe in probes}
-    queries = {probe.query for probe in probes}
-    similarity, _ = nearest([e.query for e in examples], sorted(queries))
-    same = [e.example_id in ids or e.query in queries for e in examples]
-    near = [s >= near_duplicate and not exact for s, exact in zip(similarity, same, strict=True)]
-    kept = [e for e, s, n in zip(examples, same, near, strict=True) if not s and not n]
-    if len(kept) < base.examples:
-        raise UserError(
-            f"The base data needs {base.examples} examples (data.base.examples), but the sources give {len(examples)}, of which "
-            f"{sum(same)} are probes and {sum(near)} near-duplicates of probes: {len(kept)} are left. Add sources, raise "
-            "`per_family`, or lower `data.base.examples`."
-        )
-    drawn = random.Random(seed).sample(kept, base.examples)
-    counts = {"pool": len(examples), "same_as_probe": sum(same), "near_duplicates": sum(near), "drawn": len(drawn)}
-    return drawn, counts
-
-
-def find_leaks(probes: Sequence[Example], base: Sequence[Example], near_duplicate: float) -> list[str]:
-    """One sentence for every probe whose query is, or nearly is, a query of the base data."""
-    similarity, index = nearest([p.query for p in probes], [b.query for b in base])
-    return [
-        f"probe {probe.example_id} (task {probe.task!r}, {probe.query[:60]!r}) is in the base data as "
-        f"{base[i].example_id} (similarity {s:.2f})"
-        for probe, s, i in zip(probes, similarity, index, strict=True)
-        if s >= near_duplicate
+def matching(rows: Rows, where: Mapping[str, Condition], place: str) -> Rows:
+    """The rows whose columns have the values. UserError for a column that no row has, where no row is left, and where no number can be
+    compared."""
+    for column in where:
+        known = dict.fromkeys(c for _, row in rows for c in row)
+        if rows and column not in known:
+            raise UserError(f"{place}: `where` names the column {column!r}{nearest_name(column, known)}; there are {', '.join(known)}.")
+    found = [
+        (n, row) for n, row in rows if all(holds(row.get(c), condition, f"{place}, row {n}, column {c}") for c, condition in where.items())
     ]
+    if rows and not found:
+        told = ", ".join(f"{c}: {condition}" for c, condition in where.items())
+        raise UserError(f"{place}: none of the {len(rows)} rows fits `where` ({told}).")
+    return found
+
+
+def holds(value: Any, condition: Condition, place: str) -> bool:
+    """Whether a value is the condition's, one of its values, or a number in its range. A cell of a CSV file has no type: 2 is "2" there."""
+    if isinstance(condition, Range):
+        if value is None or value == "":
+            return False
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{place}: `where` compares a number, found {str(value)[:80]!r}.") from error
+        return (condition.min is None or number >= condition.min) and (condition.max is None or number <= condition.max)
+    wanted = condition if isinstance(condition, list) else [condition]
+    return any(_told(value) == _told(w) for w in wanted)
+
+
+def _told(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

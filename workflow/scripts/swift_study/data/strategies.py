@@ -1,21 +1,23 @@
 """A strategy makes one example into another. It is one file, ``strategies/<name>.py``, with three functions:
 
-- ``from_fields(example, analogue)``: the new example from the example's own fields, without any model. ``analogue`` is another
-  example of the same task where there is one, else None.
+- ``from_fields(example, analogue)``: the new example, or a list of several, from the example's own fields, without any model.
+  ``analogue`` is another example of the same task where there is one, else None.
 - ``prompt(example)``: the messages for a teacher.
-- ``from_reply(example, reply)``: the new example from the teacher's reply, without its reasoning block. The reply is data: text to
-  check and to put in place.
+- ``from_reply(example, reply)``: the new example, or a list, from the teacher's reply, without its reasoning block. The reply is
+  data: text to check and to put in place.
+
+A function that has the parameter ``options`` gets the strategy's options by it, and one that has ``parent`` the example that the example
+was made from (None where there is none).
 
 They raise ``Rejected`` with the reason where the result would not be acceptable, or the example lacks what it takes. Any other
 exception, and any other result, is the file's fault and stops the job with a sentence.
 """
 
-import importlib.util
+import inspect
 import json
-import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from swift_study.errors import Rejected, Stopped, UserError
 from swift_study.examples import Example, KeyPoint, Message, as_number, fold, occurs
 from swift_study.io.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.io.replies import whole_text, without_reasoning
+from swift_study.io.user_files import line_of, load_module, told
 from swift_study.numerals import Number, tokens
 
 FUNCTIONS = ("from_fields", "prompt", "from_reply")
@@ -38,8 +41,11 @@ class StrategyFile:
 
     path: Path
     functions: Mapping[str, Callable[..., Any]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, Example] = field(default_factory=dict)
+    """By id the examples that the strategy's own parents were made from."""
 
-    def from_fields(self, example: Example, analogue: Example | None) -> Example:
+    def from_fields(self, example: Example, analogue: Example | None) -> Example | list[Example]:
         """Raises Rejected where the example cannot be made, also where the result breaks the rules of an example."""
         return self._checked("from_fields", example, self._call("from_fields", example, analogue))
 
@@ -50,28 +56,35 @@ class StrategyFile:
             return list(messages)
         raise self._wrong("prompt", example, f"returned {_described(messages)}", "Return a list of Message, as `user(text)` makes it.")
 
-    def from_reply(self, example: Example, reply: str) -> Example:
+    def from_reply(self, example: Example, reply: str) -> Example | list[Example]:
         """Raises Rejected where the reply breaks the acceptance rule, also where the result breaks the rules of an example."""
         return self._checked("from_reply", example, self._call("from_reply", example, reply))
 
     def _call(self, name: str, example: Example, *arguments: object) -> Any:
+        function = self.functions[name]
+        offered = {"options": dict(self.options), "parent": self.parents.get(example.parent_id or "")}
+        extra = {key: value for key, value in offered.items() if key in _parameters(function)}
         try:
-            return self.functions[name](example, *arguments)
+            return function(example, *arguments, **extra)
         except (Rejected, Stopped):
             raise
         except ValidationError as error:
             raise Rejected(_reason(error)) from error
         except BaseException as error:  # a strategy may also call sys.exit, which would end the job without a word
             remedy = "Mend the function, or raise Rejected with the reason where the example cannot be made."
-            raise self._wrong(name, example, f"raised {_told(error)}", remedy, _line(self.path, error)) from error
+            raise self._wrong(name, example, f"raised {told(error)}", remedy, line_of(self.path, error)) from error
 
-    def _checked(self, name: str, example: Example, made: object) -> Example:
-        if type(made) is not Example:
-            raise self._wrong(name, example, f"returned {_described(made)}", "Return an Example, as `example.derive(…)` makes it.")
+    def _checked(self, name: str, example: Example, made: object) -> Example | list[Example]:
+        several: list[Any] = made if isinstance(made, list) and made else [made]
+        for one in several:
+            if type(one) is not Example:
+                remedy = "Return an Example, as `example.derive(…)` makes it, or a list of them."
+                raise self._wrong(name, example, f"returned {_described(one)}", remedy)
         try:  # `model_copy` and `model_construct` check nothing
-            return Example.model_validate(made.model_dump(warnings=False))
+            checked = [Example.model_validate(one.model_dump(warnings=False)) for one in several]
         except ValidationError as error:
             raise Rejected(_reason(error)) from error
+        return checked if isinstance(made, list) else checked[0]
 
     def _wrong(self, name: str, example: Example, what: str, remedy: str, line: int | None = None) -> UserError:
         if line is None:
@@ -94,41 +107,32 @@ class Reject:
     reply: str | None
 
 
-def load_strategy(path: Path) -> StrategyFile:
-    """Import a strategy file. UserError if it is missing, does not run, or lacks one of the three functions."""
+def load_strategy(path: Path, options: Mapping[str, Any] | None = None, parents: Sequence[Example] = ()) -> StrategyFile:
+    """Import a strategy file. UserError if it is missing, does not run, or lacks one of the three functions, and where there are options
+    of which no function has the parameter."""
     if not path.is_file():
         raise UserError(
             f"{path}: there is no such strategy file. Write it (docs/strategies.md shows how) or remove its name from `strategies`."
         )
-    spec = importlib.util.spec_from_file_location(f"strategy_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Stopped:
-        raise
-    except BaseException as error:  # it may call sys.exit
-        line = error.lineno if isinstance(error, SyntaxError) else _line(path, error)
-        raise UserError(
-            f"{path}: the strategy file does not run: {_told(error)}{f' (line {line})' if line else ''}. Mend the file."
-        ) from error
+    module = load_module(path, "strategy")
     functions = {name: getattr(module, name, None) for name in FUNCTIONS}
     for name, function in functions.items():
         if not callable(function):
             raise UserError(f"{path}: the function `{name}` is missing; a strategy file has from_fields, prompt and from_reply.")
-    return StrategyFile(path, cast(dict[str, Callable[..., Any]], functions))
+    if options and not any("options" in _parameters(function) for function in functions.values()):
+        raise UserError(
+            f"{path}: the configuration gives the strategy options ({', '.join(options)}), but none of its functions has the parameter "
+            "`options`. Add it, or remove the options."
+        )
+    known = cast(dict[str, Callable[..., Any]], functions)
+    return StrategyFile(path, known, options or {}, {e.example_id: e for e in parents})
 
 
-def _line(path: Path, error: BaseException) -> int | None:
-    """The line of the file at which the error came, where one of the file's own lines was at work."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path.absolute()]
-    return lines[-1] if lines else None
-
-
-def _told(error: BaseException) -> str:
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return " ".join([type(error).__name__ + ":" * bool(message), *message.split()])
+def _parameters(function: Any) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters.keys()
+    except (TypeError, ValueError):  # a builtin
+        return ()
 
 
 def _described(value: object) -> str:
@@ -156,21 +160,30 @@ def apply_strategy(
     cache: Path = Path(".cache/replies"),
     progress: Callable[[str], None] | None = None,
 ) -> tuple[list[Example], list[Reject], Account | None]:
-    """Make ``dataset`` from ``examples``: the examples made, those rejected, and what the teacher cost."""
+    """Make ``dataset`` from ``examples``: the examples made, those rejected, and what the teacher cost.
+
+    Their ``strategy`` is the last part of the dataset's name, whatever the code file calls it.
+    """
     match settings.by:
         case "fields":
             made, rejects = _by_fields(strategy, examples, analogues, dataset)
             account = None
         case "teacher":
             assert teacher is not None
-            made, rejects, account = _by_teacher(strategy, examples, dataset, teacher, cache, progress)
+            name = f"endpoints.{settings.endpoint}"
+            made, rejects, account = _by_teacher(strategy, examples, dataset, teacher, cache, progress, name)
         case "file":
             made, rejects = _by_file(strategy, examples, dataset, Path(settings.file or ""))
             account = None
     if not made:
         reasons = "; ".join(sorted({reject.reason for reject in rejects})[:3])
         raise UserError(f"{dataset}: none of the {len(examples)} examples passed the strategy. Reasons: {reasons}.")
-    return made, rejects, account
+    name = dataset.rpartition(".")[2]
+    return [e if e.strategy == name else e.model_copy(update={"strategy": name}) for e in made], rejects, account
+
+
+def _several(made: Example | list[Example]) -> list[Example]:
+    return made if isinstance(made, list) else [made]
 
 
 def pair_analogues(examples: Sequence[Example], analogues: Sequence[Example]) -> list[Example | None]:
@@ -184,10 +197,11 @@ def pair_analogues(examples: Sequence[Example], analogues: Sequence[Example]) ->
 def _by_fields(
     strategy: StrategyFile, examples: Sequence[Example], analogues: Sequence[Example], dataset: str
 ) -> tuple[list[Example], list[Reject]]:
-    made, rejects = [], []
+    made: list[Example] = []
+    rejects = []
     for example, analogue in zip(examples, pair_analogues(examples, analogues), strict=True):
         try:
-            made.append(strategy.from_fields(example, analogue))
+            made += _several(strategy.from_fields(example, analogue))
         except Rejected as error:
             rejects.append(Reject(dataset, example.task, example.example_id, str(error), 1, None))
     return made, rejects
@@ -200,20 +214,21 @@ def _by_teacher(
     teacher: EndpointSettings,
     cache: Path,
     progress: Callable[[str], None] | None,
+    name: str,
 ) -> tuple[list[Example], list[Reject], Account]:
     asked, prompts, rejects = teacher_prompts(strategy, examples, dataset)
 
-    def accept(index: int, reply: str) -> Example:
-        return strategy.from_reply(asked[index], without_reasoning(reply))
+    def accept(index: int, reply: str) -> list[Example]:
+        return _several(strategy.from_reply(asked[index], without_reasoning(reply)))
 
-    answers, account = ask(teacher, prompts, accept, cache, progress)
-    made = []
+    answers, account = ask(teacher, prompts, accept, cache, progress, name)
+    made: list[Example] = []
     for example, answer in zip(asked, answers, strict=True):
         if isinstance(answer, Failure):
             reason = whole_text(answer.reason)
             rejects.append(Reject(dataset, example.task, example.example_id, reason, answer.attempts, answer.reply))
         else:
-            made.append(answer.value)
+            made += answer.value
     return made, rejects, account
 
 
@@ -246,13 +261,14 @@ def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, 
         if fold(row["query"]) in replies:
             raise UserError(f"{path}, row {number}: there is a reply to the query {row['query'][:80]!r} above already. Remove one.")
         replies[fold(row["query"])] = row["reply"]
-    made, rejects = [], []
+    made: list[Example] = []
+    rejects = []
     for example in examples:
         reply = replies.get(fold(example.query))
         try:
             if reply is None:
                 raise Rejected(f"{path} has no reply to the query")
-            made.append(strategy.from_reply(example, without_reasoning(reply)))
+            made += _several(strategy.from_reply(example, without_reasoning(reply)))
         except Rejected as error:
             rejects.append(Reject(dataset, example.task, example.example_id, str(error), 1, reply))
     return made, rejects
@@ -267,9 +283,9 @@ def _reason(error: ValidationError) -> str:
 
 def needs(example: Example, *fields: str) -> None:
     """Reject an example that lacks one of these fields."""
-    for field in fields:
-        if not getattr(example, field):
-            raise Rejected(f"the example has no {field.replace('_', ' ')}")
+    for name in fields:
+        if not getattr(example, name):
+            raise Rejected(f"the example has no {name.replace('_', ' ')}")
 
 
 def user(text: str) -> list[Message]:

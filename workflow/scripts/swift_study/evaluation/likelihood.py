@@ -8,35 +8,30 @@ import numpy as np
 import torch
 
 from swift_study.errors import UserError
+from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.scorers import Candidate, Item, ScorerFile
 from swift_study.examples import Example
 from swift_study.models.loading import exact_numerics
-from swift_study.models.rendering import Renderer
 from swift_study.models.tokens import IGNORED, Batch, Tokens, batches, collate
-
-
-def completed(example: Example, completion: str) -> Example:
-    """The example with another completion."""
-    return example.derive("golden", example.query, completion)
 
 
 def golden_example(example: Example) -> Example:
     """The example with its golden answer as the completion, where it has one."""
-    return completed(example, example.golden or example.completion)
+    return example.derive("golden", example.query, example.golden or example.completion)
 
 
 def with_candidates(
     scorer: ScorerFile,
     items: Sequence[Item],
     model: Any,
-    renderer: Renderer,
+    prompts: Prompts,
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Item]:
     """The items with the log-probabilities of the completions that the scorer asks for. UserError where one is not a finite number."""
     texts = [scorer.candidates(item) for item in items]
-    tokens = [renderer.tokens(completed(item.example, text)) for item, of_item in zip(items, texts, strict=True) for text in of_item]
-    found = log_likelihoods(model, tokens, renderer.pad_id, batch_size, lambda done: progress(done, len(tokens)))
+    tokens = [prompts.tokens(item.example, text) for item, of_item in zip(items, texts, strict=True) for text in of_item]
+    found = log_likelihoods(model, tokens, prompts.renderer.pad_id, batch_size, lambda done: progress(done, len(tokens)))
     rest = iter(zip(found.tolist(), tokens, strict=True))
     scored = []
     for item, of_item in zip(items, texts, strict=True):

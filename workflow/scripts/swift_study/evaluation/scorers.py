@@ -28,11 +28,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from swift_study.config.evaluations import Declared, declared
+from swift_study.config.evaluations import Declared, Scoring, declared
 from swift_study.errors import Rejected, Stopped, UserError
+from swift_study.evaluation.judging import read_instructions
 from swift_study.examples import Example, Message
 from swift_study.io.endpoint import Account, Answer, EndpointSettings, ask
-from swift_study.io.tables import ITEMS, RESPONSES, SCORES, read_table, write_table
+from swift_study.io.tables import ITEMS, RESPONSES, SCORES, read_examples, read_table, write_table
 from swift_study.io.user_files import described, line_of, load_module, short, told
 from swift_study.io.work import fingerprint
 
@@ -67,6 +68,8 @@ class Item:
     """For scorers that need the model."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """`scorers.<name>.options`."""
+    model: str | None = None
+    """`scorers.<name>.model`: a folder or a hub id, for scorers with a model of their own."""
     instructions: str = ""
     """For scorers that need an endpoint: the text of `scorers.<name>.instructions`."""
 
@@ -344,15 +347,22 @@ def read_responses(path: Path) -> dict[str, str | None]:
 
 
 def read_items(
-    examples: Sequence[Example],
-    responses: Mapping[str, str | None] | None = None,
-    options: Mapping[str, Any] | None = None,
-    instructions: str = "",
-    source: object = "",
+    dataset: Path,
+    settings: Scoring,
+    responses: Path | None = None,
+    opponents: Path | None = None,
+    instructions: Path | None = None,
 ) -> list[Item]:
-    """The items of a dataset's examples. UserError if ``responses``, which come from ``source``, are not those to its queries."""
-    ids = {e.example_id for e in examples}
-    if responses is not None and (other := [q for q in (*responses, *ids) if (q in responses) != (q in ids)]):
-        raise UserError(f"{source}: it does not hold a response to each query of the dataset, such as {other[0]}. Delete it and run again.")
-    given = responses or {}
-    return [Item(e, given.get(e.example_id), options=options or {}, instructions=instructions) for e in examples]
+    """The items of a dataset's examples with the responses to them. UserError where a file does not hold a response to each query."""
+    examples = read_examples(dataset)
+    given, others = ({} if path is None else _responses_to(examples, path) for path in (responses, opponents))
+    told = "" if instructions is None else read_instructions(instructions)
+    same = Item(examples[0], options=settings.options, model=settings.model, instructions=told)
+    return [replace(same, example=e, response=given.get(e.example_id), opponent=others.get(e.example_id)) for e in examples]
+
+
+def _responses_to(examples: Sequence[Example], path: Path) -> dict[str, str | None]:
+    found, ids = read_responses(path), {e.example_id for e in examples}
+    if other := [q for q in (*found, *ids) if (q in found) != (q in ids)]:
+        raise UserError(f"{path}: it does not hold a response to each query of the dataset, such as {other[0]}. Delete it and run again.")
+    return found

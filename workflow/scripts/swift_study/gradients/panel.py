@@ -20,5 +20,9 @@ class Member:
 
 
 def read_panel(datasets: Sequence[str], renderer: Renderer) -> list[Member]:
-    """All examples of the datasets, given as Parquet files, in their order. UserError for one that is too long."""
-    return [Member(Path(path).stem, e, renderer.tokens(e)) for path in datasets for e in read_examples(Path(path))]
+    """All examples of the datasets, given as Parquet files, in their order.
+
+    One that is too long is left out with `model.overlong: skip`, which the files of lengths count, and else a UserError.
+    """
+    found = [(Path(path).stem, e, renderer.tokens_or_none(e)) for path in datasets for e in read_examples(Path(path))]
+    return [Member(dataset, example, tokens) for dataset, example, tokens in found if tokens is not None]

@@ -1,4 +1,4 @@
-"""Ask an OpenAI-compatible chat server, such as the teacher, with retries, a reply cache and a budget.
+"""Ask an OpenAI-compatible chat server, such as a teacher or a judge, with retries, a reply cache and a budget.
 
 Three things can go wrong, and each ends differently:
 
@@ -168,13 +168,6 @@ class EndpointSettings(BaseModel):
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         prompt, completion = self.usd_per_million_prompt_tokens, self.usd_per_million_completion_tokens
         return (prompt_tokens * prompt + completion_tokens * completion) / 1e6
-
-
-class JudgeSettings(EndpointSettings):
-    """An endpoint whose model labels responses; the defaults are the paper's judge."""
-
-    base_url: str = Field(default="https://api.openai.com/v1", description="Address of the server's API.")
-    model: str = Field(default="gpt-4o-2024-08-06", min_length=1, description="Name under which the server knows the model.")
 
 
 @dataclass(frozen=True)
@@ -385,7 +378,7 @@ def ask(
     accept: Callable[[int, str], T],
     cache_dir: Path,
     progress: Callable[[str], None] | None = None,
-    name: str = "teacher",
+    name: str = "endpoints.teacher",
     *,
     allow_cut_off: bool = False,
     response_format: dict[str, Any] | None = None,
@@ -394,8 +387,8 @@ def ask(
 ) -> tuple[list[Answer[T] | Failure], Account]:
     """Get an accepted reply to every prompt: the outcomes in the order of ``prompts``, and what it took.
 
-    ``accept(index, reply)`` turns a reply into a value or raises ``Rejected``. ``name`` is the section of the
-    configuration, for error sentences. Raises UserError where the server as a whole fails or the budget is used up.
+    ``accept(index, reply)`` turns a reply into a value or raises ``Rejected``. ``name`` is the place of the
+    settings in the configuration, for error sentences. Raises UserError where the server as a whole fails or the budget is used up.
 
     ``allow_cut_off`` takes a reply as it comes, also cut off or empty. ``response_format`` is the API's parameter of that
     name; a server that refuses it is asked without, and ``accept`` must check the reply in any case. With another

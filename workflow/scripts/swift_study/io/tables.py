@@ -22,6 +22,8 @@ EXAMPLES = pa.schema(
     [
         ("example_id", pa.string()),
         ("parent_id", pa.string()),
+        ("root_id", pa.string()),
+        ("source", pa.string()),
         ("task", pa.string()),
         ("strategy", pa.string()),
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
@@ -30,6 +32,8 @@ EXAMPLES = pa.schema(
         ("key_points", pa.list_(KEY_POINT)),
         ("golden", pa.string()),
         ("unsatisfactory", pa.string()),
+        ("record", pa.string()),
+        ("value_spans", pa.list_(pa.list_(pa.int64()))),
     ]
 )
 REJECTS = pa.schema(
@@ -40,6 +44,30 @@ REJECTS = pa.schema(
         ("reason", pa.string()),
         ("attempts", pa.int64()),
         ("reply", pa.string()),
+    ]
+)
+# How long each example of a dataset is for a model; ``reason`` says why a run or a panel leaves it out, null: it does not.
+LENGTHS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("example_id", pa.string()),
+        ("task", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("reason", pa.string()),
+    ]
+)
+# The lengths of a dataset's examples for a model, as people read them.
+TOKENS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("dataset", pa.string()),
+        ("n_examples", pa.int64()),
+        ("n_left_out", pa.int64()),
+        ("mean_prompt_tokens", pa.float64()),
+        ("mean_completion_tokens", pa.float64()),
+        ("longest", pa.int64()),
     ]
 )
 ACCOUNTS = pa.schema(
@@ -82,22 +110,12 @@ CERTIFICATES = pa.schema(
         ("passed", pa.bool_()),
     ]
 )
-EXCLUSIONS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("pool", pa.int64()),
-        ("overlong", pa.int64()),
-        ("same_as_probe", pa.int64()),
-        ("near_duplicates", pa.int64()),
-        ("drawn", pa.int64()),
-    ]
-)
 LEAKAGE = pa.schema(
     [
         ("study", pa.string()),
         ("dataset", pa.string()),
         ("n_examples", pa.int64()),
-        ("n_base", pa.int64()),
+        ("n_trained", pa.int64()),
         ("leaks", pa.int64()),
     ]
 )

@@ -49,7 +49,9 @@ class Renderer:
         if excess > 0:
             raise Overlong(
                 f"{_who(example)} has {len(prompt)} + {len(completion)} tokens, more than model.max_length = {self.settings.max_length}. "
-                "Raise it, or set model.overlong to 'skip' or 'truncate'."
+                "Raise it, or set model.overlong to 'skip' or 'truncate'.",
+                len(prompt),
+                len(completion),
             )
         return Tokens(prompt + completion, len(prompt))
 
@@ -60,12 +62,39 @@ class Renderer:
             return tokens.ids[: tokens.prompt_length]
         return self._split(example)[0]
 
-    def is_overlong(self, example: Example) -> bool:
+    def raw(self, prompt: str, completion: str | None) -> Tokens:
+        """Tokens of raw text, without the chat template: the prompt and, where there is one, behind a space the completion, with no end
+        token. UserError where the two are longer than ``max_length`` tokens."""
+        encode = self._encode_plain
+        before = encode(prompt)
+        if completion is None:
+            return Tokens(before, len(before))
+        behind = f" {completion.strip()}"
+        whole = encode(prompt + behind)
+        # Where a token would reach over the border: generation sees the prompt alone.
+        ids = whole if whole[: len(before)] == before else before + _behind_a_line_break(encode, behind)
+        if len(ids) > self.settings.max_length:
+            raise Overlong(f"the text {prompt[:60]!r} has with its completion {len(ids)} tokens, more than model.max_length = "
+                           f"{self.settings.max_length}. Raise it.", len(before), len(ids) - len(before))  # fmt: skip
+        return Tokens(ids, len(before))
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Of raw text: control tokens in it stay plain text."""
+        from transformers.utils.chat_template_utils import mark_control_tokens
+
+        if not self._controls.search(text):
+            return self._encode(text)
+        marked: list[dict[str, str]] = mark_control_tokens([{"role": "user", "content": text}], self._controls)
+        return self._encode_marked(marked[0]["content"])
+
+    def tokens_or_none(self, example: Example) -> Tokens | None:
+        """The example's tokens; None where it is too long and `overlong: skip` leaves it out."""
         try:
-            self.tokens(example)
+            return self.tokens(example)
         except Overlong:
-            return True
-        return False
+            if self.settings.overlong != "skip":
+                raise
+            return None
 
     @cached_property
     def pad_id(self) -> int:
@@ -243,7 +272,11 @@ def turns(example: Example, settings: Model) -> list[Message]:
 
 
 class Overlong(UserError):
-    """An example is longer than the model's context."""
+    """An example is longer than the model's context: ``prompt`` and ``completion`` are its tokens."""
+
+    def __init__(self, message: str, prompt: int, completion: int) -> None:
+        super().__init__(message)
+        self.prompt, self.completion = prompt, completion
 
 
 def load_renderer(folder: Path, settings: Model) -> Renderer:

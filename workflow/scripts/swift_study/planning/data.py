@@ -4,18 +4,21 @@ What is made from the sources and from examples' own fields is built by the func
 base model's responses and hub data sets that are not on this machine have stand-ins of an assumed length, each named in ``notes``.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swift_study.config import SELECTED, Config, HubSource, Panel, Source
-from swift_study.data.sources import draw_base, read_source, split_panel, without_near_duplicates
+from swift_study.config import Condition, Config, HubSource, Source, lineage
+from swift_study.data.designs import apply_design, load_design
+from swift_study.data.load import Loaded, load
+from swift_study.data.sources import read_sources
 from swift_study.data.strategies import apply_strategy, load_strategy
 from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import golden_example
-from swift_study.evaluation.responses import revise
 from swift_study.examples import Example, Message
 from swift_study.io.tables import read_examples
+from swift_study.io.user_files import find_file
 from swift_study.models.rendering import Renderer
 
 NEVER = 2.0  # a similarity that no two queries have
@@ -41,6 +44,7 @@ class PlannedData:
         self.notes: list[str] = []
         self.read = 0  # datasets that were there already
         self._sources: dict[str, list[Example]] = {}
+        self._loaded: dict[str, Loaded] = {}
         self._examples: dict[str, list[Example]] = {}
         self._lengths: dict[str, list[Length]] = {}
 
@@ -48,14 +52,15 @@ class PlannedData:
         if name not in self._examples:
             file = Path(self.config.results) / "data" / f"{name}.parquet"
             self.read += file.is_file()
-            self._examples[name] = read_examples(file) if file.is_file() else self._fit(self._build(name))
+            self._examples[name] = read_examples(file) if file.is_file() else self._build(name)
         return self._examples[name]
 
     def lengths(self, name: str, golden: bool = False) -> list[Length]:
         """Tokens of each example of a dataset, with ``golden`` those of its golden answers."""
         key = f"{name} golden" if golden else name
         if key not in self._lengths:
-            self._lengths[key] = [self._length(golden_example(e) if golden else e) for e in self.examples(name)]
+            found = [self._length(golden_example(e) if golden else e) for e in self.examples(name)]
+            self._lengths[key] = [length for length in found if length is not None]
         return self._lengths[key]
 
     def text_tokens(self, messages: Sequence[Message]) -> int:
@@ -72,55 +77,44 @@ class PlannedData:
         if text not in self.notes:
             self.notes.append(text)
 
-    def _length(self, example: Example) -> Length:
+    def _length(self, example: Example) -> Length | None:
+        """None for an example that is too long and left out."""
         plan, model = self.config.plan, self.config.model
         if self.renderer is not None:
-            tokens = self.renderer.tokens(example)
-            return Length(tokens.prompt_length, tokens.n_completion)
+            tokens = self.renderer.tokens_or_none(example)
+            return None if tokens is None else Length(tokens.prompt_length, tokens.n_completion)
         prompt = self.text_tokens(example.messages[:-1]) + plan.template_tokens
         return Length(min(prompt, model.max_length), self.text_tokens(example.messages[-1:]) + 1)
 
-    def _fit(self, examples: list[Example]) -> list[Example]:
-        """As ``datasets.fit``; an example that is too long ends in its sentence when it is counted, unless it is to be skipped."""
-        if self.renderer is None or self.config.model.overlong != "skip":
-            return examples
-        return [e for e in examples if not self.renderer.is_overlong(e)]
-
     def _build(self, name: str) -> list[Example]:
-        parent, _, strategy = name.rpartition(".")
-        if name in SELECTED:
+        if lineage.is_loaded(self.config, name):
+            first, _, part = name.partition(".")
+            return self._load(first).parts[part]
+        if name in lineage.outputs(self.config):
             return self._selected(name)
-        if name == "base":
-            return self._base()
-        if name in ("panel", "candidates", "questions"):
-            return self._split(name)[0]
-        if strategy == "analogues":
-            return self._split(parent)[1]
-        if strategy == "revised":
-            return revise(self.examples(f"{parent}.clarify"), {e.example_id: e for e in self.examples(parent)})
-        return self._derived(name, parent, strategy)
+        parent, _, last = name.rpartition(".")
+        if last in self.config.designs:
+            settings = self.config.designs[last]
+            return apply_design(load_design(find_file("designs", settings.like or last)), settings.options, self.examples(parent), name)
+        return self._derived(name, parent, last)
 
-    def _base(self) -> list[Example]:
-        base, stood_in = self.config.data.base, any(isinstance(s, HubSource) for s in self.config.data.base.sources)
-        # Stand-ins are alike, and none is a probe.
-        near = NEVER if stood_in else self.config.data.near_duplicate
-        probes = [e for source in ("panel", "candidates", "questions") for part in self._split(source) for e in part]
-        pool = self._fit([e for s in base.sources for e in self._source(s, base.examples)])
-        return draw_base(pool, probes, base, near, self.config.runs["base"].seed)[0]
+    def _load(self, name: str) -> Loaded:
+        if name not in self._loaded:
+            settings = self.config.datasets[name]
+            # Stand-ins are alike, and none is in another dataset.
+            stood_in = any(isinstance(s, HubSource) for s in settings.sources)
+            pool = [e for s in settings.sources for e in self._source(s, settings.where, settings.examples or 0)]
+            others = {other: self.examples(other) for other in settings.exclude}
+            near = NEVER if stood_in else self.config.near_duplicate
+            self._loaded[name] = load(name, settings, pool, others, near, self.config.data_seed)
+        return self._loaded[name]
 
-    def _split(self, name: str) -> tuple[list[Example], list[Example]]:
-        panel: Panel = getattr(self.config.data, name)
-        used, analogues = split_panel(self._fit([e for s in panel.sources for e in self._source(s, 0)]), panel)
-        if name == "questions" and not any(isinstance(s, HubSource) for s in panel.sources):
-            analogues, _ = without_near_duplicates(analogues, used, self.config.data.near_duplicate)
-        return used, analogues
-
-    def _source(self, source: Source, at_least: int) -> list[Example]:
+    def _source(self, source: Source, where: Mapping[str, Condition], at_least: int) -> list[Example]:
         """A hub data set only where it is in the local cache; the script sees to it that the hub is not asked. Each is read once."""
-        key = source.model_dump_json()
+        key = f"{source.model_dump_json()} {where}"
         try:
             if key not in self._sources:
-                self._sources[key] = read_source(source)
+                self._sources[key] = read_sources([source], where)
             return self._sources[key]
         except UserError:
             if not isinstance(source, HubSource):
@@ -147,10 +141,12 @@ class PlannedData:
         if settings.by == "teacher":
             return self._stand_in(name, examples, strategy, "they are to be made by the teacher")
         source = parent.split(".", maxsplit=1)[0]
-        split = source in ("panel", "candidates", "questions")
-        analogues = self.examples(f"{source}.analogues") if split else []
+        loaded = self.config.datasets.get(source)
+        analogues = self.examples(f"{source}.analogues") if loaded is not None and loaded.per_task is not None else []
+        parents = [e for above in lineage.parents(self.config, parent) for e in self.examples(above)]
+        file = self.strategies / f"{settings.like or strategy}.py"
         try:
-            return apply_strategy(load_strategy(self.strategies / f"{strategy}.py"), settings, examples, analogues, name)[0]
+            return apply_strategy(load_strategy(file, settings.options, parents), settings, examples, analogues, name)[0]
         except UserError as error:
             return self._stand_in(name, examples, strategy, f"they could not be made beforehand ({error})")
 
@@ -162,23 +158,20 @@ class PlannedData:
         return [e.derive(strategy, e.query, self.filler(tokens)) for e in examples]
 
     def _selected(self, name: str) -> list[Example]:
-        """The candidates of the first tasks: which ones the base model's responses choose is not known before they are there."""
-        settings, kind = self.config.selection, name.split(".", maxsplit=1)[0]
+        """The first examples of the first tasks: which ones the scores choose is not known before they are there."""
+        selection = self.config.selections[lineage.outputs(self.config)[name]]
+        take, output = selection.take, selection.outputs[name]
         self.note(
-            "Which candidates become negatives and positives is not known before the base model has responded: the first "
-            f"{settings.tasks} tasks are taken, and responses of {self.response_tokens()} tokens (plan.response_share)."
+            f"Which of {selection.examples} the selection chooses is not known before there are scores: the first ones are taken, and "
+            f"responses of {self.response_tokens()} tokens (plan.response_share)."
         )
-        if name == "negative.clarify":
-            return _first_of_tasks(self.examples("candidates.clarify"), settings.tasks)
-        parent = name.replace(kind, "candidates") + (".revised" if kind == "positive" else "")
-        chosen = _first_of_tasks(self.examples(parent), settings.tasks)
-        if kind == "positive" and settings.positive_response == "golden":
-            return [e.derive(kind, e.query, e.completion) for e in chosen]
-        return [e.derive(kind, e.query, self.filler(self.response_tokens())) for e in chosen]
+        by_task: dict[str, list[Example]] = defaultdict(list)
+        for example in self.examples(selection.dataset_of(output.of)):
+            by_task[example.task].append(example)
+        chosen = [e for members in list(by_task.values())[: take.tasks] for e in members[: take.per_task]][: take.examples]
+        if output.completion == "response":
+            return [e.derive(name, e.query, self.filler(self.response_tokens())) for e in chosen]
+        return [e.model_copy(update={"strategy": name}) for e in chosen]
 
     def response_tokens(self) -> int:
-        return max(1, round(self.config.plan.response_share * self.config.responses.max_new_tokens))
-
-
-def _first_of_tasks(examples: Sequence[Example], tasks: int) -> list[Example]:
-    return list({e.task: e for e in reversed(examples)}.values())[::-1][:tasks]
+        return max(1, round(self.config.plan.response_share * self.config.generation.max_new_tokens))

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import MAIN, AuditStudy, Config, training_of
+from swift_study.config import MAIN, Asked, AuditStudy, Config, label_of
 from swift_study.data.strategies import load_strategy, teacher_prompts
 from swift_study.evaluation.audit import labelled_responses
 from swift_study.evaluation.judging import read_instructions
-from swift_study.evaluation.responses import server_of
 from swift_study.evaluation.scorers import Item, ScorerFile, load_scorer
 from swift_study.examples import Example
 from swift_study.planning.costs import (
@@ -81,17 +80,26 @@ class Planner:
             self.out.money.append(_total(self.out.money, "who"))
         return self.out
 
+    def label(self, run: str) -> str:
+        """A run in the tables: its family with its levels, but for seed and model; and its model, where that is not the main one."""
+        point = self.config.point(run)
+        name = label_of(point.family, {f: level for f, level in point.levels.items() if f not in ("seed", "model")})
+        return name if point.run.model == MAIN else f"{name} on {point.run.model}"
+
     # ---- the parts ----
 
     def trainings(self) -> None:
         names = [j.wildcards["run"] for j in self.jobs if j.rule == "train"]
-        # The seeds of a run differ in nothing that is planned.
-        alike = Counter((training_of(n)[0], training_of(n)[1]) for n in names)
+        # Seeds differ in nothing that is planned.
+        alike = Counter(map(self.label, names))
+        first = {self.label(name): name for name in reversed(names)}
         tokens_of_all = hours_of_all = flops_of_all = completions_of_all = disk = 0.0
         checkpoints, states = 0, []
-        for (name, model), times in sorted(alike.items(), key=lambda item: list(self.config.runs).index(item[0][0])):
-            run, size = self.config.run(name), self.sizes[model]
-            dtype = run.dtype or self.config.model_of(_named(name, model)).dtype
+        order = {path: number for number, path in enumerate(self.config.by_path)}
+        for label, times in sorted(alike.items(), key=lambda item: order[first[item[0]]]):
+            name = first[label]
+            run = self.config.run(name)
+            size, dtype = self.sizes[run.model], run.dtype or self.config.model_of(name).dtype
             used = {d for phase in run.schedule for d in phase}
             lengths = {d: self.data.lengths(d) for d in used}
             both = {d: (len(ls), sum(x.both for x in ls) / len(ls)) for d, ls in lengths.items()}
@@ -102,11 +110,10 @@ class Planner:
             longest = max(x.both for ls in lengths.values() for x in ls)
             a_pass = tokens / training_tokens(run, {d: (n, 1) for d, (n, _) in both.items()})
             memory = training_memory(run, size, dtype, longest)
-            label = name if model == MAIN else f"{name} on {model}"
             self.remember(f"training {label}", f"{run.method}, {dtype}, ZeRO {run.zero_stage}, {run.processes} GPU", memory, run.processes)
-            self.warn(f"The training of {label!r}", memory, what_to_change(name, run, memory))
+            self.warn(f"The training of {label!r}", memory, what_to_change(self.config.point(name).family, run, memory))
             for problem in too_few(run, both):
-                self.out.warnings.append(f"WARNING: The run {name!r} cannot be made as configured: {problem}.")
+                self.out.warnings.append(f"WARNING: The run {label!r} cannot be made as configured: {problem}.")
             steps: list[int | None] = [*self.config.steps(name)] or [None]
             published = sum(checkpoint_bytes(run, size, dtype) for step in steps)
             disk += times * published
@@ -191,40 +198,56 @@ class Planner:
             self.warn(f"The job of the rivals of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
         self.part("rivals", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
 
+    def asked(self, job: Job) -> Asked:
+        return self.config.evaluation(job.wildcards["evaluation"], job.wildcards["run"])
+
+    def response_tokens(self, asked: Asked) -> int:
+        return max(1, round(self.config.plan.response_share * asked.generation.max_new_tokens))
+
     def responses(self) -> None:
-        settings, plan = self.config.responses, self.config.plan
-        jobs = [j.wildcards for j in self.jobs if j.rule == "respond"]
-        new = self.data.response_tokens()
-        if settings.server is not None:
-            rows = [x for w in jobs for x in self.data.lengths(w["evaluation"])]
-            price = server_of(settings, "run")
-            self.money("server that responds", len(rows), sum(x.prompt for x in rows), len(rows) * new, price)
-            return
+        self.responses_of_endpoints()
+        plan, jobs = self.config.plan, [j for j in self.jobs if j.rule == "respond"]
         tokens = completions = flops = hours = 0.0
-        worst: tuple[str, Memory] | None = None
-        for w in jobs:
-            lengths, size = self.data.lengths(w["evaluation"]), self.sizes[training_of(w["run"])[1]]
-            dtype, run = self.config.model_of(w["run"]).dtype, self.config.run(w["run"])
-            job_tokens = sum(x.prompt + new for x in lengths)
+        worst: tuple[str, Memory, int] | None = None
+        for job in jobs:
+            w, asked = job.wildcards, self.asked(job)
+            lengths, size = self.data.lengths(asked.dataset), self.sizes[self.config.run(w["run"]).model]
+            dtype, run, new = self.config.model_of(w["run"]).dtype, self.config.run(w["run"]), self.response_tokens(asked)
+            shots = asked.shots * sum(x.both for x in lengths) / len(lengths)
+            job_tokens = sum(x.prompt + shots + new for x in lengths)
             tokens += job_tokens
             completions += new * len(lengths)
             flops += forward_flops(size, job_tokens)
             hours += gpu_hours(forward_flops(size, job_tokens), plan, dtype, generating=True)
             adapter = size.lora(run.lora) if run.method == "lora" else 0
-            longest = max(x.prompt for x in lengths) + settings.max_new_tokens
-            memory = generation_memory(size, dtype, min(settings.batch_size, len(lengths)), longest, adapter)
+            longest = max(x.prompt for x in lengths) + round(shots) + asked.generation.max_new_tokens
+            batch = asked.generation.batch_size
+            memory = generation_memory(size, dtype, min(batch, len(lengths)), longest, adapter)
             if worst is None or memory.gpu > worst[1].gpu:
-                worst = f"{w['run']} to {w['evaluation']}", memory
-        self.part("responses", len(jobs), tokens, completions, flops, hours)
+                worst = f"{w['run']} to {w['evaluation']}", memory, batch
+        if jobs:
+            self.part("responses", len(jobs), tokens, completions, flops, hours)
         if worst is not None:
             self.remember("responses, the largest", worst[0], worst[1])
-            self.warn(f"The response of {worst[0]}", worst[1], f"Lower responses.batch_size (now {settings.batch_size}).")
+            self.warn(f"The response of {worst[0]}", worst[1], f"Lower generation.batch_size (now {worst[2]}).")
+
+    def responses_of_endpoints(self) -> None:
+        found: dict[str, tuple[int, float, float]] = {}
+        for job in (j for j in self.jobs if j.rule == "respond_with_endpoint"):
+            asked, name = self.asked(job), self.config.responder(job.wildcards["evaluation"].split("/")[0])
+            assert name is not None
+            rows, prompt, completion = found.get(name, (0, 0.0, 0.0))
+            lengths = self.data.lengths(asked.dataset)
+            new = self.response_tokens(asked) * len(lengths)
+            found[name] = rows + len(lengths), prompt + sum(x.prompt for x in lengths), completion + new
+        for name, (rows, prompt, completion) in found.items():
+            self.money(f"{name}: responses", rows, prompt, completion, self.config.endpoints[name])
 
     def likelihoods(self) -> None:
-        jobs = [j.wildcards for j in self.jobs if j.rule == "score_with_model"]
+        jobs = [(j.wildcards, self.asked(j).dataset) for j in self.jobs if j.rule == "score_with_model"]
         tokens = completions = flops = hours = 0.0
-        for w in jobs:
-            lengths, size = self.data.lengths(w["evaluation"], golden=True), self.sizes[training_of(w["run"])[1]]
+        for w, dataset in jobs:
+            lengths, size = self.data.lengths(dataset, golden=True), self.sizes[self.config.run(w["run"]).model]
             job_tokens = sum(x.both for x in lengths)
             tokens += job_tokens
             completions += sum(x.completion for x in lengths)
@@ -232,8 +255,8 @@ class Planner:
             hours += gpu_hours(forward_flops(size, job_tokens), self.config.plan, self.config.model_of(w["run"]).dtype)
         self.part("likelihoods", len(jobs), tokens, completions, flops, hours)
         if jobs:
-            size = max((self.sizes[training_of(w["run"])[1]] for w in jobs), key=lambda s: s.parameters)
-            longest = max(x.both for w in jobs for x in self.data.lengths(w["evaluation"], golden=True))
+            size = max((self.sizes[self.config.run(w["run"]).model] for w, _ in jobs), key=lambda s: s.parameters)
+            longest = max(x.both for _, dataset in jobs for x in self.data.lengths(dataset, golden=True))
             # As of responses, with logits of all tokens in place of the keys and values.
             memory = generation_memory(size, self.config.model.dtype, BATCH, longest, 0)
             logits = Memory(memory.weights, activations=memory.activations + 2 * BATCH * longest * size.vocabulary * 4)
@@ -241,8 +264,8 @@ class Planner:
             self.warn("The job of the likelihoods", logits, "Lower model.max_length: it is the longest answer that takes the memory.")
 
     def files(self) -> None:
-        made = [j for j in self.jobs if j.rule in ("respond", "score", "score_with_model", "score_with_endpoint")]
-        rows = sum(len(self.data.lengths(j.wildcards["evaluation"])) for j in made)
+        made = [j for j in self.jobs if j.rule.startswith(("respond", "score")) or j.rule == "read_responses"]
+        rows = sum(len(self.data.lengths(self.asked(j).dataset)) for j in made)
         self.file("responses/, scores/ (roughly)", len(made), rows * DATA_ROW + len(made) * DATA_FILE)
         data = [j.wildcards for j in self.jobs if j.rule == "apply_strategy"]
         names = [f"{w['parent']}.{w['strategy']}" for w in data]
@@ -251,26 +274,24 @@ class Planner:
         self.file("figures, tables, pages, report, logs (roughly)", None, REST)
 
     def teacher(self) -> None:
-        if self.config.teacher is None:
-            return
         for w in (j.wildcards for j in self.jobs if j.rule == "apply_strategy"):
-            if self.config.strategies[w["strategy"]].by != "teacher":
+            settings = self.config.strategies[w["strategy"]]
+            if settings.by != "teacher":
                 continue
             strategy = load_strategy(self.data.strategies / f"{w['strategy']}.py")
             name = f"{w['parent']}.{w['strategy']}"
             _, prompts, _ = teacher_prompts(strategy, self.data.examples(w["parent"]), name)
             prompt = sum(map(self.data.text_tokens, prompts))
             completion = len(prompts) * self.config.plan.teacher_reply_tokens
-            self.money(f"teacher: {name}", len(prompts), prompt, completion, self.config.teacher)
+            self.money(f"{settings.endpoint}: {name}", len(prompts), prompt, completion, self.config.endpoints[settings.endpoint])
 
     def scorers(self) -> None:
         """The endpoints that scorers ask, and their audits."""
         reply, response = self.config.plan.judge_reply_tokens, self.data.filler(self.data.response_tokens())
-        asked = Counter((j.wildcards["scorer"], j.wildcards["evaluation"]) for j in self.jobs if j.rule == "score_with_endpoint")
-        audits = [(j.wildcards["scorer"], j.wildcards["study"]) for j in self.jobs if j.rule == "audit_scorer_with_endpoint"]
-        for name in dict.fromkeys([*(scorer for scorer, _ in asked), *(scorer for scorer, _ in audits)]):
-            scorer, endpoint = load_scorer(self.config.scorer_file(name)), self.config.judge
-            assert endpoint is not None
+        asked = Counter((j.wildcards["scorer"], self.asked(j).dataset) for j in self.jobs if j.rule == "score_with_endpoint")
+        audits = [j.wildcards for j in self.jobs if j.rule == "audit_scorer_with_endpoint"]
+        for name in dict.fromkeys([*(scorer for scorer, _ in asked), *(w["scorer"] for w in audits)]):
+            scorer, endpoint = load_scorer(self.config.scorer_file(name)), self.config.endpoints[self.config.scorer_endpoint(name) or ""]
             replies = prompt = 0
             for dataset, times in ((d, times) for (of, d), times in asked.items() if of == name):
                 examples = self.data.examples(dataset)
@@ -278,9 +299,10 @@ class Planner:
                 prompt += times * sum(self.prompt_tokens(name, scorer, e, response) for e in examples)
             if replies:
                 self.money(name, replies, prompt, replies * reply, endpoint)
-            for study in (self.config.studies[study] for scorer, study in audits if scorer == name):
+            for study in (self.config.studies[w["study"]] for w in audits if w["scorer"] == name):
                 assert isinstance(study, AuditStudy)
-                rows = labelled_responses(study.settings, self.data.examples(study.evaluation), self.config.statistics.seed)
+                examples = self.data.examples(self.config.asked(study.evaluation, {}).dataset)
+                rows = labelled_responses(study.settings, examples, self.config.statistics.seed)
                 passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
                 tokens = [self.prompt_tokens(name, scorer, row.example, row.response) for row in rows]
                 prompt = sum(n * k for n, k in zip(passes, tokens, strict=True))
@@ -333,10 +355,6 @@ class Planner:
         self.out.money.append({"who": who, "replies": replies, "prompt tokens": prompt, "completion tokens": completion, "USD": usd})
 
 
-def _named(run: str, model: str) -> str:
-    return run if model == MAIN else f"{run}.{model}.s0"
-
-
 def _total(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, object]:
     numbers = {key: sum(v for row in rows if isinstance(v := row[key], int | float)) for key in rows[0] if key != name}
     return {name: "in total", **numbers}
@@ -370,7 +388,7 @@ def text(config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], planned
         _table(planned.memory),
         "## Disk",
         _table(planned.disk),
-        "## Teacher, judge and servers",
+        "## Endpoints",
         _table(planned.money) if planned.money else "None is configured: nothing to pay.",
         "## Assumed where nothing is known yet",
         "\n".join(f"- {note}" for note in notes) if notes else "Nothing beside the constants.",

@@ -204,7 +204,7 @@ def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, svg:
         left.set_yticks(range(len(rows)), [_wrapped(row, 40) for row in rows])
         if not left.yaxis_inverted():
             left.invert_yaxis()
-        if (here.filter(pl.col("metric") == level)["value"].min() or 0) >= 0:
+        if not (here.filter(pl.col("metric") == level)["value"] < 0).any():
             left.set_xlim(left=0)
         right.axvline(0, color="black", linewidth=0.8)
         right.spines["left"].set_visible(False)

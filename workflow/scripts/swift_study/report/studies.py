@@ -161,12 +161,12 @@ def sweep_page(study: SweepStudy, table: pl.DataFrame, phases: pl.DataFrame, sav
             "within its grid, and `beyond` says in which share of the resamples."
         )
         shown = savings.select(
-            "saving", "panel", "line", "against", "evaluation", "metric", pl.col("x").alias(study.x), "value",
+            "saving", "panel", "line", "against", "evaluation", "metric", pl.col("x").alias(f"x: {study.x}"), "value",
             with_interval("saved", "saved [interval]"), "beyond",
         )  # fmt: skip
         parts += [heading("Savings"), paragraph(rule), html_table(shown)]
     shown = table.select(
-        "panel", "line", "evaluation", "metric", pl.col("x").alias(study.x), "n", "unscored",
+        "panel", "line", "evaluation", "metric", pl.col("x").alias(f"x: {study.x}"), "n", "unscored",
         with_interval("value", "value [interval]", "low", "high"), pl.col("sd").alias("sd over seeds"),
         with_interval("over_start", "over the start"),
     )  # fmt: skip

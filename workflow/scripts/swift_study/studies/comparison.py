@@ -196,7 +196,7 @@ def comparison_table(c: Compared) -> pl.DataFrame:
     study = c.study
     rows: list[dict[str, object]] = []
     for cell in c.cells:
-        cells = {
+        cells: dict[str, object] = {
             "block": ", ".join(f"{k}={v}" for k, v in cell.block) or None,
             "model": cell.model,
             "row": cell.row,

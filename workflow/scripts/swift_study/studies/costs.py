@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, points, rows_of
+from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, lineage
 from swift_study.errors import UserError
 from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, read_table
 from swift_study.studies.comparison import as_frame
+from swift_study.studies.manifest import entries
 
 NAN = float("nan")
 BASELINES = "similarity and loss change"
@@ -52,7 +53,7 @@ def _influence(config: Config, names: Sequence[str]) -> dict[str, Files]:
     return {
         "training": _part(config, "train", runs, histories=runs),
         "data by a teacher": Files(accounts=accounts(config, panel)),
-        "gradients": _part(config, "gradients", [f"{studies[s].run}/{s}" for s in names]),
+        "gradients": _part(config, "gradients", [f"{config.point(studies[s].run).path}/{s}" for s in names]),
         "influence": _part(config, "pair_influence", names),
         "verdicts": _part(config, "decide_verdicts", names),
         "confounds": _part(config, "check_confounds", names),
@@ -62,21 +63,16 @@ def _influence(config: Config, names: Sequence[str]) -> dict[str, Files]:
 def _compared(config: Config, names: Sequence[str]) -> dict[str, Files]:
     runs: dict[str, None] = {}
     responses: dict[str, None] = {}
-    scores: dict[str, dict[str, None]] = {}
+    scores: dict[str, dict[str, str]] = {}
     for name in names:
-        study = config.studies[name]
-        assert isinstance(study, ComparisonStudy)
-        for own in rows_of(study.taken(), points(config), f"studies.{name}.rows").values():
-            for point in own:
-                runs[point.path] = None
-                for evaluation in study.evaluations:
-                    for scorer in study.scorers or config.scorer_names():
-                        needs = config.scorer_needs(scorer)
-                        kind = next((k for k in ("model", "endpoint") if k in needs), None)
-                        rule = f"score_with_{kind}" if kind else "score"
-                        scores.setdefault(f"{scorer}:{rule}", {})[f"{point.path}/{evaluation}/{scorer}"] = None
-                        if "response" in needs:
-                            responses[f"{point.path}/{evaluation}"] = None
+        for e in entries(config, name):
+            runs[e.run] = None
+            needs = config.scorer_needs(e.scorer)
+            kind = next((k for k in ("model", "endpoint") if k in needs), None)
+            rule = f"score_with_{kind}" if kind else "score"
+            scores.setdefault(f"{e.scorer}:{rule}", {})[f"{e.run}/{e.evaluation}/{e.scorer}"] = e.path
+            if "response" in needs:
+                responses[f"{e.run}/{e.evaluation}"] = None
     trained = list(dict.fromkeys(r for run in runs for r in config.ancestry(run)))
     data = [d for run in trained for phase in config.run(run).schedule for d in phase]
     parts = {
@@ -87,14 +83,9 @@ def _compared(config: Config, names: Sequence[str]) -> dict[str, Files]:
         parts["responses"] = _part(config, "respond", responses)
     for key, targets in scores.items():
         scorer, _, rule = key.partition(":")
-        asked = [_account(config, t) for t in targets] if rule == "score_with_endpoint" else []
+        asked = [Path(p).with_name("account.parquet") for p in targets.values()] if rule == "score_with_endpoint" else []
         parts[f"scores: {scorer}"] = _part(config, rule, targets, accounts=asked)
     return parts
-
-
-def _account(config: Config, target: str) -> Path:
-    run, evaluation, scorer = target.rsplit("/", 2)
-    return Path(f"{config.results}/scores/{run}/evaluation={evaluation}/scorer={scorer}/account.parquet")
 
 
 def _part(config: Config, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Files:
@@ -107,13 +98,8 @@ def _part(config: Config, rule: str, targets: Iterable[str], histories: Iterable
 
 def accounts(config: Config, datasets: Iterable[str]) -> list[Path]:
     """What a teacher cost for the datasets on the way to these that it made."""
-    found: dict[str, None] = {}
-    for name in datasets:
-        parts = name.split(".")
-        for k in range(1, len(parts)):
-            strategy = config.strategies.get(parts[k])
-            if strategy is not None and strategy.by == "teacher":
-                found[".".join(parts[: k + 1])] = None
+    made = {name: config.strategies.get(name.rpartition(".")[2]) for name in lineage.needed(config, list(datasets))}
+    found = [name for name, strategy in made.items() if strategy is not None and strategy.by == "teacher"]
     return [Path(f"{config.results}/data/accounts/{name}.parquet") for name in found]
 
 

@@ -1,7 +1,7 @@
 """Which example is seen at which step: written down as a table before training, the same for any number of processes."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
@@ -10,27 +10,41 @@ from swift_study.errors import UserError
 from swift_study.examples import Example
 
 
-def make_schedule(run: Run, datasets: Mapping[str, Sequence[Example]]) -> pl.DataFrame:
+def make_schedule(run: Run, datasets: Mapping[str, Sequence[Example]], left_out: Collection[str] = ()) -> pl.DataFrame:
     """One row for one use of an example: epoch and step from 1, position from 0 within the step, example and dataset.
 
     An epoch goes through the run's phases in their order, each a random mixture of its datasets, in an order of its own drawn from
     ``run.seed``; the epoch is cut into batches, of which the last may be smaller. UserError if a dataset has too few examples.
+
+    Examples in ``left_out`` (ids) are too long for the run's model: the run takes its examples as it would for any model, then drops these.
     """
-    chosen = {
-        (k, name): _chosen(name, datasets[name], part, run.seed) for k, phase in enumerate(run.schedule) for name, part in phase.items()
-    }
+    taken = chosen(run, datasets)
+    kept = {key: [i for i in ids if i not in left_out] for key, ids in taken.items()}
+    for (number, name), ids in kept.items():
+        if not ids:
+            raise UserError(
+                f"All {len(taken[number, name])} examples that the run takes of the dataset {name!r} are longer than model.max_length. "
+                "Raise it, or set model.overlong to 'truncate'."
+            )
     rows = []
     step = 0
     for epoch in range(1, run.epochs + 1):
         used: list[tuple[str, str]] = []
         for k, phase in enumerate(run.schedule):
-            parts = [(i, name) for name, part in phase.items() for i in _in_epoch(chosen[k, name], part, f"{run.seed}/{name}/{epoch}")]
+            parts = [(i, name) for name, part in phase.items() for i in _in_epoch(kept[k, name], part, f"{run.seed}/{name}/{epoch}")]
             used += random.Random(f"{run.seed}/{k}/{epoch}").sample(parts, len(parts))
         for number, (example_id, name) in enumerate(used):
             extra, position = divmod(number, run.batch_size)
             rows.append((epoch, step + extra + 1, position, example_id, name))
         step += -(-len(used) // run.batch_size)
     return pl.DataFrame(rows, schema=["epoch", "step", "position", "example_id", "dataset"], orient="row")
+
+
+def chosen(run: Run, datasets: Mapping[str, Sequence[Example]]) -> dict[tuple[int, str], list[str]]:
+    """By phase and dataset the ids of the examples that the run takes, before any is left out for its length."""
+    return {
+        (k, name): _chosen(name, datasets[name], part, run.seed) for k, phase in enumerate(run.schedule) for name, part in phase.items()
+    }
 
 
 def _chosen(name: str, examples: Sequence[Example], part: Part, seed: int) -> list[str]:

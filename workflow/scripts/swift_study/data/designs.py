@@ -1,0 +1,130 @@
+"""A design renders records as queries and completions, and reads responses back. It is one file, ``designs/<name>.py``:
+
+- ``render(record, options)``: the query and the completion of a record, as ``Rendered``.
+- ``parse(response, record, options)``: the fields of the record that a response states. Raises ``Rejected`` with the reason where it cannot
+  be read. Of a rendered completion it gives the record's own values: parse(render(x)) = x.
+
+A record is an object of JSON. The record of an example that has none is its own prompt and completion.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from swift_study.errors import Rejected, Stopped, UserError
+from swift_study.examples import Example, Message
+from swift_study.io.user_files import line_of, load_module, told
+
+FUNCTIONS = ("render", "parse")
+Record = dict[str, Any]
+
+
+class Value(str):
+    """A part of a completion that carries the answer: a label, a name. Other parts are format."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A query and its completion, in parts. ``loss_on: values`` puts the loss on the parts that are a ``Value``."""
+
+    query: str
+    parts: Sequence[str]
+    system: str | None = None
+
+    @property
+    def completion(self) -> str:
+        return "".join(self.parts)
+
+    @property
+    def value_spans(self) -> list[tuple[int, int]]:
+        """The positions of the values' characters in the completion."""
+        spans, at = [], 0
+        for part in self.parts:
+            if isinstance(part, Value) and part:
+                spans.append((at, at + len(part)))
+            at += len(part)
+        return spans
+
+
+@dataclass(frozen=True)
+class DesignFile:
+    """A design file's two functions. Whatever goes wrong in one of them is a UserError that names file and line."""
+
+    path: Path
+    functions: Mapping[str, Callable[..., Any]]
+
+    def render(self, record: Record, options: Mapping[str, Any]) -> Rendered:
+        """Raises Rejected where the record cannot be rendered."""
+        made = self._call("render", record, record, options)
+        if type(made) is not Rendered or not all(isinstance(part, str) for part in made.parts):
+            raise self._wrong("render", record, f"returned {type(made).__name__}", "Return Rendered(query, parts) with parts of text.")
+        return made
+
+    def parse(self, response: str, record: Record, options: Mapping[str, Any]) -> Record:
+        """Raises Rejected where the response cannot be read."""
+        found = self._call("parse", record, response, record, options)
+        if not isinstance(found, dict):
+            raise self._wrong("parse", record, f"returned {type(found).__name__}", "Return a dict of the record's fields.")
+        return found
+
+    def _call(self, name: str, record: Record, *arguments: object) -> Any:
+        try:
+            return self.functions[name](*arguments)
+        except (Rejected, Stopped):
+            raise
+        except BaseException as error:  # it may call sys.exit
+            remedy = "Mend the function, or raise Rejected with the reason."
+            raise self._wrong(name, record, f"raised {told(error)}", remedy, line_of(self.path, error)) from error
+
+    def _wrong(self, name: str, record: Record, what: str, remedy: str, line: int | None = None) -> UserError:
+        line = line or getattr(getattr(self.functions[name], "__code__", None), "co_firstlineno", None)
+        shown = json.dumps(record, ensure_ascii=False, default=str)[:80]
+        return UserError(f"{self.path}{f', line {line}' if line else ''}: {name} {what} for the record {shown}. {remedy}")
+
+
+def load_design(path: Path) -> DesignFile:
+    """Import a design file. UserError if it is missing, does not run, or lacks one of the two functions."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such design file. Write it (docs/data.md shows how) or remove its name from `designs`.")
+    module = load_module(path, "design")
+    functions = {name: getattr(module, name, None) for name in FUNCTIONS}
+    for name, function in functions.items():
+        if not callable(function):
+            raise UserError(f"{path}: the function `{name}` is missing; a design file has render and parse.")
+    return DesignFile(path, cast(dict[str, Callable[..., Any]], functions))
+
+
+def record_of(example: Example) -> Record:
+    """The record that a design renders; without one the example's own prompt and completion."""
+    if example.record is None:
+        return {"prompt": example.query, "completion": example.completion}
+    return cast(Record, json.loads(example.record))
+
+
+def apply_design(design: DesignFile, options: Mapping[str, Any], examples: Sequence[Example], dataset: str) -> list[Example]:
+    """The examples in this design, in their order. UserError names the example whose record cannot be rendered."""
+    name = dataset.rpartition(".")[2]
+    made = []
+    for example in examples:
+        record = record_of(example)
+        try:
+            rendered = design.render(record, options)
+            form = example.derive(
+                name, rendered.query, rendered.completion, record=json.dumps(record, ensure_ascii=False), value_spans=rendered.value_spans
+            )
+            if rendered.system is not None:
+                messages = [m for m in form.messages if m.role != "system"]
+                form = form.model_copy(update={"messages": [Message(role="system", content=rendered.system), *messages]})
+            made.append(form)
+        except (Rejected, ValidationError) as error:
+            why = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            source = f" ({example.source})" if example.source else ""
+            raise UserError(
+                f"{dataset}: {design.path} cannot render the example {example.example_id}{source}: "
+                f"{why}. Mend the record or the design, or leave the example out by `where`."
+            ) from error
+    return made
