@@ -140,9 +140,9 @@ def lengths(model, names):
 
 
 def all_lengths(runs, names):
-    """For the tables: of what these runs are trained on and of these datasets, for the models in question."""
-    found = [f for run in runs for f in lengths(CONFIG.run(run).model, scheduled(run))]
-    return list(dict.fromkeys(found + lengths(MAIN, names)))
+    """For the tables: of what these runs are trained on and of these datasets, for the runs' models."""
+    found = [(CONFIG.run(run).model, [*scheduled(run), *names]) for run in runs]
+    return list(dict.fromkeys(f for model, of in found for f in lengths(model, of)))
 
 
 def model_of(run):
@@ -157,6 +157,12 @@ def panel(study):
 def checkpoints(run):
     """The folder of a run's checkpoints."""
     return f"{RESULTS}/runs/{run}/checkpoints"
+
+
+def families(keep):
+    """The run families of which this is kept, as a pattern of names."""
+    found = [name for name, points in CONFIG.points.items() if points[0].keep == keep]
+    return f"(?:{'|'.join(found) or '-'})"
 
 
 def scheduled(run):
@@ -276,11 +282,26 @@ def asked(w):
     return dataset(CONFIG.evaluation(w.evaluation, w.run).dataset)
 
 
+def lengths_of(w):
+    """What the model's chat template refuses of the queries is told before anything is trained; raw text and cut prompts are not held to it."""
+    evaluation = CONFIG.evaluation(w.evaluation, w.run)
+    if evaluation.template != "chat" or evaluation.generation.prompt_tokens:
+        return []
+    return lengths(CONFIG.run(w.run).model, [evaluation.dataset])
+
+
 def shots(w):
     """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
     evaluation = CONFIG.evaluation(w.evaluation, w.run)
     other = evaluation.shots and evaluation.shots_from
     return dataset(evaluation.shots_from) if other else []
+
+
+def design_file(w):
+    """The file of the design in which an evaluation's queries stand, for a scorer of responses; nothing where they stand in none."""
+    name = CONFIG.design_of(w.evaluation, w.run)
+    reads = name and "response" in CONFIG.scorer_needs(w.scorer)
+    return code_file("designs", CONFIG.designs, name) if reads else []
 
 
 def served(w):
@@ -292,7 +313,7 @@ def served(w):
 
 def opponents(w):
     """The responses that a scorer compares these with; nothing for one that compares none."""
-    against = CONFIG.scorer(w.scorer).against
+    against = CONFIG.opponent(w.scorer, w.run)
     return responses(against, w.evaluation) if against else []
 
 

@@ -12,6 +12,7 @@ rule respond:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
+        lengths=lambda w: lengths_of(w),
         shots=lambda w: shots(w),
     output:
         RESPONSES,
@@ -102,6 +103,7 @@ rule score:
         dataset=lambda w: asked(w),
         responses=RESPONSES,
         opponents=lambda w: opponents(w),
+        design=lambda w: design_file(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -116,11 +118,12 @@ rule score:
     params:
         settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
         opponents=lambda w, input: option("--opponents", input.opponents),
+        design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --dataset {input.dataset:q} --responses {input.responses:q}"
-        " {params.opponents} --output {params.folder:q} 2> {log:q}"
+        " {params.opponents} {params.design} --output {params.folder:q} 2> {log:q}"
 
 
 rule score_with_model:
@@ -129,8 +132,10 @@ rule score_with_model:
         model=lambda w: model_of(w.run),
         checkpoints=checkpoints("{run}"),
         dataset=lambda w: asked(w),
+        lengths=lambda w: lengths_of(w),
         responses=lambda w: scored_responses(w),
         shots=lambda w: shots(w),
+        design=lambda w: design_file(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -151,13 +156,14 @@ rule score_with_model:
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
         responses=lambda w, input: option("--responses", input.responses),
         shots=lambda w, input: option("--shots", input.shots),
+        design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score_with_model.py --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
         " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
-        " --output {params.folder:q} 2> {log:q}"
+        " {params.design} --output {params.folder:q} 2> {log:q}"
 
 
 rule score_with_endpoint:
@@ -167,6 +173,7 @@ rule score_with_endpoint:
         dataset=lambda w: asked(w),
         responses=RESPONSES,
         opponents=lambda w: opponents(w),
+        design=lambda w: design_file(w),
     output:
         scores=f"{SCORES}/scores.parquet",
         rows=f"{SCORES}/items.parquet",
@@ -189,12 +196,13 @@ rule score_with_endpoint:
         instructions=lambda w, input: option("--instructions", input.instructions),
         opponents=lambda w, input: option("--opponents", input.opponents),
         cache=CONFIG.cache,
+        design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
         "exec python workflow/scripts/score_with_endpoint.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --limits {resources.limits:q} {params.instructions}"
         " --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
-        " {params.opponents} --output {params.folder:q} 2> {log:q}"
+        " {params.opponents} {params.design} --output {params.folder:q} 2> {log:q}"
 
 
 # The audit of a scorer that labels, where the scorer itself works: those that ask an endpoint at the submit host.

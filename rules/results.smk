@@ -80,7 +80,9 @@ rule write_tables:
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(made_datasets()),
         leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in INFLUENCE],
-        lengths=all_lengths(swift_runs(INFLUENCE), [d for s in INFLUENCE for d in panel(s)]),
+        lengths=all_lengths(
+            swift_runs(INFLUENCE), [d for s in INFLUENCE for d in panel(s)]
+        ),
         scores=[f for s in selections_used() for f in selection_scores(s)],
         accounts=account_files(made_datasets()),
         gradients=[gradients(s) for s in INFLUENCE],
@@ -158,7 +160,9 @@ for name, studies in targets().items():
 onsuccess:
     # A plan makes nothing to report on.
     if list(workflow.dag_settings.targets) != ["plan"]:
-        others = [study for study in CONFIG.studies if study not in CONFIG.influence]
+        others = [
+            study for study in CONFIG.studies if study not in CONFIG.influence
+        ]
         shell(
             "exec python workflow/scripts/finish.py --results {RESULTS:q} --studies {others:q}"
         )

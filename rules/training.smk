@@ -39,6 +39,8 @@ rule train:
         f"{RESULTS}/logs/train/{{run}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{run}}.tsv"
+    wildcard_constraints:
+        run=rf"(?!{families('none')}(?:/|$)){PATH}",
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -68,3 +70,13 @@ rule train:
         " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
         " --held-out {input.held_out:q} --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q}"
         " --history {output.history:q} --consumed {output.consumed:q} --gradients {resources.gradients:q} 2> {log:q}"
+
+
+# With `keep: none` Snakemake removes the checkpoints as soon as nothing that is asked for needs them any more.
+use rule train as train_for_now with:
+    output:
+        checkpoints=temp(directory(checkpoints("{run}"))),
+        history=f"{RESULTS}/runs/{{run}}/history.parquet",
+        consumed=f"{RESULTS}/runs/{{run}}/consumed.parquet",
+    wildcard_constraints:
+        run=f"{families('none')}{FACTORS}",

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -12,12 +13,14 @@ from configuration import configured
 from tiny import ROOT
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from swift_study.config import Config, Generation, Model
+from swift_study.config import Config, Generation, Model, Scoring
 from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_shots
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond
+from swift_study.evaluation.scorers import load_scorer, read_items, score_items
 from swift_study.examples import Example, Message
+from swift_study.io.tables import RESPONSES, write_examples, write_table
 from swift_study.models.loading import load_model
 from swift_study.models.rendering import Renderer, load_renderer
 
@@ -128,6 +131,88 @@ def test_an_evaluation_that_cannot_be_is_a_sentence(keys: dict[str, Any], said: 
     with pytest.raises(UserError) as caught:
         with_evaluation(**keys)
     assert said in str(caught.value)
+
+
+FAMILY = {
+    "fam": {
+        "like": "full_base",
+        "warmup_steps": 0,
+        "schedule": [{"base": {"examples": "{n}"}}],
+        "grid": {"n": [8, 16], "seed": [1, 2], "mode": ["plain", "json"]},
+    },
+    "lima": {"like": "full_base", "grid": {"seed": [1, 2]}},
+}
+
+
+def test_an_evaluation_may_refer_to_the_factors_of_a_run_family() -> None:
+    keys = {"dataset": "panel", "grid": {"decoding": [1, 2]}, "generation": {"seed": "{decoding}", "max_new_tokens": "{n}"}}
+    keys |= {"by_level": {"mode": {"json": {"shots": 2}}}, "skip": [{"decoding": 2, "n": 8}]}
+    config = configured({"runs": FAMILY, "evaluations": {"mine": keys}})
+    assert config.evaluation_points("mine", "fam/n=8/seed=1/mode=json") == ["mine/decoding=1"]
+    assert config.evaluation_points("mine", "fam/n=16/seed=1/mode=json") == ["mine/decoding=1", "mine/decoding=2"]
+    json_run, plain = (config.evaluation("mine/decoding=2", f"fam/n=16/seed=1/mode={mode}") for mode in ("json", "plain"))
+    assert (json_run.shots, json_run.generation.seed, json_run.generation.max_new_tokens) == (2, 2, 16)
+    assert plain.shots == 0
+
+
+def test_a_factor_of_run_and_evaluation_alike_is_a_sentence() -> None:
+    config = configured({"runs": FAMILY, "evaluations": {"mine": {"dataset": "panel", "grid": {"seed": [1]}}}})
+    with pytest.raises(UserError, match=r"the run 'lima/seed=1' has a factor 'seed' as well, and one column cannot hold both"):
+        config.evaluation("mine/seed=1", "lima/seed=1")
+
+
+def test_an_opponent_has_the_run_s_own_levels() -> None:
+    scorers = {"wins": {"by": "key_points", "against": "lima"}, "same": {"by": "key_points", "against": "fam[n=8,mode=plain]"}}
+    config = configured({"runs": FAMILY, "scorers": scorers | {"open": {"by": "key_points", "against": "fam"}}})
+    assert config.opponent("key_points", "fam/n=16/seed=2/mode=json") is None
+    assert config.opponent("wins", "fam/n=16/seed=2/mode=json") == "lima/seed=2"
+    assert config.opponent("same", "fam/n=16/seed=2/mode=json") == "fam/n=8/seed=2/mode=plain"
+    with pytest.raises(
+        UserError, match=r"scorers\.open\.against: 'fam' is 4 runs for the run 'lima/seed=1'; name the levels of one in brackets"
+    ):
+        config.opponent("open", "lima/seed=1")
+    with pytest.raises(UserError, match=r"scorers\.wins\.against"):
+        configured({"scorers": {"wins": {"by": "key_points", "against": "nobody"}}})
+
+
+def test_a_scorer_gets_the_response_of_the_opponent(tmp_path: Path) -> None:
+    (tmp_path / "longer.py").write_text(
+        "from swift_study.evaluation.scorers import Score\nSTATISTICS = ('wins', 'n')\n"
+        "def score(item): return Score({'wins': len(item.response) > len(item.opponent), 'n': 1})\n"
+        "def metrics(sums): return {'win_rate': sums['wins'] / sums['n']}\n"
+    )
+    write_examples(tmp_path / "q.parquet", [example("1"), example("2")])
+    for name, texts in (("ours", ("long", "s")), ("theirs", ("l", "short"))):
+        rows = [
+            {"query_id": example(q).example_id, "response": r, "finish_reason": "stop", "n_tokens": 1, "seed": 1}
+            for q, r in zip("12", texts, strict=True)
+        ]
+        write_table(tmp_path / f"{name}.parquet", pl.DataFrame(rows), RESPONSES)
+    items = read_items(tmp_path / "q.parquet", Scoring(), tmp_path / "ours.parquet", tmp_path / "theirs.parquet")
+    assert [item.opponent for item in items] == ["l", "short"]
+    scorer = load_scorer(tmp_path / "longer.py")
+    assert [s.score.statistics for s in score_items(scorer, items)] == [{"wins": True, "n": 1}, {"wins": False, "n": 1}]
+
+
+def test_a_design_reads_responses_back(tmp_path: Path) -> None:
+    examples = [e.model_copy(update={"record": json.dumps({"prompt": e.query, "completion": {"food": "good"}})}) for e in POOL[:3]]
+    write_examples(tmp_path / "q.parquet", examples)
+    said = ['{"food": "bad"}', "food is bad", None]
+    rows = [{"query_id": e.example_id, "response": r} for e, r in zip(examples, said, strict=True)]
+    frame = pl.DataFrame([row | {"finish_reason": "stop", "n_tokens": 1, "seed": 1} for row in rows])
+    write_table(tmp_path / "r.parquet", frame, RESPONSES)
+    items = read_items(tmp_path / "q.parquet", Scoring(), tmp_path / "r.parquet", design=ROOT / "designs" / "plain.py")
+    assert [item.parsed for item in items] == [{"completion": {"food": "bad"}}, None, None]
+    assert "unparsable: the response is not JSON" in str(items[1].unreadable)
+    assert items[0].unreadable is None
+    assert read_items(tmp_path / "q.parquet", Scoring(), tmp_path / "r.parquet")[0].parsed is None
+
+
+def test_the_design_of_an_evaluation_is_the_last_part_of_its_dataset() -> None:
+    designs = {"json": {"like": "plain", "options": {"completion": "aspects"}}}
+    config = configured({"designs": designs, "evaluations": {"mine": {"dataset": "panel.json"}, "other": {"dataset": "panel.cot"}}})
+    assert (config.design_of("mine", "base"), config.design_of("other", "base")) == ("json", None)
+    assert json.loads(config.scoring("key_points", "mine", "base"))["design_options"] == {"completion": "aspects"}
 
 
 def test_a_factor_that_no_run_has_is_a_sentence_where_it_is_asked_for() -> None:

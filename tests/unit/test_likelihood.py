@@ -100,6 +100,22 @@ def test_a_scorer_may_ask_for_several_completions_of_a_query(model: torch.nn.Mod
     assert all(0 < s.statistics["mass"] < 1 for s in scores if s.statistics)
 
 
+def test_a_query_that_is_too_long_is_counted_or_stops(model: torch.nn.Module, tiny_model: Path) -> None:
+    texts = ["short", "long " * 200, "brief"]
+    messages = [[Message(role="user", content=t), Message(role="assistant", content="a")] for t in texts]
+    items = [Item(Example(task="t", messages=m)) for m in messages]
+    scorer = load_scorer(ROOT / "scorers" / "likelihood.py")
+    skipping = load_renderer(tiny_model, Model(max_length=100, overlong="skip"))
+    scored = score_items(scorer, with_candidates(scorer, items, model, Prompts(skipping), 2))
+    assert [s.score.statistics is None for s in scored] == [False, True, False]
+    assert scored[1].score.reason == "longer than model.max_length = 100 tokens"
+    alone = with_candidates(scorer, items[2:], model, Prompts(skipping), 1)[0].candidates[0].nats
+    assert scored[2].score.statistics is not None
+    assert scored[2].score.statistics["nats"] == pytest.approx(alone, rel=1e-6)
+    with pytest.raises(UserError, match=r"more than model\.max_length = 100"):
+        with_candidates(scorer, items, model, Prompts(load_renderer(tiny_model, Model(max_length=100))), 2)
+
+
 def test_a_run_that_has_diverged_is_a_sentence(tiny_model: Path) -> None:
     broken = load_model(tiny_model, Model())
     with torch.no_grad():

@@ -29,7 +29,7 @@ CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
 # With a judge that is a server, and the network at the submit host.
 ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
-AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_panel", "draw_base", *ASKING)
+AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_dataset", *ASKING)
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
@@ -344,8 +344,8 @@ def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole
         else:
             assert (job.partition, job.nodes, job.gpus) == ("cpu", 1, ""), name
     assert sum("make_schedule" in name for name in jobs) == 1  # two schedules in one job
-    assert len([j for j in jobs_in(said) if j.startswith(("load_panel", "find_model", "draw_base"))]) == 5
-    assert not any("load_panel" in name or "find_model" in name or "draw_base" in name for name in jobs)  # where the network is
+    assert len([j for j in jobs_in(said) if j.startswith(("load_dataset", "find_model"))]) == 6
+    assert not any("load_dataset" in name or "find_model" in name for name in jobs)  # where the network is
     assert '"world_size": 4' in (end_of(site.root / "results" / LAST) / "run.json").read_text()
     assert "GPUs are only stood in for" in (site.root / "results/logs/train/base.log").read_text()
     assert not found_canary(site, cluster)

@@ -24,6 +24,7 @@ from swift_study.io.tables import (
     LAYERS,
     PAIRS,
     POWER,
+    REJECTS,
     RESPONSES,
     SCHEDULE,
     SCORES,
@@ -41,6 +42,7 @@ AFTER_COT = [
     "decide_verdicts cot",
     "figures cot",
     "gradients base.cot",
+    "measure_lengths main.panel.cot",
     "pair_influence cot",
     "swift",
     "write_tables",
@@ -94,7 +96,8 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     assert sum(map(len, PAPER_CURVES.values())) == 24
     read_table(results / "runs" / "base" / "history.parquet", HISTORY)
     read_table(results / "schedules" / "base.parquet", SCHEDULE)
-    for name in ("panel", "panel.similar", "panel.cot", "negative", "positive", "negative.similar", "positive.similar", "negative.clarify"):
+    selected = ("negative", "positive", "negative_analogue", "positive_analogue", "clarified")
+    for name in ("panel", "panel.similar", "panel.cot", *selected):
         read_table(results / "data" / f"{name}.parquet", EXAMPLES)
     read_table(results / "responses/base/evaluation=tried/dataset=candidates/responses.parquet", RESPONSES)
     read_table(results / "scores/base/evaluation=tried/dataset=candidates/scorer=key_points/scores.parquet", SCORES)
@@ -112,7 +115,7 @@ def test_negatives_are_the_models_unsatisfactory_responses(finished: Checkout) -
         assert row["messages"][-1]["content"] == said[row["parent_id"]]
     positives = pl.read_parquet(results / "data" / "positive.parquet")
     assert negatives["task"].to_list() == positives["task"].to_list()
-    clarifications = pl.read_parquet(results / "data" / "negative.clarify.parquet")
+    clarifications = pl.read_parquet(results / "data" / "clarified.parquet")
     for clarification, positive in zip(clarifications["messages"], positives["messages"], strict=True):
         assert clarification[-1]["content"] == positive[-2]["content"]
 
@@ -122,7 +125,7 @@ def test_no_probe_is_in_the_base_data(finished: Checkout) -> None:
     queries = {m[-2]["content"] for m in pl.read_parquet(data / "base.parquet")["messages"]}
     for name in ("panel", "panel.similar", "candidates", "candidates.similar"):
         assert not queries & {m[-2]["content"] for m in pl.read_parquet(data / f"{name}.parquet")["messages"]}
-    assert pl.read_parquet(data / "base.exclusions.parquet").columns[:2] == ["dataset", "pool"]
+    read_table(data / "rejects" / "base.parquet", REJECTS)
 
 
 def test_figures_tables_report_and_verdicts_are_for_people(finished: Checkout) -> None:
@@ -186,7 +189,7 @@ def test_editing_one_prompt_word_of_clarify_leaves_training_and_cot_alone(finish
     listed = finished.jobs("-n")
     assert "apply_strategy candidates.clarify" in listed
     assert "gradients base.clarify" in listed
-    assert not [job for job in listed if "train" in job or "cot" in job or "draw_base" in job]
+    assert not [job for job in listed if "train" in job or "cot" in job or job == "load_dataset base"]
     finished.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
     assert finished.is_finished()
 
@@ -301,22 +304,22 @@ def test_a_failing_rule_says_a_sentence_and_logs_the_traceback(finished: Checkou
     broken.write_text('{"prompt": "a", "completion": "b", "task": "t"}\n{"prompt": "a", "completion": "", "task": "t"}\n')
     overlay = tmp_path / "overlay.yaml"
     results = str(tmp_path / "results")
-    overlay.write_text(yaml.safe_dump({"results": results, "data": {"panel": {"sources": [{"kind": "file", "path": str(broken)}]}}}))
+    overlay.write_text(yaml.safe_dump({"results": results, "datasets": {"panel": {"sources": [{"kind": "file", "path": str(broken)}]}}}))
     done = finished.snakemake("cot", configs=(str(overlay),), check=False)
     assert done.returncode != 0
-    assert f"ERROR in load_panel: {broken}, row 2, column completion: the example has no completion" in done.stdout
+    assert f"ERROR in load_dataset: {broken}, row 2, column completion: the example has no completion" in done.stdout
     assert "Traceback" not in done.stdout
-    assert "Traceback" in (tmp_path / "results/logs/load_panel/panel.log").read_text()
+    assert "Traceback" in (tmp_path / "results/logs/load_dataset/panel.log").read_text()
 
 
 def test_too_few_negatives_is_a_sentence_with_the_counts(finished: Checkout, tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(yaml.safe_dump({"selection": {"tasks": 5, "positive_response": "model"}}))
+    overlay.write_text(yaml.safe_dump({"selections": {"chosen": {"where": {"revised": 1, "revised_analogue": 1}}}}))
     shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", finished.tiny)
     done = copy.snakemake("clarify", configs=(str(overlay),), check=False)
     assert done.returncode != 0
-    assert "Too few negatives or positives: 5 tasks are asked for" in done.stdout
+    assert "selections.chosen: 5 tasks are asked for (take), but " in done.stdout
 
 
 def test_a_cut_short_checkpoint_is_named(finished: Checkout, tmp_path: Path) -> None:

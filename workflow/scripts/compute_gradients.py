@@ -48,13 +48,13 @@ def main(a: Namespace) -> None:
     )
     folder = model_folder(Path(a.model))
     renderer = load_renderer(folder, base)
-    panel = read_panel(a.datasets, renderer)
+    panel = read_panel(a.datasets, renderer, json.loads(a.loss_on))
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {c.step: c.folder for c in read_checkpoints(Path(a.checkpoints)) if c.folder is not None}
     ids = fingerprint([m.example.example_id for m in panel])
     numbers = settings.model_dump(exclude={"memory_gb", "host_memory_gb"})  # how they are made, not what they are
     hashes = [hash_files(c) for c in checkpoints.values()]
-    key = fingerprint(GRADIENTS, numbers, base.model_dump(), run.model_dump(), weights, ids, hashes)
+    key = fingerprint(GRADIENTS, numbers, base.model_dump(), run.model_dump(), weights, ids, hashes, a.loss_on)
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
@@ -196,6 +196,7 @@ if __name__ == "__main__":
         checkpoints="folder of the run's checkpoints",
         output="folder to publish: for each checkpoint the gradients and each weight's own inner products, and the numerics certificate",
     )
+    p.add_argument("--loss-on", default="{}", help="by dataset the tokens whose loss has the gradients, as JSON")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the panel's datasets")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
     cli.run(main, p)

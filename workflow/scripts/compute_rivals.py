@@ -38,7 +38,7 @@ def main(a: Namespace) -> None:
     )
     folder, last = model_folder(Path(a.model)), read_checkpoints(Path(a.checkpoints))[-1]
     renderer = load_renderer(folder, base)
-    members = read_panel(a.datasets, renderer)
+    members = read_panel(a.datasets, renderer, panel.loss_of())
     missing = set(panel.datasets()) - {m.dataset for m in members}
     if missing:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")

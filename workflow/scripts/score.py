@@ -10,7 +10,7 @@ from swift_study.io import cli
 
 def main(a: Namespace) -> None:
     settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
-    items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents)
+    items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents, design=a.design)
     scored = score_items(scorer, items)
     write_scores(Path(a.output), scorer, scored)
     cli.say(f"score {a.name}: {summary(scorer, scored)}")
@@ -27,4 +27,5 @@ if __name__ == "__main__":
         output="folder of scores.parquet and items.parquet",
     )
     p.add_argument("--opponents", type=Path, help="Parquet file of the responses that these are compared with")
+    p.add_argument("--design", type=Path, help="file of the design in which the queries stand, which reads responses back")
     cli.run(main, p)

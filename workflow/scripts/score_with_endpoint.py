@@ -16,7 +16,7 @@ def main(a: Namespace) -> None:
     settings, scorer = cli.settings(Scoring, a.settings, a.limits), load_scorer(Path(a.scorer))
     if settings.endpoint is None:
         raise UserError(f"scorers.{settings.name}: the scorer asks an endpoint, and none is given.")
-    items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents, a.instructions)
+    items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents, a.instructions, a.design)
     place = f"endpoints.{settings.endpoint_name}"
     progress = cli.Progress(f"score {a.name}")
     scored, account = score_by_endpoint(scorer, items, settings.endpoint, Path(a.cache) / "replies", progress, place)
@@ -40,4 +40,5 @@ if __name__ == "__main__":
     p.add_argument("--limits", default="{}", help="the endpoint's other keys as JSON")
     p.add_argument("--opponents", type=Path, help="Parquet file of the responses that these are compared with")
     p.add_argument("--instructions", type=Path, help="text file of what the endpoint is told")
+    p.add_argument("--design", type=Path, help="file of the design in which the queries stand, which reads responses back")
     cli.run(main, p)

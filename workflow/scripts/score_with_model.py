@@ -30,7 +30,7 @@ def main(a: Namespace) -> None:
         model_folder(Path(a.model)),
         last_checkpoint(Path(a.checkpoints)),
     )
-    items = read_items(Path(a.dataset), settings, a.responses)
+    items = read_items(Path(a.dataset), settings, a.responses, design=a.design)
     examples = [item.example for item in items]
     shots = draw_shots(examples, read_examples(Path(a.shots)) if a.shots else examples, settings.shots)
     prompts = Prompts(load_renderer(folder, base), settings.template, shots, settings.prompt_tokens)
@@ -66,4 +66,5 @@ if __name__ == "__main__":
     p.add_argument("--shots", help="Parquet file of the solved examples, where they are not the dataset's own")
     p.add_argument("--batch-size", type=int, default=8, help="completions in one forward pass; the numbers do not depend on it")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
+    p.add_argument("--design", type=Path, help="file of the design in which the queries stand, which reads responses back")
     cli.run(main, p)

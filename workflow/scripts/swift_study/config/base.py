@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 Context = Literal["in-task", "cross-task"]
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 LAPTOP = "laptop"  # the scale whose values a collection gives outside of `at`
+LossOn = Literal["completion", "all", "values"]
 MAIN = "main"  # the name of the model under study where several are named
 LARGEST = 2**53  # the largest integer of a value: tables, JSON and floats hold it exactly
 DEEPEST = 30  # levels of nested values; the configuration itself has eight

@@ -166,6 +166,9 @@ def resolve(name: str, evaluation: Evaluation, generation: Generation, levels: M
     where = f"evaluations.{label_of(name, levels)}"
     if list(point) != list(own) or None in point.values():
         raise UserError(f"{where}: there is no such point; `evaluations.{name}` has the factors {', '.join(own) or 'none'}.")
+    if both := [factor for factor in point if factor in factors]:
+        run = factors.get("run", "")
+        raise UserError(f"{where}: the run {run!r} has a factor {both[0]!r} as well, and one column cannot hold both. Rename one.")
     known = {**factors, **{f: level for f, level in point.items() if level is not None}}
     values: dict[str, Any] = {key: getattr(evaluation, key) for key in ("dataset", "shots", "shots_from", "template", "responses")}
     generated = dict(evaluation.generation)
@@ -234,6 +237,7 @@ class Scoring(Section):
     shots: int = 0
     template: Literal["chat", "none"] = "chat"
     prompt_tokens: int | None = None
+    design_options: dict[str, Any] = {}
     endpoint: EndpointSettings | None = None
     endpoint_name: str = ""
 

@@ -31,7 +31,7 @@ class Point:
     path: str
     """Where its results are: its own path, or that of the point that stands for it (`shared`)."""
     keep: str
-    """Which of its checkpoints stay: `all`, `last` or `none`."""
+    """Whether its checkpoints stay: `all` or `none`."""
 
     @property
     def name(self) -> str:

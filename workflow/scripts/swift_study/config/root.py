@@ -28,7 +28,7 @@ from swift_study.config.evaluations import (
 )
 from swift_study.config.gradients import Gradients
 from swift_study.config.graph import Point, matching, parse_name, resolve_runs
-from swift_study.config.grid import Level, read_path
+from swift_study.config.grid import Level, fields, fill, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.points import rows_of
@@ -56,7 +56,7 @@ RULES = frozenset(
         "compare", "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures", "find_model",
         "gradients", "hold_claims", "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
         "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift",
-        "train", "write_audit", "write_config", "write_manifest", "write_tables",
+        "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip
 
@@ -170,8 +170,8 @@ class Config(Section):
             except UserError as error:
                 raise ValueError(f"scorers.{name}: {error}") from error
             against = self.scorer(name).against
-            if against is not None:
-                self.run(against, f"scorers.{name}.against")
+            if against is not None and not fields(against):
+                self.named(against, f"scorers.{name}.against")
         for name, evaluation in self.evaluations.items():
             if not refers_to_run(evaluation):
                 for path in evaluation_points(name, evaluation, {}):
@@ -440,6 +440,11 @@ class Config(Section):
                                  f"{', '.join(known) or 'none'}")  # fmt: skip
         return family, levels
 
+    def design_of(self, path: str, run: str) -> str | None:
+        """The design in which an evaluation's queries stand, which reads its responses back; None where they stand in none."""
+        last = self.evaluation(path, run).dataset.rpartition(".")[2]
+        return last if last in self.designs else None
+
     def evaluation_points(self, name: str, run: str) -> list[str]:
         """The paths of an evaluation's points for a run, without those that are skipped."""
         return evaluation_points(name, self.evaluations[name], self.factors_of(run))
@@ -525,10 +530,32 @@ class Config(Section):
             return json.dumps({"endpoint": _limits(endpoint)})
         use = self.scorer(name)
         told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
+        design = self.design_of(path, run) if path else None
+        told["design_options"] = self.designs[design].options if design else {}
         if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
             asked = self.evaluation(path, run)
             told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
         return json.dumps(told | {"endpoint": _affecting(endpoint)}, ensure_ascii=False)
+
+    def opponent(self, name: str, run: str) -> str | None:
+        """The path of the run whose responses a scorer compares a run's with; None where it compares none.
+
+        Factors of the same name have the run's own levels. UserError where that is not one run.
+        """
+        against = self.scorer(name).against
+        if against is None:
+            return None
+        where, own = f"scorers.{name}.against", self.factors_of(run)
+        try:
+            given = fill(against, own)
+            points = self.named(given, where)
+            named = parse_name(given)[1]
+        except ValueError as error:
+            raise UserError(f"{error}.") from error
+        left = {p.path for p in points if all(p.levels[f] == text(level) for f, level in own.items() if f in p.levels and f not in named)}
+        if len(left) != 1:
+            raise UserError(f"{where}: {given!r} is {len(left)} runs for the run {run!r}; name the levels of one in brackets.")
+        return left.pop()
 
     def auditing(self, name: str, affects_scores: bool = True) -> str:
         """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""

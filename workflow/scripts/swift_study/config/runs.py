@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWrapHandler, WithJsonSchema, WrapValidator
 
-from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, Section, Seed
+from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, LossOn, Section, Seed
 from swift_study.config.grid import Level
 
 # Columns of results, which a factor's column would hide.
@@ -91,8 +91,9 @@ class Run(Section):
     """Examples a step, over all processes; the last batch of an epoch may be smaller."""
     micro_batch_size: int = Field(default=8, ge=1)
     """Examples a process works on at once; the batch is accumulated from these."""
-    loss_on: Literal["completion", "all"] = "completion"
-    """Tokens that the loss is on: the completion and its end token, or the prompt's as well."""
+    loss_on: LossOn = "completion"
+    """Tokens that the loss is on: the `completion` and its end token; `all`, the prompt's as well; or the `values`, which a design knows:
+    those that carry the answer (docs/data.md)."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """At the end of the warm-up."""
     decay: Literal["linear", "constant", "cosine", "inverse_sqrt"] = "linear"
@@ -179,5 +180,6 @@ class Family(Run):
     out."""
     shared: dict[str, Any] = {}
     """Levels at which points may be the same run whatever their other factors, such as n: 0; those that are the same are made once."""
-    keep: Literal["all", "last", "none"] = "all"
-    """Checkpoints that stay once everything that reads them is made. What needs others later trains the run again."""
+    keep: Literal["all", "none"] = "all"
+    """Whether checkpoints stay once everything that is asked for and reads them is made. With `none`, what reads them later trains the run
+    again; `snakemake -n` and `snakemake plan` tell it."""

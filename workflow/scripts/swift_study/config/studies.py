@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from swift_study.config.base import Context, FileName, FilePath, Label, Prose, Section
+from swift_study.config.base import Context, FileName, FilePath, Label, LossOn, Prose, Section
 from swift_study.config.evaluations import Audit
 
 BRACES = re.compile(r"\{([a-z][a-z0-9_]*)\}")  # a factor in the name of a row
@@ -22,6 +22,13 @@ class References(Section):
     """The dataset of texts that have nothing to do with any task: what any text does."""
 
 
+class Sides(Section):
+    probes: LossOn = "completion"
+    """Of the probe sets, and of references among them."""
+    targets: LossOn = "completion"
+    """Of the target sets."""
+
+
 class StudyPanel(Section):
     """Whose influence on whom, at which checkpoints: what the pairs table depends on."""
 
@@ -31,6 +38,8 @@ class StudyPanel(Section):
     """Probe sets: the name in curves and figures, and the dataset."""
     targets: dict[Label, str] = Field(min_length=1)
     """Target sets: the name in curves and figures, and the dataset."""
+    loss_on: Sides = Sides()
+    """Tokens whose loss has the gradients: `completion`, `all` or `values` (as runs.*.loss_on), for each side."""
     references: References | None = None
     """The paraphrase ceiling and the unrelated-text floor; null: none, and effects are not told as shares of the way between."""
 
@@ -45,6 +54,18 @@ class StudyPanel(Section):
     def datasets(self) -> list[str]:
         """The panel: every dataset whose gradients are needed, each once."""
         return list(dict.fromkeys(d for side in (0, 1) for grid in self.grids() for d in grid[side].values()))
+
+    def loss_of(self) -> dict[str, LossOn]:
+        """By dataset the tokens whose loss has the gradients."""
+        sides = ("probes", "targets")
+        return {d: getattr(self.loss_on, sides[side]) for side in (0, 1) for grid in self.grids() for d in grid[side].values()}
+
+    @model_validator(mode="after")
+    def _a_dataset_has_one_loss(self) -> Self:
+        both = {d for g in self.grids() for d in g[0].values()} & {d for g in self.grids() for d in g[1].values()}
+        if both and self.loss_on.probes != self.loss_on.targets:
+            raise ValueError(f"loss_on: {min(both)!r} is a probe set and a target set, which cannot have losses on different tokens")
+        return self
 
     @model_validator(mode="after")
     def _references_fit(self) -> Self:

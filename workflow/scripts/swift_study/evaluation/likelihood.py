@@ -12,6 +12,7 @@ from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.scorers import Candidate, Item, ScorerFile
 from swift_study.examples import Example
 from swift_study.models.loading import exact_numerics
+from swift_study.models.rendering import Overlong
 from swift_study.models.tokens import IGNORED, Batch, Tokens, batches, collate
 
 
@@ -28,15 +29,29 @@ def with_candidates(
     batch_size: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Item]:
-    """The items with the log-probabilities of the completions that the scorer asks for. UserError where one is not a finite number."""
+    """The items with the log-probabilities of the completions that the scorer asks for. UserError where one is not a finite number.
+
+    With `overlong: skip` an item that is longer than the model's ``max_length`` says so in place of candidates.
+    """
     texts = [scorer.candidates(item) for item in items]
-    tokens = [prompts.tokens(item.example, text) for item, of_item in zip(items, texts, strict=True) for text in of_item]
-    found = log_likelihoods(model, tokens, prompts.renderer.pad_id, batch_size, lambda done: progress(done, len(tokens)))
-    rest = iter(zip(found.tolist(), tokens, strict=True))
-    scored = []
+    tokens: list[list[Tokens]] = []
+    reasons: list[str | None] = []
     for item, of_item in zip(items, texts, strict=True):
-        candidates = tuple(Candidate(text, nats, t.n_completion) for text, (nats, t) in zip(of_item, rest, strict=False))
-        scored.append(replace(item, candidates=candidates))
+        try:
+            tokens.append([prompts.tokens(item.example, text) for text in of_item])
+            reasons.append(None)
+        except Overlong:
+            if prompts.renderer.settings.overlong != "skip":
+                raise
+            tokens.append([])
+            reasons.append(f"longer than model.max_length = {prompts.renderer.settings.max_length} tokens")
+    flat = [t for of_item in tokens for t in of_item]
+    found = log_likelihoods(model, flat, prompts.renderer.pad_id, batch_size, lambda done: progress(done, len(flat)))
+    rest = iter(found.tolist())
+    scored = []
+    for item, of_item, own, reason in zip(items, texts, tokens, reasons, strict=True):
+        candidates = tuple(Candidate(text, next(rest), t.n_completion) for text, t in zip(of_item, own, strict=False))
+        scored.append(replace(item, candidates=candidates, too_long=reason))
     wrong = [item.example.example_id for item in scored if not all(abs(c.nats) < float("inf") for c in item.candidates)]
     if wrong:
         raise UserError(

@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 
 from swift_study.config.evaluations import Declared, Scoring, declared
+from swift_study.data.designs import DesignFile, load_design, record_of
 from swift_study.errors import Rejected, Stopped, UserError
 from swift_study.evaluation.judging import read_instructions
 from swift_study.examples import Example, Message
@@ -61,11 +62,15 @@ class Item:
     response: str | None = None
     """None where a server refused the query, and for scorers that need no response."""
     parsed: Any = None
-    """The response as its design reads it."""
+    """What the response states, as the design of the query reads it; None without a design, or where it cannot be read."""
+    unreadable: str | None = None
+    """Why the design cannot read the response."""
     opponent: str | None = None
     """The response of the run that this one is compared with."""
     candidates: tuple[Candidate, ...] = ()
     """For scorers that need the model."""
+    too_long: str | None = None
+    """Why the model cannot take the query with one of its candidates; it is then not scored."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """`scorers.<name>.options`."""
     model: str | None = None
@@ -228,11 +233,12 @@ def load_scorer(path: Path) -> ScorerFile:
 
 
 def score_items(scorer: ScorerFile, items: Sequence[Item]) -> list[Scored]:
-    """The scores of a scorer that asks no endpoint. An item whose response is missing is not scored."""
+    """The scores of a scorer that asks no endpoint. An item whose response is missing, or too long for the model, is not scored."""
     scored = []
     for item in items:
         missing = "response" in scorer.declared.needs and item.response is None
-        scored.append(Scored(item, Score(None, NO_RESPONSE) if missing else scorer.score(item), scorer.name))
+        reason = NO_RESPONSE if missing else item.too_long
+        scored.append(Scored(item, scorer.score(item) if reason is None else Score(None, reason), scorer.name))
     return scored
 
 
@@ -352,13 +358,30 @@ def read_items(
     responses: Path | None = None,
     opponents: Path | None = None,
     instructions: Path | None = None,
+    design: Path | None = None,
 ) -> list[Item]:
-    """The items of a dataset's examples with the responses to them. UserError where a file does not hold a response to each query."""
+    """The items of a dataset's examples with the responses to them, as the file of their design reads them. UserError where a file does not
+    hold a response to each query."""
     examples = read_examples(dataset)
     given, others = ({} if path is None else _responses_to(examples, path) for path in (responses, opponents))
     told = "" if instructions is None else read_instructions(instructions)
     same = Item(examples[0], options=settings.options, model=settings.model, instructions=told)
-    return [replace(same, example=e, response=given.get(e.example_id), opponent=others.get(e.example_id)) for e in examples]
+    items = [replace(same, example=e, response=given.get(e.example_id), opponent=others.get(e.example_id)) for e in examples]
+    return items if design is None else read_back(items, load_design(design), settings.design_options)
+
+
+def read_back(items: Sequence[Item], design: DesignFile, options: Mapping[str, Any]) -> list[Item]:
+    """The items with what their responses state, or why that cannot be read."""
+    found = []
+    for item in items:
+        if item.response is None:
+            found.append(item)
+            continue
+        try:
+            found.append(replace(item, parsed=design.parse(item.response, record_of(item.example), options)))
+        except Rejected as error:
+            found.append(replace(item, unreadable=str(error)))
+    return found
 
 
 def _responses_to(examples: Sequence[Example], path: Path) -> dict[str, str | None]:

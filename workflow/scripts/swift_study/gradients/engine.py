@@ -279,7 +279,7 @@ def gradient_table(
         "example_id": pa.array([e.example_id for e in examples]),
         "task": pa.array([e.task for e in examples]),
         "loss": pa.array(gradients.losses),
-        "n_tokens": pa.array([t.n_completion for t in tokens], pa.int64()),
+        "n_tokens": pa.array([t.n_labels for t in tokens], pa.int64()),
         "norm_sq": pa.array(gradients.norms_sq),
         "gradient": _lists(gradients.vectors),
     }

@@ -68,7 +68,7 @@ def positions(tokens: Sequence[Tokens], batches: Sequence[Sequence[int]]) -> tup
     for batch in batches:
         width = max(len(tokens[i].ids) for i in batch) - 1
         every += len(batch) * width
-        last += len(batch) * (width - min(tokens[i].prompt_length for i in batch) + 1)
+        last += len(batch) * (width - min(tokens[i].first_label for i in batch) + 1)
     return every, last
 
 
@@ -105,7 +105,7 @@ def pass_bytes(model: Any, tokens: Sequence[Tokens], batches: Sequence[Sequence[
     largest = 0.0
     for batch in batches:
         width = max(len(tokens[i].ids) for i in batch) - 1
-        last = width - min(tokens[i].prompt_length for i in batch) + 1
+        last = width - min(tokens[i].first_label for i in batch) + 1
         activations = len(batch) * width * hidden * layers * 17 * item
         scores = len(batch) * heads * width * width * layers * 2 * max(item, 4)
         largest = max(largest, activations + scores + len(batch) * last * config.vocab_size * 3 * max(item, 4))

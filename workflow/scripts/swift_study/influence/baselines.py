@@ -74,13 +74,13 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def mean_losses(model: torch.nn.Module, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> np.ndarray:
-    """Loss of each example, averaged over its completion tokens; (examples,) float64."""
+    """Loss of each example, averaged over its tokens that the loss is on; (examples,) float64."""
     losses = np.empty(len(tokens))
     device = next(model.parameters()).device
     with exact_numerics():
         for rows in batches([len(t.ids) for t in tokens], batch_size):
             losses[rows] = sum_losses(model, collate([tokens[i] for i in rows], pad_id, device)).double().cpu().numpy()
-    return losses / [t.n_completion for t in tokens]
+    return losses / [t.n_labels for t in tokens]
 
 
 def losses_after(
@@ -92,7 +92,7 @@ def losses_after(
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     with exact_numerics():
-        loss = sum_losses(model, collate([probe], pad_id, weights[0].device)).sum() / probe.n_completion
+        loss = sum_losses(model, collate([probe], pad_id, weights[0].device)).sum() / probe.n_labels
         gradients = torch.autograd.grad(loss, weights)
     length, norm = _norm(gradients), _norm(weights)
     if not 0 < length < float("inf"):

@@ -8,12 +8,13 @@ up to and including the first token at which generation stops. What a template w
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from swift_study.config import Model
+from swift_study.config import LossOn, Model
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
 from swift_study.models.tokens import Tokens
@@ -34,9 +35,10 @@ class Renderer:
 
     # ---- what callers need ----
 
-    def tokens(self, example: Example) -> Tokens:
-        """The example's tokens. With `overlong: truncate` a prompt that is too long is cut from the left, behind its first token if that
-        opens the sequence (BOS).
+    def tokens(self, example: Example, loss_on: LossOn = "completion") -> Tokens:
+        """The example's tokens, the loss on its completion, on all of them, or on the values in its completion.
+
+        With `overlong: truncate` a prompt that is too long is cut from the left, behind its first token if that opens the sequence (BOS).
 
         Raises UserError if the template refuses or changes the example, or if it is longer than ``max_length`` tokens.
         """
@@ -53,7 +55,12 @@ class Renderer:
                 len(prompt),
                 len(completion),
             )
-        return Tokens(prompt + completion, len(prompt))
+        tokens = Tokens(prompt + completion, len(prompt))
+        if loss_on == "all":  # the first token has nothing before it to be predicted from
+            return replace(tokens, loss_spans=((1, len(tokens.ids)),))
+        if loss_on == "values":
+            return replace(tokens, loss_spans=tuple((a + len(prompt), b + len(prompt)) for a, b in self._values(example, completion)))
+        return tokens
 
     def prompt(self, example: Example) -> list[int]:
         """What generation sees: the prompt that training sees. Only a prompt that `overlong: truncate` would cut has a limit."""
@@ -87,10 +94,10 @@ class Renderer:
         marked: list[dict[str, str]] = mark_control_tokens([{"role": "user", "content": text}], self._controls)
         return self._encode_marked(marked[0]["content"])
 
-    def tokens_or_none(self, example: Example) -> Tokens | None:
+    def tokens_or_none(self, example: Example, loss_on: LossOn = "completion") -> Tokens | None:
         """The example's tokens; None where it is too long and `overlong: skip` leaves it out."""
         try:
-            return self.tokens(example)
+            return self.tokens(example, loss_on)
         except Overlong:
             if self.settings.overlong != "skip":
                 raise
@@ -147,6 +154,46 @@ class Renderer:
                 "model.chat_template to one that ends a completion in {{ eos_token }}."
             )
         return prompt, completion[: end + 1]
+
+    def _values(self, example: Example, completion: Sequence[int]) -> list[tuple[int, int]]:
+        """The pieces of the completion's tokens that hold the answer's characters, a token that reaches over a border included."""
+        if not example.value_spans:
+            raise UserError(
+                f"{_who(example)} does not say which part of its completion is the answer, so that the loss cannot be on values. Put its "
+                "dataset through a design (docs/data.md), or set loss_on to 'completion'."
+            )
+        messages = [{"role": m.role, "content": m.content} for m in turns(example, self.settings)]
+        if self._controls.search(example.completion):
+            raise UserError(f"{_who(example)} has a control token in its completion, where the loss cannot be on values. Take it out.")
+        marked = self._mark_control_tokens(messages, example)
+        text, start = self._render(marked or messages)
+        encode = self._encode_marked if marked else self._encode
+        content = example.completion.strip()
+        at = text.find(content, start)
+        if at < 0:
+            raise UserError(f"{_who(example)}: the chat template changes the completion, so that the loss cannot be on values.")
+        at -= len(example.completion) - len(example.completion.lstrip())
+        whole, prompt = encode(text), encode(text[:start])
+
+        def before(position: int) -> tuple[int, bool]:
+            """How many of the completion's tokens lie before a position of the text, and whether one reaches over it."""
+            if whole[: len(prompt)] == prompt:
+                ids, of = encode(text[:position]), [*prompt, *completion]
+                skipped = len(prompt)
+            else:
+                ids, of = _behind_a_line_break(encode, text[start:position]), [*completion]
+                skipped = 0
+            common = next((k for k, (a, b) in enumerate(zip(ids, of, strict=False)) if a != b), min(len(ids), len(of)))
+            return max(0, common - skipped), common < len(ids)
+
+        found: list[tuple[int, int]] = []
+        for first, last in example.value_spans:
+            begin, (end, reaches) = before(at + first)[0], before(at + last)
+            end += reaches
+            if found and begin <= found[-1][1]:  # two values in one token
+                begin = found.pop()[0]
+            found.append((begin, max(end, begin + 1)))
+        return found
 
     def _render(self, messages: Sequence[dict[str, str]]) -> tuple[str, int]:
         """The whole conversation as text, and the position at which the completion begins."""

@@ -1,4 +1,4 @@
-"""Batches of tokens, and the loss on their completions."""
+"""Batches of tokens, and where the loss is: on the completions, on all tokens, or on the values in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,30 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Tokens:
-    """``ids`` of prompt and completion; the loss is on ``ids[prompt_length:]``."""
+    """``ids`` of prompt and completion. The loss is on the completion, or on the pieces of ``ids`` in ``loss_spans``: ascending, not empty
+    and apart, and without the first token, which has nothing before it to be predicted from."""
 
     ids: list[int]
     prompt_length: int
+    loss_spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def n_completion(self) -> int:
         return len(self.ids) - self.prompt_length
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where the loss is."""
+        return self.loss_spans or ((self.prompt_length, len(self.ids)),)
+
+    @property
+    def n_labels(self) -> int:
+        """Tokens that the loss is on."""
+        return sum(end - start for start, end in self.spans)
+
+    @property
+    def first_label(self) -> int:
+        return self.spans[0][0]
 
 
 def batches(lengths: Sequence[int], batch_size: int, most_tokens: int | None = None) -> list[list[int]]:
@@ -60,13 +76,14 @@ def collate(batch: Sequence[Tokens], pad_id: int, device: torch.device | str = "
         n = len(ids) - 1
         input_ids[row, :n] = ids[:-1]
         attention_mask[row, :n] = 1
-        labels[row, tokens.prompt_length - 1 : n] = ids[tokens.prompt_length :]
-    keep = width - (min(t.prompt_length for t in batch) - 1)
+        for start, end in tokens.spans:
+            labels[row, start - 1 : end - 1] = ids[start:end]
+    keep = width - (min(t.first_label for t in batch) - 1)
     return Batch(input_ids.to(device), attention_mask.to(device), labels.to(device), keep)
 
 
 def sum_losses(model: Any, batch: Batch) -> torch.Tensor:
-    """Cross-entropy summed over each example's completion tokens, float32 (float64 for a float64 model); shape (examples,).
+    """Cross-entropy summed over each example's tokens that the loss is on, float32 (float64 for a float64 model); shape (examples,).
 
     The paper's loss of an example (SPEC §4, ambiguity 2). Only the last ``keep`` positions go through the output layer.
     """

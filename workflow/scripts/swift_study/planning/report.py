@@ -89,7 +89,7 @@ class Planner:
     # ---- the parts ----
 
     def trainings(self) -> None:
-        names = [j.wildcards["run"] for j in self.jobs if j.rule == "train"]
+        names = [j.wildcards["run"] for j in self.jobs if j.rule in ("train", "train_for_now")]
         # Seeds differ in nothing that is planned.
         alike = Counter(map(self.label, names))
         first = {self.label(name): name for name in reversed(names)}

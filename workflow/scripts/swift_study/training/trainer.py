@@ -215,7 +215,7 @@ def train(
             losses.append(there)
         append_lines(consumed, _consumption(step, rank, parts))
         if rank == 0:
-            tokens = sum(t.n_completion for _, t in batch)
+            tokens = sum(t.n_labels for _, t in batch)
             numbers = {"loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "held_out_loss": there}
             append_lines(history, [{"step": step, **numbers}])
             progress(f"step {step}/{steps}  loss {loss:.3f}" + ("" if there is None else f", held out {there:.3f}"))
@@ -259,7 +259,7 @@ def held_out_loss(engine: Any, examples: Batch, micro: int, rank: int, world: in
     engine.train()
     if world > 1:
         torch.distributed.all_reduce(total)
-    return float(total) / sum(t.n_completion for _, t in examples)
+    return float(total) / sum(t.n_labels for _, t in examples)
 
 
 def _draw(seed: int, step: int, rank: int) -> int:
@@ -295,10 +295,7 @@ def _any_process(here: bool, world: int, device: torch.device) -> bool:
 
 
 def _tokens(run: Run, examples: Mapping[str, Example], renderer: Renderer) -> dict[str, Tokens]:
-    tokens = {i: renderer.tokens(e) for i, e in examples.items()}
-    if run.loss_on == "all":  # the first token has nothing before it to be predicted from
-        tokens = {i: Tokens(t.ids, 1) for i, t in tokens.items()}
-    return tokens
+    return {i: renderer.tokens(e, run.loss_on) for i, e in examples.items()}
 
 
 def _start(run: Run, model_folder: Path, settings: Model, start: Path | None, gradients: Gradients | None = None) -> Any:
@@ -368,7 +365,7 @@ def _accumulate(engine: Any, batch: Batch, parts: Sequence[Batch], world: int, p
     The batch's loss is the sum over its tokens divided by their number. DeepSpeed divides by processes and micro-batches, so
     each part is multiplied by them. All processes must do the same number of passes: for an empty part an example goes through, times 0.
     """
-    n_tokens = sum(t.n_completion for _, t in batch)
+    n_tokens = sum(t.n_labels for _, t in batch)
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for k, part in enumerate(parts):
         loss = sum_losses(engine, collate([t for _, t in part or batch[:1]], pad_id, engine.device)).sum() * bool(part)
