@@ -21,7 +21,7 @@ def make_schedule(run: Run, datasets: Mapping[str, Sequence[Example]], left_out:
     taken = chosen(run, datasets)
     kept = {key: [i for i in ids if i not in left_out] for key, ids in taken.items()}
     for (number, name), ids in kept.items():
-        if not ids:
+        if taken[number, name] and not ids:
             raise UserError(
                 f"All {len(taken[number, name])} examples that the run takes of the dataset {name!r} are longer than model.max_length. "
                 "Raise it, or set model.overlong to 'truncate'."
