@@ -19,7 +19,7 @@ include: "rules/selection.smk"
 include: "rules/gradients.smk"
 include: "rules/influence.smk"
 include: "rules/results.smk"
-include: "rules/validation.smk"
+include: "rules/studies.smk"
 include: "rules/plan.smk"
 
 
@@ -31,8 +31,8 @@ localrules:
 rule swift:
     input:
         swift_targets(),
-        rules.write_tables.output,
-        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs(STUDIES)],
+        rules.write_tables.output if INFLUENCE else [],
+        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs(INFLUENCE)],
 
 
 rule all:

@@ -15,8 +15,7 @@ from swift_study.io.cli import pack
 from swift_study.io.user_files import find_file
 from swift_study.config import (
     MAIN,
-    TABLES,
-    Comparison,
+    StudyPanel,
     chosen,
     gather,
     lineage,
@@ -27,6 +26,7 @@ from swift_study.io.endpoint import AFFECT_REPLIES
 from swift_study.config.graph import PATH
 from swift_study.errors import UserError
 from swift_study.numerics import GRADIENTS, TRAINING
+from swift_study.studies import costs, manifest
 from swift_study.io.processes import become_starter, enter
 
 # Jobs end with this Snakemake, also where it is killed; a lock that a killed one has left is removed.
@@ -43,6 +43,7 @@ try:
     CONFIG = load(GATHERED.values)
     # The studies that plain `snakemake` makes; the report's pages are about these.
     STUDIES = list(chosen(CONFIG.default, GATHERED, CONFIG.studies))
+    INFLUENCE = [study for study in STUDIES if study in CONFIG.influence]
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -56,7 +57,6 @@ if CONFIG.network == "submit_host":
 RESULTS = CONFIG.results
 # Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
 LONG, LONGEST = 20_000, 100_000
-V = CONFIG.validation.taken(CONFIG.studies)  # what of the validation is made
 # The keys of `model` that a dataset's tokens depend on.
 AFFECT_TOKENS = {
     "chat_template",
@@ -73,7 +73,7 @@ AFFECT_TOKENS = {
 wildcard_constraints:
     run=PATH,  # of a point of a run family
     model="|".join([MAIN, *CONFIG.models]),
-    study="|".join([*CONFIG.studies, "validation"]),
+    study="|".join(CONFIG.studies) or "-",
     strategy="|".join(CONFIG.strategies) or "-",
     loaded="|".join(
         f"{name}{part}"
@@ -340,15 +340,12 @@ def option(name, value):
 
 def held_out(study):
     """What no run that a study looks at may be trained on."""
-    return ["questions"] if study == "validation" else panel(study)
+    return panel(study) if study in CONFIG.influence else evaluated(study)
 
 
 def seen_before(study):
     """The datasets that the runs of a study are trained on."""
-    if study != "validation":
-        return trained_on(run_of(study))
-    runs = [entry["run"] for entry in validated_runs()]
-    runs += [r for p in V.predictions.values() for r in p.proxy.values()]
+    runs = [run_of(study)] if study in CONFIG.influence else runs_of(study)
     return list(dict.fromkeys(d for run in runs for d in trained_on(run)))
 
 
@@ -359,19 +356,22 @@ def gradients(study):
 
 def compared(study):
     """What is compared in a study, without its wording and its figures, as JSON."""
-    names = set(Comparison.model_fields)
+    names = set(StudyPanel.model_fields)
     return CONFIG.studies[study].model_dump_json(include=names)
+
+
+def ends_of(study):
+    """Everything that a study ends in."""
+    kind = CONFIG.studies[study].kind
+    names = [f"{t}.{k}" for t in ENDS[kind] for k in ("parquet", "csv", "md")]
+    files = [f"{RESULTS}/studies/{study}/{name}" for name in [*names, *PAGES[kind]]]
+    return files + ([figures(study)] if kind == "influence" else [])
 
 
 def swift_targets(studies=None):
     """Everything that these studies end in."""
     names = STUDIES if studies is None else studies
-    tables = [
-        f"{RESULTS}/influence/{s}/{t}.parquet"
-        for s in names
-        for t in ("pairs", "curves", "verdicts", "confounds", "power")
-    ]
-    return [figures(s) for s in names] + tables
+    return [path for study in names for path in ends_of(study)]
 
 
 def targets():
@@ -401,14 +401,14 @@ def run_of(study):
 
 def gradients_of(run):
     """Which weights' gradients are computed at a run's checkpoints; nothing where no study looks at it."""
-    if run not in swift_runs(CONFIG.studies):
+    if run not in swift_runs(CONFIG.influence):
         return None
     return CONFIG.gradients.model_dump(include={"scope", "modules"})
 
 
 def runs_to_check(model):
     """For each run that the swift studies have trained on this model its method, adapter and gradients, as JSON."""
-    trained = [r for run in swift_runs(CONFIG.studies) for r in CONFIG.ancestry(run)]
+    trained = [r for run in swift_runs(CONFIG.influence) for r in CONFIG.ancestry(run)]
     found = [
         [CONFIG.run(run).model_dump(include={"method", "lora"}), gradients_of(run)]
         for run in dict.fromkeys(trained)
@@ -422,14 +422,10 @@ def figures(study):
     return f"{RESULTS}/studies/{study}/figures"
 
 
-def figure(name, kind):
-    return f"{RESULTS}/figures/{name}.{kind}"
-
-
 def made_datasets():
     """Every dataset that the studies need: of their panels and runs, and what these are made from."""
-    runs = [r for run in swift_runs(STUDIES) for r in CONFIG.ancestry(run)]
-    names = [d for s in STUDIES for d in panel(s)] + [
+    runs = [r for run in swift_runs(INFLUENCE) for r in CONFIG.ancestry(run)]
+    names = [d for s in INFLUENCE for d in panel(s)] + [
         d for r in runs for d in scheduled(r)
     ]
     return lineage.needed(CONFIG, names)
@@ -481,141 +477,130 @@ def on_several_nodes(run, value):
     return value if CONFIG.run(run).nodes > 1 else None
 
 
-# ---- the validation ----
+# ---- studies ----
 
-SWIFT_TABLES = ["pairs", "verdicts", "rivals"]
-
-
-def audits(table):
-    """A table of the audit of every scorer that labels the questions and can run: key points, and those that ask an endpoint."""
-    return [
-        f"{RESULTS}/audit/evaluation=questions/scorer={name}/{table}.parquet"
-        for name in CONFIG.scorer_names()
-        if CONFIG.labels(name)
-        and CONFIG.refusal(name) is None
-        and (name in ("key_points", V.scorer) or CONFIG.scorer_endpoint(name))
-    ]
-
-
-def validated_runs():
-    """For every table, row, model and seed of the validation the files that its run's results are in."""
-    return [
-        {
-            "table": table,
-            "row": row,
-            "model": point.run.model,
-            "seed": point.run.seed,
-            "run": point.path,
-            "labels": scores(point.path, "questions", V.scorer),
-            "likelihoods": likelihoods(point.path),
-        }
-        for table, settings in V.tables.items()
-        for row, run in settings.runs.items()
-        for point in CONFIG.named(run)
-    ]
+# What studies of a kind end in: tables as Parquet, CSV and Markdown, and other files.
+ENDS = {
+    "influence": ["claims"],
+    "comparison": ["table", "claims"],
+    "sweep": ["table", "phases", "savings"],
+    "correlation": ["table"],
+    "agreement": ["agreement", "rank_agreement", "decisions", "costs"],
+    "audit": ["audit", "confusion", "disagreements"],
+}
+DRAWN = ["figure.svg", "figure.png", "page.html"]
+PAGES = {
+    "influence": [
+        f"{t}.parquet" for t in ("pairs", "curves", "verdicts", "confounds", "power")
+    ],
+    "comparison": [*DRAWN, "data.html"],
+    "sweep": [*DRAWN, "data.html"],
+    "correlation": [*DRAWN, "data.html"],
+    "agreement": [*DRAWN, "costs.html"],
+    "audit": ["page.html"],
+}
 
 
-def likelihoods(run):
-    return scores(CONFIG.point(run).path, "questions", "likelihood")
+def of_kind(*kinds):
+    """The studies of these kinds, as a pattern of names."""
+    return "|".join(s for s, x in CONFIG.studies.items() if x.kind in kinds) or "-"
 
 
-def proxies():
-    """For each context the likelihoods of the short runs, by strategy, and of the one on plain data."""
-    found = {c: {"control": likelihoods(run)} for c, run in V.proxy_control.items()}
-    for strategy, prediction in V.predictions.items():
-        for context, run in prediction.proxy.items():
-            found[context][strategy] = likelihoods(run)
+def tables_of(kind):
+    """The files of the tables in which a study of this kind ends."""
+    names = [f"{t}.{k}" for t in ENDS[kind] for k in ("parquet", "csv", "md")]
+    return [f"{RESULTS}/studies/{{study}}/{name}" for name in names]
+
+
+def study_settings(w):
+    """A study as JSON for a script."""
+    return as_json(CONFIG.studies[w.study].model_dump(mode="json", exclude={"claims"}))
+
+
+def statistics_of(w):
+    """The section `statistics` as JSON, with the study's own key where it has one."""
+    own = getattr(CONFIG.studies[w.study], "after_step", None)
+    found = {} if own is None else {"after_step": own}
+    return CONFIG.statistics.model_copy(update=found).model_dump_json()
+
+
+def claims_of(w):
+    """A study's file of claims; nothing where it has none."""
+    return CONFIG.studies[w.study].claims or []
+
+
+def entries(study):
+    """The rows of a study's manifest."""
+    return manifest.entries(CONFIG, study)
+
+
+def manifest_file(study):
+    return f"{RESULTS}/studies/{study}/manifest.parquet"
+
+
+def score_files(study):
+    """The scores that a study reads. They stand in its manifest, and on no command line."""
+    return list(dict.fromkeys(e.path for e in entries(study)))
+
+
+def scorer_files(studies):
+    """By scorer its file, of all scorers that these studies read, as JSON."""
+    found = [e.scorer for study in studies for e in entries(study)]
+    return as_json({name: scorer_file(name) for name in dict.fromkeys(found)})
+
+
+def runs_of(study):
+    """The runs whose scores a study reads."""
+    return list(dict.fromkeys(e.run for e in entries(study)))
+
+
+def evaluated(study):
+    """The datasets of a study's evaluations."""
+    asked = dict.fromkeys((e.evaluation, e.run) for e in entries(study))
+    return list(dict.fromkeys(CONFIG.evaluation(*key).dataset for key in asked))
+
+
+def described(study):
+    """The datasets of a study of scores: those of its evaluations, those that its runs are trained on, and what they are made from."""
+    seen = [d for run in runs_of(study) for d in trained_on(run)]
+    return lineage.needed(CONFIG, [*evaluated(study), *seen])
+
+
+SOURCES = {
+    "pairs": "pairs.parquet",
+    "verdicts": "verdicts.parquet",
+    "baselines": "rivals.parquet",
+}
+
+
+def sources_of(study):
+    """By study that an agreement's items stand in, its settings and its files."""
+    found = {}
+    for name in CONFIG.studies[study].sources():
+        source = CONFIG.studies[name]
+        files = (
+            {key: f"{RESULTS}/studies/{name}/{file}" for key, file in SOURCES.items()}
+            if name in CONFIG.influence
+            else {"manifest": manifest_file(name)}
+        )
+        settings = source.model_dump(mode="json", exclude={"claims"})
+        found[name] = {"settings": settings, **files}
     return found
 
 
-def predicting_studies():
-    return list(dict.fromkeys(p.study for p in V.predictions.values()))
+def compared_by(study):
+    """The comparisons among an agreement's sources."""
+    sources = CONFIG.studies[study].sources()
+    return [name for name in sources if name not in CONFIG.influence]
 
 
-def predicting():
-    """For each study that predicts something its baseline and its tables."""
-    return {
-        study: {
-            "baseline": CONFIG.studies[study].baseline,
-            **{t: f"{RESULTS}/influence/{study}/{t}.parquet" for t in SWIFT_TABLES},
-        }
-        for study in predicting_studies()
-    }
+def audits(study, table):
+    """A table of an audit, of each of its scorers."""
+    folder = f"{RESULTS}/studies/{study}/audit"
+    scorers = CONFIG.studies[study].scorers
+    return [f"{folder}/scorer={name}/{table}.parquet" for name in scorers]
 
 
-def validation_tables():
-    return [*V.tables, *TABLES["validate"]]
-
-
-def ways():
-    """For each way of finding out, by its parts, the files that tell what they cost."""
-    studies = predicting_studies()
-    swift = swift_runs(studies)
-    short = [r for p in V.predictions.values() for r in p.proxy.values()]
-    short = [CONFIG.point(r).path for r in [*V.proxy_control.values(), *short]]
-    short = list(dict.fromkeys(short))
-    # What a run starts from has to be trained first, whichever way it is a part of.
-    short_trained = list(
-        dict.fromkeys(r for name in short for r in CONFIG.ancestry(name))
-    )
-    names = list(dict.fromkeys(e["run"] for e in validated_runs()))
-    proof = list(dict.fromkeys(r for name in names for r in CONFIG.ancestry(name)))
-    asks = "endpoint" in CONFIG.scorer_needs(V.scorer)
-
-    def part(rule, *targets, histories=(), accounts=()):
-        return {
-            "benchmarks": [f"{RESULTS}/benchmarks/{rule}/{t}.tsv" for t in targets],
-            "histories": [f"{RESULTS}/runs/{run}/history.parquet" for run in histories],
-            "accounts": list(accounts),
-        }
-
-    return {
-        "swift study": {
-            "training": part("train", *swift, histories=swift),
-            "data by a teacher": part("", accounts=account_files(made_datasets())),
-            "negatives and positives": part(
-                "respond",
-                *(
-                    f"{s.scores.run}/{evaluation}"
-                    for s in selections_used()
-                    if s.scores is not None and s.scores.run is not None
-                    for evaluation in CONFIG.asked_by(s).values()
-                ),
-            ),
-            "gradients": part("gradients", *(f"{run_of(s)}/{s}" for s in studies)),
-            "influence": part("pair_influence", *studies),
-            "verdicts": part("decide_verdicts", *studies),
-            "confounds": part("check_confounds", *studies),
-        },
-        "similarity and loss change": {"rivals": part("compute_rivals", *studies)},
-        "proxy training": {
-            "training": part("train", *short_trained, histories=short_trained),
-            "likelihoods": part(
-                "score_with_model", *(f"{r}/questions/likelihood" for r in short)
-            ),
-        },
-        "validation": {
-            "training": part("train", *proof, histories=proof),
-            "data by a teacher": part("", accounts=account_files(trained_datasets())),
-            "responses": part("respond", *(f"{r}/questions" for r in names)),
-            "judging": part(
-                "score_with_endpoint" if asks else "score",
-                *(f"{r}/questions/{V.scorer}" for r in names),
-                accounts=[
-                    e["labels"].replace("scores.parquet", "account.parquet")
-                    for e in validated_runs()
-                    if asks
-                ],
-            ),
-            "likelihoods": part(
-                "score_with_model", *(f"{r}/questions/likelihood" for r in names)
-            ),
-        },
-    }
-
-
-def trained_datasets():
-    """Every dataset that the runs of the validation need."""
-    names = list(dict.fromkeys(entry["run"] for entry in validated_runs()))
-    seen = [d for n in names for r in CONFIG.ancestry(n) for d in scheduled(r)]
-    return lineage.needed(CONFIG, ["questions", *seen])
+def audited(study):
+    """The queries from which an audit makes responses whose label is known."""
+    return dataset(CONFIG.asked(CONFIG.studies[study].evaluation, {}).dataset)

@@ -207,14 +207,14 @@ rule score_with_endpoint:
 
 # The audit of a scorer that labels, where the scorer itself works: those that ask an endpoint at the submit host.
 
-AUDIT = f"{RESULTS}/audit/evaluation={{evaluation}}/scorer={{scorer}}"
+AUDIT = f"{RESULTS}/studies/{{study}}/audit/scorer={{scorer}}"
 
 
 rule audit_scorer:
     input:
         scorer=lambda w: scorer_file(w.scorer),
-        dataset=lambda w: dataset(CONFIG.asked(w.evaluation, {}).dataset),
-        labels=V.audit.labels or [],
+        dataset=lambda w: audited(w.study),
+        labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
         instructions=lambda w: instructions(w.scorer),
     output:
         rows=f"{AUDIT}/rows.parquet",
@@ -222,17 +222,18 @@ rule audit_scorer:
         confusion=f"{AUDIT}/confusion.parquet",
         account=f"{AUDIT}/account.parquet",
     log:
-        f"{RESULTS}/logs/audit_scorer/{{evaluation}}/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer/{{study}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer/{{evaluation}}/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer/{{study}}/{{scorer}}.tsv"
     wildcard_constraints:
+        study=of_kind("audit"),
         scorer=scorers_that_need(None, "model"),  # a model: told that it cannot be
     conda:
         "../envs/swift_study.yaml"
     resources:
         limits=lambda w: CONFIG.auditing(w.scorer, affects_scores=False),
     params:
-        settings=settings(V.audit),
+        settings=lambda w: CONFIG.studies[w.study].settings.model_dump_json(),
         scoring=lambda w: CONFIG.auditing(w.scorer),
         instructions=lambda w, input: option("--instructions", input.instructions),
         seed=CONFIG.statistics.seed,
@@ -245,9 +246,10 @@ rule audit_scorer:
 
 use rule audit_scorer as audit_scorer_with_endpoint with:
     log:
-        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{evaluation}}/{{scorer}}.log",
+        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{study}}/{{scorer}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{evaluation}}/{{scorer}}.tsv"
+        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{study}}/{{scorer}}.tsv"
     wildcard_constraints:
+        study=of_kind("audit"),
         scorer=scorers_that_need("endpoint"),
     localrule: at_submit_host(True)

@@ -5,9 +5,9 @@ rule pair_influence:
     input:
         lambda w: gradients(w.study),
     output:
-        pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
-        families=f"{RESULTS}/influence/{{study}}/families.parquet",
-        layers=f"{RESULTS}/influence/{{study}}/layers.parquet",
+        pairs=f"{RESULTS}/studies/{{study}}/pairs.parquet",
+        families=f"{RESULTS}/studies/{{study}}/families.parquet",
+        layers=f"{RESULTS}/studies/{{study}}/layers.parquet",
     log:
         f"{RESULTS}/logs/pair_influence/{{study}}.log",
     benchmark:
@@ -25,10 +25,10 @@ rule pair_influence:
 
 rule decide_verdicts:
     input:
-        f"{RESULTS}/influence/{{study}}/pairs.parquet",
+        f"{RESULTS}/studies/{{study}}/pairs.parquet",
     output:
-        curves=f"{RESULTS}/influence/{{study}}/curves.parquet",
-        verdicts=f"{RESULTS}/influence/{{study}}/verdicts.parquet",
+        curves=f"{RESULTS}/studies/{{study}}/curves.parquet",
+        verdicts=f"{RESULTS}/studies/{{study}}/verdicts.parquet",
     log:
         f"{RESULTS}/logs/decide_verdicts/{{study}}.log",
     benchmark:
@@ -36,12 +36,13 @@ rule decide_verdicts:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=settings(CONFIG.statistics),
-        baseline=lambda w: CONFIG.studies[w.study].baseline,
+        settings=statistics_of,
+        control=lambda w: CONFIG.studies[w.study].control,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
+        unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
-        "exec python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --baseline {params.baseline:q}"
-        " --unwanted {params.unwanted:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
+        "exec python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --control {params.control:q}"
+        " --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
 rule compute_rivals:
@@ -50,7 +51,7 @@ rule compute_rivals:
         checkpoints=lambda w: checkpoints(run_of(w.study)),
         datasets=lambda w: [dataset(d) for d in panel(w.study)],
     output:
-        f"{RESULTS}/influence/{{study}}/rivals.parquet",
+        f"{RESULTS}/studies/{{study}}/rivals.parquet",
     log:
         f"{RESULTS}/logs/compute_rivals/{{study}}.log",
     benchmark:
@@ -73,12 +74,12 @@ rule compute_rivals:
 
 rule check_confounds:
     input:
-        pairs=f"{RESULTS}/influence/{{study}}/pairs.parquet",
-        families=f"{RESULTS}/influence/{{study}}/families.parquet",
-        rivals=f"{RESULTS}/influence/{{study}}/rivals.parquet",
+        pairs=f"{RESULTS}/studies/{{study}}/pairs.parquet",
+        families=f"{RESULTS}/studies/{{study}}/families.parquet",
+        rivals=f"{RESULTS}/studies/{{study}}/rivals.parquet",
     output:
-        confounds=f"{RESULTS}/influence/{{study}}/confounds.parquet",
-        power=f"{RESULTS}/influence/{{study}}/power.parquet",
+        confounds=f"{RESULTS}/studies/{{study}}/confounds.parquet",
+        power=f"{RESULTS}/studies/{{study}}/power.parquet",
     log:
         f"{RESULTS}/logs/check_confounds/{{study}}.log",
     benchmark:
@@ -87,10 +88,11 @@ rule check_confounds:
         "../envs/swift_study.yaml"
     params:
         settings=settings(CONFIG.confounds),
-        statistics=settings(CONFIG.statistics),
-        baseline=lambda w: CONFIG.studies[w.study].baseline,
+        statistics=statistics_of,
+        control=lambda w: CONFIG.studies[w.study].control,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
+        unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
         "exec python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --baseline {params.baseline:q} --unwanted {params.unwanted:q} --pairs {input.pairs:q} --families {input.families:q}"
+        " --control {params.control:q} --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input.pairs:q} --families {input.families:q}"
         " --rivals {input.rivals:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

@@ -22,8 +22,8 @@ rule write_config:
 
 rule figures:
     input:
-        curves=f"{RESULTS}/influence/{{study}}/curves.parquet",
-        layers=f"{RESULTS}/influence/{{study}}/layers.parquet",
+        curves=f"{RESULTS}/studies/{{study}}/curves.parquet",
+        layers=f"{RESULTS}/studies/{{study}}/layers.parquet",
     output:
         report(
             directory(figures("{study}")),
@@ -42,11 +42,12 @@ rule figures:
         figures=lambda w: json.dumps(CONFIG.studies[w.study].figures),
         title=lambda w: CONFIG.studies[w.study].caption
         or CONFIG.studies[w.study].question,
-        statistics=settings(CONFIG.statistics),
-        baseline=lambda w: CONFIG.studies[w.study].baseline,
+        statistics=statistics_of,
+        control=lambda w: CONFIG.studies[w.study].control,
+        unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
         "exec python workflow/scripts/draw_figures.py --curves {input.curves:q} --layers {input.layers:q} --figures {params.figures:q}"
-        " --title={params.title:q} --statistics {params.statistics:q} --baseline {params.baseline:q} --output {output:q} 2> {log:q}"
+        " --title={params.title:q} --statistics {params.statistics:q} --control {params.control:q} --unit {params.unit} --output {output:q} 2> {log:q}"
 
 
 rule draw_loss:
@@ -73,21 +74,31 @@ rule draw_loss:
 rule write_tables:
     input:
         config=f"{RESULTS}/config.yaml",
-        verdicts=[f"{RESULTS}/influence/{s}/verdicts.parquet" for s in STUDIES],
-        confounds=[f"{RESULTS}/influence/{s}/confounds.parquet" for s in STUDIES],
-        power=[f"{RESULTS}/influence/{s}/power.parquet" for s in STUDIES],
+        verdicts=[f"{RESULTS}/studies/{s}/verdicts.parquet" for s in INFLUENCE],
+        confounds=[f"{RESULTS}/studies/{s}/confounds.parquet" for s in INFLUENCE],
+        power=[f"{RESULTS}/studies/{s}/power.parquet" for s in INFLUENCE],
         datasets=[dataset(name) for name in made_datasets()],
         rejects=reject_files(made_datasets()),
-        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in STUDIES],
-        lengths=all_lengths(swift_runs(STUDIES), [d for s in STUDIES for d in panel(s)]),
+        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in INFLUENCE],
+        lengths=all_lengths(
+            swift_runs(INFLUENCE), [d for s in INFLUENCE for d in panel(s)]
+        ),
         scores=[f for s in selections_used() for f in selection_scores(s)],
         accounts=account_files(made_datasets()),
-        gradients=[gradients(s) for s in STUDIES],
-        checkpoints=[checkpoints(run) for run in swift_runs(STUDIES)],
+        gradients=[gradients(s) for s in INFLUENCE],
+        checkpoints=[checkpoints(run) for run in swift_runs(INFLUENCE)],
     output:
         tables=[
             f"{RESULTS}/tables/{t}.{kind}"
-            for t in TABLES["write_tables"]
+            for t in (
+                "verdicts",
+                "confounds",
+                "power",
+                "datasets",
+                "rejects",
+                "tokens",
+                "certificates",
+            )
             for kind in ("parquet", "csv", "md")
         ],
         verdicts=report(
@@ -125,7 +136,7 @@ rule write_tables:
         pages=lambda w, output: str(Path(output.data).parent),
         statistics=settings(CONFIG.statistics),
         questions=as_it_is(
-            json.dumps({name: CONFIG.studies[name].question for name in STUDIES})
+            json.dumps({name: CONFIG.studies[name].question for name in INFLUENCE})
         ),
     shell:
         "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
@@ -149,4 +160,9 @@ for name, studies in targets().items():
 onsuccess:
     # A plan makes nothing to report on.
     if list(workflow.dag_settings.targets) != ["plan"]:
-        shell("exec python workflow/scripts/finish.py --results {RESULTS:q}")
+        others = [
+            study for study in CONFIG.studies if study not in CONFIG.influence
+        ]
+        shell(
+            "exec python workflow/scripts/finish.py --results {RESULTS:q} --studies {others:q}"
+        )

@@ -13,6 +13,8 @@ from configuration import STUDIES, configured, merged
 from snakemake.utils import update_config
 
 from swift_study.config import (
+    AgreementStudy,
+    ComparisonStudy,
     Config,
     FileSource,
     Part,
@@ -33,7 +35,8 @@ STUDY = {
     "question": "Does it help?",
     "probes": {"A": "panel.cot", "B": "panel"},
     "targets": {"B": "panel.similar"},
-    "baseline": "B",
+    "kind": "influence",
+    "control": "B",
     "figures": {"figure": ["in-task"]},
 }
 RUN = {"batch_size": 8, "micro_batch_size": 4, "epochs": 2, "checkpoint_every": 4, "warmup_steps": 2}
@@ -162,7 +165,7 @@ def test_schema_and_models_refuse_the_same(values: dict[str, Any]) -> None:
         ("runs.base.lora.rnk", "rank"),
         ("runs.another.learning_rat", "learning_rate"),
         ("strategies.cot.fil", "file"),
-        ("studies.mine.base_line", "baseline"),
+        ("studies.mine.contorl", "control"),
         ("endpoints.teacher.budget_us", "budget_usd"),
         ("statistics.norm_flor", "norm_floor"),
         ("gradients.represantation", "representation"),
@@ -173,6 +176,8 @@ def test_unknown_key_is_refused_with_its_path_and_the_nearest_known(path: str, n
     values = at(path, 1)
     if "sources" in path:
         values["datasets"]["base"]["sources"][0]["kind"] = "generator"
+    if path.startswith("studies.mine"):
+        values["studies"]["mine"]["kind"] = "influence"
     assert f"unknown key `{path}` (did you mean '{nearest}'?)" in problems(values)
 
 
@@ -237,7 +242,7 @@ def test_mistakes_in_a_source_are_named_as_the_user_wrote_them(source: dict[str,
 @pytest.mark.parametrize("source", [{"path": "x"}, {"kind": "fil", "path": "x"}])
 def test_source_without_a_known_kind_is_refused(source: dict[str, Any]) -> None:
     text = problems(at("datasets.panel.sources.0", source))
-    assert "`datasets.panel.sources.0`" in text
+    assert "`datasets.panel.sources.0" in text
     assert "kind" in text
 
 
@@ -295,7 +300,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         (
             {"runs": {"base": {"early_stopping": {"dataset": "panel"}}}},
-            "a swift study reads all checkpoints up to the end of the schedule, and 'base' may stop before",
+            "an influence study reads all checkpoints up to the end of the schedule, and 'base' may stop before",
         ),
         (
             {"runs": {"in_pos": {"optimizer": "lion", "export_second_moments": True}}},
@@ -334,12 +339,12 @@ def test_all_mistakes_are_told_at_once() -> None:
             "a probe set may not be called 'unrelated': that is the name of a reference",
         ),
         (
-            {"studies": {"mine": STUDY | {"baseline": "C"}}},
-            "`studies.mine`: the baseline 'C' is not one of the probe sets ['A', 'B']",
+            {"studies": {"mine": STUDY | {"control": "C"}}},
+            "the control 'C' is not one of the probe sets ['A', 'B']",
         ),
         (
             {"studies": {"mine": STUDY | {"probes": {"B": "panel"}}}},
-            "`studies.mine`: a study needs a probe set beside its baseline",
+            "a study needs a probe set beside its control",
         ),
         (
             {"studies": {"Mine!": STUDY}},
@@ -360,7 +365,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"runs": {"full_base": {"dtype": "bfloat16"}}}, "runs.full_base: all parameters in bfloat16 need zero_stage 1, 2 or 3"),
         (
             {"studies": {"mine": STUDY | {"run": "full_base"}}},
-            "studies.mine.run: a swift study needs a run's checkpoints; 'full_base' publ",
+            "studies.mine.run: an influence study needs a run's checkpoints; 'full_base' publ",
         ),
         (
             {"studies": {"mine": STUDY | {"run": "whole"}}, "runs": {"whole": {"like": "base", "method": "full"}}},
@@ -369,21 +374,50 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"gradients": {"modules": "(mlp"}}, "gradients.modules '(mlp' is not a regular expression: missing ), unterminated subpattern"),
         ({"gradients": {"sketch_dimensions": 100}}, "gradients.sketch_dimensions = 100 is not a power of two"),
         ({"runs": {"full_base": {"grid": {"model": ["13b"]}}}}, "runs.full_base.model: there is no model '13b'"),
-        ({"validation": {"seeds": [17, 18]}}, "`validation.seeds` has another name: write runs.<name>.grid.seed in the runs that the rows"),
-        ({"validation": {"rows": ["Base+Cot"]}}, "validation.rows: no table has the row 'Base+Cot' (did you mean 'Base+CoT'?)"),
+        ({"validation": {"seeds": [17]}}, "`validation` has another name: write studies of the kinds comparison, agreement and audit"),
+        ({"studies": {"cot": {"baseline": "CoT"}}}, "`studies.cot.baseline` has another name: write studies.<name>.control"),
+        ({"studies": {"table1": {"only": ["Base+Cot"]}}}, "only: there is no row 'Base+Cot'"),
+        ({"studies": {"table1": {"scorers": ["jugde"]}}}, "scorers/jugde.py: there is no such scorer file"),
+        ({"studies": {"table1": {"rows": {"Base": "fullbase"}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
         (
-            {"validation": {"scorer": "judge"}},
-            "validation.scorer: the scorer 'judge' asks an endpoint, and `endpoints.judge` is not configured",
+            {"studies": {"table1": {"rows": {"Base": "full_base[n=3]"}}}},
+            "'full_base[n=3]' names the factor 'n'; the factors of 'full_base' are seed, model",
         ),
-        ({"validation": {"tables": {"table1": {"runs": {"Base": "fullbase"}}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),
-        ({"validation": {"tables": {"table1": {"control": "→ D"}}}}, "the control '→ D' is not one of the rows"),
-        ({"validation": {"tables": {"all": {}}}}, "`validation.tables.all.question` is missing"),
+        ({"studies": {"table1": {"rows": {"Base": None}}}}, "the row 'Base' is left out (null), but others are compared with it"),
+        ({"studies": {"table1": {"control": "→ D"}}}, "against and control name the row '→ D', which is not one of the rows"),
+        ({"studies": {"table1": {"evaluations": ["quetsions"]}}}, "studies.table1.evaluations: there is no evaluation 'quetsions'"),
+        ({"studies": {"table1": {"groups": {"all": ["arc"]}}}}, "groups.all: 'arc' is no evaluation of the study and no group before it"),
+        ({"studies": {"mine": {"question": "?"}}}, "`studies.mine.kind` is missing; it is one of influence, comparison, sweep"),
+        (
+            {"studies": {"table1": {"scorers": ["judge"]}}},
+            "studies.table1.scorers: the scorer 'judge' asks an endpoint, and `endpoints.judge`",
+        ),
+        ({"studies": {"mine": {"kind": "comparision", "question": "?"}}}, "Input tag 'comparision' found using 'kind' does not match"),
+        (
+            {"studies": {"agreement": {"items": {"in-task": {"CoT": {"training": {"row": "→ D"}}}}}}},
+            "studies.agreement.items.in-task.CoT.training.row: 'table1' has no '→ D'",
+        ),
+        (
+            {"studies": {"agreement": {"items": {"in-task": {"CoT": {"swift": {"row": "Cot → In-task non-CoT"}}}}}}},
+            "'cot' has no 'Cot → In-task non-CoT' (did you mean 'CoT → In-task non-CoT'?)",
+        ),
+        ({"studies": {"agreement": {"predictors": {"swift": {"of": "swfit"}}}}}, "predictors.swift.of: no item has a place 'swfit'"),
+        (
+            {
+                "studies": {
+                    "curve": {
+                        "kind": "sweep",
+                        "question": "?",
+                        "runs": "full_base",
+                        "x": "n",
+                        "evaluations": ["questions"],
+                        "metrics": ["accuracy"],
+                    }
+                }
+            },
+            "studies.curve: 'full_base' has no factor 'n', which x, lines or panels name",
+        ),
         ({"studies": {"all": STUDY}}, "study name 'all' is that of a target of the workflow"),
-        (
-            {"validation": {"predictions": {"CoT": {"measured": {"in-task": "→ D"}}}}},
-            "validation.predictions.CoT.measured.in-task: there must be one table of this context, with the row '→ D'",
-        ),
-        ({"validation": {"predictions": {"CoT": {"probes": "Cot"}}}}, "validation.predictions.CoT: study 'cot' has the probe sets"),
         ({"models": {"S1": {}}}, "model name 'S1': use lower-case letters, digits and _"),
         (
             {"strategies": {"similar": {}, "cot": {"by": "teacher"}}},
@@ -441,18 +475,21 @@ def test_runs_on_several_models_and_seeds_are_points_of_a_family() -> None:
     assert configured({}).run("in_cot").seed == configured({}).run("base").seed
 
 
-def test_rows_take_a_part_of_the_validation() -> None:
-    config = configured({"validation": {"rows": ["→ D_cot", "Base→Clarify"]}})
-    taken = config.validation.taken(config.studies)
-    assert {name: list(t.runs) for name, t in taken.tables.items()} == {
-        "table1": ["Base", "→ D_pos", "→ D_cot"],
-        "table2": ["Base", "Base→Clarify"],
-    }
-    assert {name: dict(p.measured) for name, p in taken.predictions.items()} == {"CoT": {"in-task": "→ D_cot"}}
-    assert taken.predictions["CoT"].proxy == {"in-task": "proxy_in_cot"}
-    assert taken.proxy_control == {"in-task": "proxy_in_plain"}
-    assert config.validation.taken({"clarify": 1, "evaluate": 1}).predictions == {}
-    assert configured({}).validation.taken(configured().studies) == configured().validation
+def test_only_takes_a_part_of_the_rows_with_what_they_are_compared_with() -> None:
+    config = configured({"studies": {"table1": {"only": ["→ D_cot"]}, "table2": {"rows": {"Base+Eval": None}}}})
+    table1, table2 = (config.studies[name] for name in ("table1", "table2"))
+    assert isinstance(table1, ComparisonStudy)
+    assert isinstance(table2, ComparisonStudy)
+    assert list(table1.taken()) == ["Base", "→ D_pos", "→ D_cot"]
+    assert "Base+Eval" not in table2.taken()
+    assert len(table2.taken()) == 8
+
+
+def test_a_study_that_is_taken_out_takes_its_places_along() -> None:
+    agreement = configured({"studies": {"clarify": None}}).studies["agreement"]
+    assert isinstance(agreement, AgreementStudy)
+    assert set(agreement.items["in-task"]["Clarify"]) == {"proxy", "training"}
+    assert set(agreement.items["in-task"]["CoT"]) == {"swift", "proxy", "training"}
 
 
 def test_null_removes_a_study() -> None:
@@ -489,23 +526,27 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("scale", ["7b", "13b"])
-def test_scales_have_the_papers_validation(scale: str) -> None:
+def test_scales_have_the_papers_comparisons(scale: str) -> None:
     """SPEC §4, regime B, and ambiguities 13 to 15."""
     config = configure(merged(ROOT / "scales" / f"{scale}.yaml"), STUDIES)
     assert len({p.run.seed for p in config.named("in_pos")}) >= 3
     judge = config.endpoints["judge"]
-    assert (judge.model, judge.temperature, config.validation.scorer) == ("gpt-4o-2024-08-06", 0, "judge")
-    for point in (p for name in config.validation.tables["table1"].runs.values() for p in config.named(name)):
+    assert (judge.model, judge.temperature) == ("gpt-4o-2024-08-06", 0)
+    table1, table2 = (config.studies[name] for name in ("table1", "table2"))
+    assert isinstance(table1, ComparisonStudy)
+    assert isinstance(table2, ComparisonStudy)
+    assert table1.scorers == table2.scorers == ["judge", "likelihood"]
+    for point in (p for name in table1.taken().values() for p in config.named(name)):
         run = point.run
         assert run.method == "full"
         if point.family != "full_base":
             assert run.start == f"full_base/seed={run.seed}/model=main"
             assert (run.epochs, run.learning_rate, run.decay, run.batch_size) == (3, 1e-6, "constant", 32)
-    for run in (p.run for name in config.validation.tables["table2"].runs.values() for p in config.named(name)):
+    for run in (p.run for name in table2.taken().values() for p in config.named(name)):
         assert (run.start, run.method, run.epochs, run.batch_size, run.warmup_steps) == ("model", "full", 6, 32, 10)
         assert (run.learning_rate, run.final_learning_rate, run.decay) == (1e-5, 1e-7, "linear")
         assert all(part == Part() for phase in run.schedule for part in phase.values())
-    assert len(config.validation.tables["table2"].runs) == 9
+    assert len(table2.taken()) == 9
     assert [list(phase) for phase in config.run("then_clarify[seed=17]").schedule] == [["base"], ["base.clarify"]]
 
 
@@ -525,7 +566,7 @@ def test_13b_scale_is_7b_but_for_the_model() -> None:
 
 def test_7b_scale_changes_only_what_it_names() -> None:
     config = configure(merged(ROOT / "scales" / "7b.yaml"), STUDIES)
-    assert config.studies == configured().studies
+    assert config.influence == configured().influence
     assert config.strategies == configured().strategies
     assert config.datasets["panel"] == configured().datasets["panel"]
     assert config.runs["base"].seed == configured().runs["base"].seed
@@ -577,7 +618,9 @@ def test_every_collection_at_every_scale(scale: str) -> None:
     assert config.run("proxy_cross_cot").schedule == [{"base.cot": Part(examples=640 if paper else 48)}]
     assert {p.run.processes for p in config.named("in_cot")} == {8 if paper else 1}
     assert [p.run.seed for p in config.named("in_cot")] == ([17, 18, 19] if paper else [17])
-    assert config.validation.scorer == ("judge" if paper else "key_points")
+    table1 = config.studies["table1"]
+    assert isinstance(table1, ComparisonStudy)
+    assert table1.scorers == ["judge" if paper else "key_points", "likelihood"]
 
 
 def test_a_collection_gives_its_own_values_at_a_scale(tmp_path: Path) -> None:

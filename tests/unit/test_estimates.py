@@ -78,11 +78,11 @@ def counts(rng: np.random.Generator, n: int) -> Statistic:
 
 
 def test_draws_of_tasks_and_items_are_those_of_before() -> None:
-    tasks = ["b", "a", "b", "c", "a", "b"]
+    tasks = [f"task {k * 7 % 13}" for k in range(40)]
     found = resample(items(tasks), QUICK)
     task_of = np.array([sorted(set(tasks)).index(t) for t in tasks])
     rng = np.random.default_rng(QUICK.seed)
-    before = task_draws(3, QUICK.resamples, rng)[:, task_of] * member_draws(task_of, QUICK.resamples, rng)
+    before = task_draws(13, QUICK.resamples, rng)[:, task_of] * member_draws(task_of, QUICK.resamples, rng)
     assert np.array_equal(found.weights, before)
 
 

@@ -18,7 +18,7 @@ import yaml
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
-from swift_study.config import RULES, TABLES, Config, Run, gather, lay, load
+from swift_study.config import RULES, Config, Run, gather, lay, load
 from swift_study.errors import UserError
 from swift_study.io.cli import pack, unpack
 
@@ -37,13 +37,10 @@ STUDY = {
     "question": "Does it help?",
     "probes": {"A": "panel.cot", "B": "panel"},
     "targets": {"B": "panel.similar"},
-    "baseline": "B",
+    "kind": "influence",
+    "control": "B",
     "figures": {"figure": ["in-task"]},
 }
-
-
-TABLE1 = DEFAULTS["validation"]["tables"]["table1"]
-PREDICTION = DEFAULTS["validation"]["predictions"]["CoT"]
 
 
 def laid_over(values: dict[str, Any]) -> dict[str, Any]:
@@ -141,9 +138,9 @@ def errors_of(section: Any, values: dict[str, Any]) -> list[Any]:
         ("runs: {7: {like: base}}", "`runs`: the name 7 is not text"),
         ("models: {~: {}}", "`models`: the name None is not text"),
         ("1: 2", "`config`: the name 1 is not text"),
-        ("validation: {tables: {table1: {paper: {7: {Base: 1.0}}}}}", "`validation.tables.table1.paper`: the name 7 is not text"),
+        ("studies: {table1: {published: {7: {Base: 1.0}}}}", "`studies.table1.published`: the name 7 is not text"),
         ("studies: {cot: {probes: {off: panel}}}", "`studies.cot.probes`: the name False is not text"),
-        ("studies: {cot: {baseline: no}}", "`studies.cot.baseline`: Input should be a valid string (it is False); YAML reads yes, no, on"),
+        ("studies: {cot: {control: no}}", "`studies.cot.control`: Input should be a valid string (it is False); YAML reads yes, no, on"),
         ("model: {name: 2024-01-01}", "`model.name`: datetime.date(2024, 1, 1) is a date, which no key takes. Put text in quotes"),
         ("datasets: {panel: {tasks: !!set {a, b}}}", "`datasets.panel.tasks`: {"),
         ("model: {name: !!binary aGVsbG8=}", "`model.name`: b'hello' is a bytes, which no key takes"),
@@ -194,10 +191,9 @@ def test_text_where_a_section_is_expected_is_told_with_a_key(values: dict[str, A
         ("endpoints/mine/concurency", "concurrency"),
         ("models/big/max_lenght", "max_length"),
         ("studies/mine/references/flor", "floor"),
-        ("validation/near/acuracy", "accuracy"),
-        ("validation/audit/lables", "labels"),
-        ("validation/tables/table1/contxt", "context"),
-        ("validation/predictions/CoT/mesured", "measured"),
+        ("studies/scorer_audit/settings/lables", "labels"),
+        ("studies/table1/contxt", "context"),
+        ("studies/agreement/items/in-task/CoT/swift/rwo", "row"),
         ("plan/teraflop", "teraflops"),
     ],
 )
@@ -207,6 +203,9 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
         value = [value] if part.isdigit() else {part: value}
     if "sources" in path:
         value["datasets"]["panel"]["sources"][0] |= {"kind": "file", "path": "x"}
+    if path.startswith("studies"):
+        kinds = {"mine": "influence", "scorer_audit": "audit", "table1": "comparison", "agreement": "agreement"}
+        value["studies"][path.split("/")[1]]["kind"] = kinds[path.split("/")[1]]
     assert f"  - unknown key `{path.replace('/', '.')}` (did you mean '{nearest}'?)" in problems(value)
 
 
@@ -217,28 +216,15 @@ def test_unknown_keys_at_every_depth_have_their_path_and_the_nearest_known(path:
     ("values", "told"),
     [
         *(({"studies": {rule: STUDY}}, f"study name '{rule}' is that of a target of the workflow; take another") for rule in sorted(RULES)),
-        *(
-            (
-                {"validation": {"tables": {t: TABLE1}}},
-                f"table name '{t}' is that of a table that the rule",
-            )
-            for tables in TABLES.values()
-            for t in tables
-        ),
-        ({"validation": {"tables": {"cot": TABLE1}}}, "table name 'cot' is that of a study"),
         ({"runs": {"model": {"like": "base"}}}, "run name 'model' is that of the model itself"),
         ({"models": {"main": {}}}, "model name 'main' is that of the model under study"),
         *(
             ({"strategies": {name: {}}}, f"the name '{name}' under ")
             for name in ("analogues", "rejects", "panel", "base", "questions", "candidates", "negative", "positive", "chosen")
         ),
-        (
-            at("validation/predictions/control", PREDICTION),
-            "the name 'control' is that of the plain data",
-        ),
-        ({"studies": {"mine": STUDY | {"figures": {"layers": ["in-task"]}}}}, "studies.mine.figures: 'layers' is the name of the"),
+        ({"studies": {"mine": STUDY | {"figures": {"layers": ["in-task"]}}}}, "figures: 'layers' is the figure of what each layer carries"),
         ({"studies": {"mine": STUDY | {"run": "x" * 65}}, "runs": {"x" * 65: {"like": "base"}}}, "beginning with a letter, at most 64"),
-        (at("validation/predictions/CoT/study", "ctо"), "validation.predictions.CoT.study: there is no study 'ctо'"),  # a Cyrillic letter
+        (at("studies/agreement/items/in-task/CoT/swift/study", "ctо"), "CoT.swift.study: there is no study 'ctо'"),  # a Cyrillic letter
         ({"studies": {"mine": STUDY | {"targets": {"T": "panel" + ".similar" * 300}}}}, "has 2405 characters, more than 200"),
         (at("runs/base", {"epochs": 10**9}), "runs.base would have 20000000000 steps, more than 100000000"),
         (at("datasets/base/examples", 10**15), "runs.base would have"),
@@ -254,7 +240,6 @@ def test_names_that_are_only_like_others_are_taken(name: str) -> None:
     figures = {f"loss_of_{name}": ["in-task"], "figure1": ["in-task"], "table1": ["in-task"]}
     values = {"runs": {name: {"like": "base"}}, "strategies": {name: {}}, "studies": {name: STUDY | {"figures": figures}}}
     config = laid_over(values | {"models": {name: {}}})
-    config["validation"]["tables"][f"{name}_t"] = config["validation"]["tables"].pop("table1")
     assert name in load(config).studies
 
 
@@ -356,9 +341,9 @@ def test_a_folder_is_written_in_one_way(path: str, folder: str) -> None:
 NAMED = [
     "studies/mine/probes",
     "studies/mine/targets",
-    "validation/tables/table1/runs",
-    "validation/tables/table1/paper",
-    "validation/predictions",
+    "studies/table1/rows",
+    "studies/table1/published",
+    "studies/agreement/predictors",
 ]
 
 
@@ -366,7 +351,9 @@ NAMED = [
 @pytest.mark.parametrize("name", ["", " a", "a ", "-a", "_a", "x" * 101, "a\tb", "a\u2028b"])
 def test_a_name_that_cannot_be_shown_is_refused(path: str, name: str) -> None:
     value: dict[str, Any] = {"studies": {"mine": copy.deepcopy(STUDY)}}
-    update_config(value, at(f"{path}/{name}", {} if path.endswith(("predictions", "paper")) else "panel"))
+    update_config(
+        value, at(f"{path}/{name}", {} if path.endswith("published") else {"of": "swift"} if path.endswith("predictors") else "panel")
+    )
     assert any(line.startswith(f"  - `{path.replace('/', '.')}`: the name {name!r}") for line in problems(laid_over(value)))
 
 
@@ -376,7 +363,7 @@ def test_a_figure_that_cannot_be_a_file_is_refused(name: str) -> None:
     assert any(re.match(r"  - `studies\.mine\.figures`: the name ", line) for line in lines)
 
 
-@pytest.mark.parametrize("key", ["validation/claims", "validation/audit/labels"])
+@pytest.mark.parametrize("key", ["studies/cot/claims", "studies/scorer_audit/settings/labels"])
 @pytest.mark.parametrize("path", ["", "a {x}.yaml", "-a.yaml", "a\nb"])
 def test_a_file_that_no_rule_can_name_is_refused(key: str, path: str) -> None:
     assert problems(laid_over(at(key, path)))[0].startswith(f"  - `{key.replace('/', '.')}`: the path {path!r} is empty, begins with -")
@@ -396,23 +383,23 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, l
         "caption": f"-{ODD}\n\n====\n",
         "probes": {probe: "panel.cot", "plain {z}": "panel"},
         "targets": {target: "panel.similar"},
-        "baseline": "plain {z}",
+        "kind": "influence",
+        "control": "plain {z}",
         "unwanted": [target],
         "figures": {"""it's $5 [x] ü %d "q" `id` & ;""": ["in-task", "cross-task"]},
     }
-    prediction = {
-        "study": "odd", "probes": probe, "targets": target, "measured": {"in-task": probe}, "proxy": {"in-task": "proxy_in_cot"},
-    }  # fmt: skip
+    places = {"swift": {"study": "odd", "row": f"{probe} → In-task {target}"}, "training": {"study": "table1", "row": probe}}
     values: dict[str, Any] = {
         "results": str(results),
         "cache": str(folder / "c 'ache $x"),
         "model": {"name": str(folder / "model {m} 'x'")},
         "generation": {"stop": [ODD]},
-        "studies": {"cot": None, "clarify": None, "evaluate": None, "odd": study},
-        "validation": {"predictions": {ODD: prediction}, "tables": {"table1": {"question": ODD, "runs": {probe: "in_cot"}}}},
+        "studies": dict.fromkeys(["cot", "clarify", "evaluate"])
+        | {"odd": study, "table1": {"question": ODD, "rows": {probe: "in_cot"}}}
+        | {"agreement": {"items": {ODD[:80]: {probe: places}}}},
     }
     (folder / "odd.yaml").write_text(yaml.safe_dump(values, allow_unicode=True))
-    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "all", "validation", "--configfile", str(folder / "odd.yaml")]
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "all", "swift_study_training", "--configfile", str(folder / "odd.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found: dict[str, list[list[str]]] = {}
@@ -445,20 +432,22 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert len(found) > 20  # scripts
     (figures,) = found["draw_figures"]
     assert option(figures, "title") == [f"-{line} ===="]
-    assert option(figures, "baseline") == ["plain {z}"]
+    assert option(figures, "control") == ["plain {z}"]
     assert list(json.loads(option(figures, "figures")[0])) == ["""it's $5 [x] ü %d "q" `id` & ;"""]
     assert option(figures, "output") == [f"{results}/studies/odd/figures"]
     (tables,) = found["write_tables"]
     assert json.loads(option(tables, "questions")[0]) == {"odd": f"{line} second line?"}
     (verdicts,) = found["decide_verdicts"]
     assert option(verdicts, "unwanted") == [target]
-    assert option(verdicts, "baseline") == ["plain {z}"]
+    assert option(verdicts, "control") == ["plain {z}"]
     (pairs,) = found["pair_influence"]
     assert list(json.loads(option(pairs, "settings")[0])["probes"]) == [probe, "plain {z}"]
-    (validate,) = found["validate"]
-    assert json.loads(option(validate, "settings")[0])["predictions"][ODD]["study"] == "odd"
-    assert {row["row"] for row in unpack(option(validate, "runs")[0])} >= {probe, "Base"}
-    assert option(validate, "page") == [f"{results}/pages/validation.html"]
+    (agree,) = found["agree"]
+    assert unpack(option(agree, "settings")[0])["items"][ODD[:80]][probe]["swift"]["study"] == "odd"
+    assert unpack(option(agree, "sources")[0])["odd"]["pairs"] == f"{results}/studies/odd/pairs.parquet"
+    compared = {option(words, "study")[0]: words for words in found["compare"]}
+    assert set(unpack(option(compared["table1"], "settings")[0])["rows"]) >= {probe, "Base"}
+    assert option(compared["table1"], "folder") == [f"{results}/studies/table1"]
     made = {option(words, "dataset")[0]: option(words, "analogues") for words in found["apply_strategy"]}
     assert made["panel.similar"] == [f"{results}/data/panel.analogues.parquet"]
     assert made["base.cot"] == []
@@ -474,35 +463,34 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert unpack(written[0])["studies"]["odd"]["probes"][probe] == "panel.cot"
 
 
-def test_names_of_rules_and_tables_are_those_of_the_workflow(commands: tuple[str, dict[str, list[list[str]]], Path]) -> None:
+def test_names_of_rules_are_those_of_the_workflow() -> None:
     """Written in the configuration's module, since names are checked there; here they are held against the rules themselves."""
     named = set()
     for file in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")):
         named |= set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE))
     assert named == RULES
-    text, _, results = commands
-    written = set(re.findall(rf"{re.escape(str(results))}/tables/(\w+)\.parquet", text))
-    assert written == {t for tables in TABLES.values() for t in tables} | {"table1", "table2"}
 
 
-def test_a_long_list_of_runs_fits_on_a_command_line(tmp_path: Path) -> None:
-    """Linux allows 131,071 bytes for a command that a shell gets; the list of 120 trainings alone has 40,000."""
+def test_what_a_study_reads_stands_on_no_command_line(tmp_path: Path) -> None:
+    """Fault 1: Linux allows 131,071 bytes for a command that a shell gets, and the paths of 400 runs' scores alone have twice as many."""
+    runs = {f"many_{k:03}": {"like": "full_base"} for k in range(400)}
+    rows = {"Base": "full_base"} | {run: run for run in runs}
     values: dict[str, Any] = {
         "results": str(tmp_path / "results"),
-        "runs": {"full_base": {"grid": {"seed": list(range(60))}}},
-        "validation": {"rows": [], "predictions": {}},
-        "studies": {"cot": {"caption": "ü' " * 600}},
+        "runs": runs,
+        "studies": {
+            "cot": {"caption": "ü' " * 600},
+            "many": DEFAULTS["studies"]["table1"] | {"rows": rows, "control": None, "claims": None},
+        },
     }
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(values))
-    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", "validate", "write_costs", "--configfile", str(tmp_path / "many.yaml")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [str(BIN / "snakemake"), "-n", "-p", "--nolock", str(tmp_path / "results/studies/many/page.html"), "agreement"]
+    done = subprocess.run([*command, "--configfile", str(tmp_path / "many.yaml")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if "Shell command: " in line]
-    assert max(len(line.encode()) for line in lines) < 60_000
-    (validate,) = (shlex.split(line.partition("Shell command: ")[2]) for line in lines if "/validate.py" in line)
-    runs = unpack(option(validate, "runs")[0])
-    assert {(run["table"], run["row"]) for run in runs} == {("table1", "Base"), ("table1", "→ D_pos"), ("table2", "Base")}
-    assert sorted(run["seed"] for run in runs) == sorted([*range(60)] * 3)
+    assert max(len(line.encode()) for line in lines) < 20_000
+    (compare,) = (line for line in lines if "/compare.py" in line and "--study many" in line)
+    assert "scores.parquet" not in compare
 
 
 @pytest.mark.parametrize("value", [{}, [], {"a": "it's ü=\n{x}"}, "=", [{"row": "→ D_pos"}] * 1000])

@@ -444,7 +444,7 @@ def test_where_one_kind_is_short_the_other_fills_up(n_wrong: int, n: int) -> Non
 
 
 def test_a_set_without_wrong_answers_is_a_sentence() -> None:
-    with pytest.raises(UserError, match=r"1 golden and 0 unsatisfactory answers.*`validation\.audit\.labels`"):
+    with pytest.raises(UserError, match=r"1 golden and 0 unsatisfactory answers.*`settings\.labels`"):
         audit.labelled_responses(Audit(), [example(unsatisfactory=None)], 1)
 
 

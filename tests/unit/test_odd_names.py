@@ -54,8 +54,9 @@ def test_names_stand_on_the_screen_as_they_were_written(monkeypatch: pytest.Monk
     names = ["[red]r[/red]", "[/]", "[/x]", "it's {x}", "[bold]b"]
     rows = [empty | {"strategy": name, "target_set": name, "verdict": "helps"} for name in names]
     show["show"](pl.DataFrame(rows))
-    table1 = {f"{measure}{part}": 0.1 for measure in ("accuracy", "ll_token") for part in ("", "_gain", "_gain_low", "_gain_high")}
-    show["show_validation"]("table1", pl.DataFrame([table1 | {"model": "m", "training_data": n, "n": 1, "unparsed": 0} for n in names]))
+    numbers = dict.fromkeys(("value", "gain", "gain_low", "gain_high"), 0.1) | {"n": 1, "unscored": 0, "block": None}
+    texts = {"evaluation": "e", "metric": "m", "against": "Base"}
+    show["show_comparison"]("table1", pl.DataFrame([numbers | texts | {"row": n} for n in names], schema_overrides={"block": pl.String}))
     printed = screen.getvalue()
     for name in names:
         assert printed.count(name) >= 3

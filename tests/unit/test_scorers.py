@@ -216,7 +216,7 @@ def test_a_scorer_may_estimate_what_sums_cannot_give(tmp_path: Path) -> None:
     [
         ("return 3", "metrics returned 3"),
         ("return {}", r"metrics returned \{\}"),
-        ("return {'mean': 1.0}", r"the metric 'mean' is 1\.0; a number was expected for each of the sums, of the shape \(3,\)"),
+        ("return {'mean': 1.0}", r"the metric 'mean' of metrics is 1\.0; a number was expected for each of the sums, of the shape \(3,\)"),
         ("return {'mean': sums['other']}", r"line \d+: metrics raised KeyError"),
     ],
 )
@@ -225,6 +225,16 @@ def test_a_fault_in_metrics_is_a_sentence(tmp_path: Path, body: str, said: str) 
     scorer = load_scorer(written(tmp_path, text))
     with pytest.raises(UserError, match=rf"mine\.py.*{said}"):
         scorer.metrics({"n": np.ones(3)})
+
+
+def test_a_fault_in_estimate_is_a_sentence(tmp_path: Path) -> None:
+    for body, said in (
+        ("return {'x': 1.0}", r"the metric 'x' of estimate is 1\.0; .* shape \(2,\)"),
+        ("1 / 0", r"estimate raised ZeroDivision"),
+    ):
+        scorer = load_scorer(written(tmp_path, PLAIN + f"def estimate(statistics, weights):\n    {body}\n"))
+        with pytest.raises(UserError, match=said):
+            scorer.estimate({"hits": np.ones(3), "n": np.ones(3)}, np.ones((2, 3)))
 
 
 # ---- the first scorers ----

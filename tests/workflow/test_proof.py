@@ -194,11 +194,12 @@ def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: P
 def test_another_evaluation_makes_its_own_responses_and_scores(proved: Checkout, tmp_path: Path) -> None:
     more = overlay(tmp_path, {"evaluations": {"extra": {"dataset": "panel", "scorers": ["key_points"], "grid": {"decoding": [1, 2]}}}})
     assert listed(proved, more) == []
-    target = "results/scores/full_base.s17/evaluation=extra/decoding=2/scorer={}/scores.parquet"
+    run = f"full_base/{POINT}"
+    target = f"results/scores/{run}/evaluation=extra/decoding=2/scorer={{}}/scores.parquet"
     jobs = proved.jobs("-n", target.format("key_points"), configs=(more,))
-    assert jobs == ["respond full_base.s17.extra/decoding=2", "score full_base.s17.extra/decoding=2.key_points"]
+    assert jobs == [f"respond {run}.extra/decoding=2", f"score {run}.extra/decoding=2.key_points"]
     jobs = proved.jobs("-n", target.format("likelihood"), configs=(more,))
-    assert jobs == ["score_with_model full_base.s17.extra/decoding=2.likelihood"]
+    assert jobs == [f"score_with_model {run}.extra/decoding=2.likelihood"]
 
 
 def test_a_scorer_file_and_its_options_rerun_its_scores_alone(proved: Checkout, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_generation_of_an_evaluation_is_its_own(proved: Checkout, tmp_path: Path
 
 
 def test_a_scorer_that_cannot_run_is_refused_before_anything_runs(proved: Checkout, tmp_path: Path) -> None:
-    target = "results/scores/full_base.s17/evaluation=questions/scorer={}/scores.parquet"
+    target = f"results/scores/full_base/{POINT}/evaluation=questions/scorer={{}}/scores.parquet"
     strict = overlay(tmp_path, {"scorers": {"strict": {"by": "judge"}}})
     done = proved.snakemake("-n", target.format("strict"), configs=(strict,), check=False)
     assert done.returncode != 0
@@ -243,8 +244,9 @@ def test_responses_of_a_file_are_scored_without_training(proved: Checkout, tmp_p
     queries = pl.read_parquet(proved.root / "results/data/panel.parquet")["messages"].list.get(-2).struct.field("content")
     (tmp_path / "given.jsonl").write_text("\n".join(json.dumps({"query": q, "response": "42"}) for q in queries))
     given = overlay(tmp_path, {"evaluations": {"given": {"dataset": "panel", "responses": str(tmp_path / "given.jsonl")}}})
-    target = "results/scores/mix_all/evaluation=given/scorer=key_points/scores.parquet"
-    assert proved.jobs(target, configs=(given,)) == ["read_responses mix_all.given", "score mix_all.given.key_points"]
+    run = f"mix_all/{POINT}"
+    target = f"results/scores/{run}/evaluation=given/scorer=key_points/scores.parquet"
+    assert proved.jobs(target, configs=(given,)) == [f"read_responses {run}.given", f"score {run}.given.key_points"]
     assert len(read_statistics(proved.root / target)) == len(queries)
     shutil.rmtree(proved.root / "results/scores/mix_all")
     shutil.rmtree(proved.root / "results/responses/mix_all")

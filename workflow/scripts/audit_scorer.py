@@ -61,7 +61,7 @@ if __name__ == "__main__":
         __doc__,
         scorer="the scorer's file",
         scoring="the scorer's name and options, and the endpoint's keys that affect a reply, as JSON",
-        settings="the section `validation.audit` as JSON",
+        settings="an audit study's `settings` as JSON",
         dataset="Parquet file of the evaluation's queries",
         rows="Parquet file: a response and the labels that it got",
         summary="Parquet file: the measures",

@@ -14,9 +14,9 @@ def main(a: Namespace) -> None:
     rivals = read_table(Path(a.rivals), RIVALS)
     pairs = read_table(Path(a.pairs), PAIRS)
     families = read_table(Path(a.families), FAMILIES)
-    table = confound_table(pairs, a.baseline, statistics, settings.length_factor, a.unwanted, families, rivals)
+    table = confound_table(pairs, a.control, statistics, settings.length_factor, a.unwanted, families, rivals, a.unit)
     write_table(Path(a.output), table, CONFOUNDS)
-    write_table(Path(a.power), power_table(pairs, a.baseline, statistics, a.unwanted), POWER)
+    write_table(Path(a.power), power_table(pairs, a.control, statistics, a.unwanted, a.unit), POWER)
     for sentence in disagreements(table):
         cli.say(sentence)
 
@@ -26,7 +26,7 @@ if __name__ == "__main__":
         __doc__,
         settings="the section `confounds` as JSON",
         statistics="the section `statistics` as JSON",
-        baseline="the study's baseline",
+        control="the study's control",
         pairs="Parquet file",
         families="Parquet file of the pairs by family of modules",
         rivals="Parquet file of BM25, the similarity of hidden states and the loss change",
@@ -34,4 +34,5 @@ if __name__ == "__main__":
         power="Parquet file of how often an effect would be told from zero",
     )
     p.add_argument("--unwanted", nargs="*", default=[], help="target sets of responses that one does not want")
+    p.add_argument("--unit", choices=["task", "item"], default="task", help="what is drawn: tasks, or single examples")
     cli.run(main, p)

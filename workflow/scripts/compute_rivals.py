@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study.config import Comparison, Model, Run
+from swift_study.config import Model, Run, StudyPanel
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gradients.panel import read_panel
@@ -31,37 +31,35 @@ def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
-    comparison, run, base = (
-        Comparison.model_validate_json(a.settings),
+    panel, run, base = (
+        StudyPanel.model_validate_json(a.settings),
         Run.model_validate_json(a.run_settings),
         Model.model_validate_json(a.model_settings),
     )
     folder, last = model_folder(Path(a.model)), read_checkpoints(Path(a.checkpoints))[-1]
     renderer = load_renderer(folder, base)
-    members = read_panel(a.datasets, renderer, comparison.loss_of())
-    missing = set(comparison.datasets()) - {m.dataset for m in members}
+    members = read_panel(a.datasets, renderer, panel.loss_of())
+    missing = set(panel.datasets()) - {m.dataset for m in members}
     if missing:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
     weights = json.loads(Path(a.model).read_text())["weights"]
     ids = [[m.dataset, m.example.example_id] for m in members]
-    key = fingerprint(
-        comparison.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(*filter(None, [last.folder])), ids, STEP
-    )
+    key = fingerprint(panel.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(*filter(None, [last.folder])), ids, STEP)
     work = work_folder(Path(a.work), key)
     file = work / "probes.jsonl"
     model = load_checkpoint(folder, base, last.folder, run.lora)
     select_weights(model, run.method, None)
     kept = {row["probe_id"]: row["losses"] for row in read_lines(file)}
     progress, start = cli.Progress(f"rivals {a.study}"), time.monotonic()
-    total = len({m.example.example_id for m in members if m.dataset in comparison.probes.values()})
+    total = len({m.example.example_id for m in members if m.dataset in panel.probes.values()})
 
     def keep(done: int, probe_id: str, losses: list[float]) -> None:
         append_lines(file, [{"probe_id": probe_id, "losses": losses}])
         progress(f"{done} of {total} probes")
 
-    rows = rivals_at_checkpoint(model, members, comparison.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
+    rows = rivals_at_checkpoint(model, members, panel.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
         pl.lit(a.study).alias("study"),
-        pl.lit(comparison.run).alias("run"),
+        pl.lit(panel.run).alias("run"),
         pl.lit(last.step).alias("step"),
     )
     write_table(Path(a.output), rows, RIVALS, about_threads())

@@ -20,8 +20,8 @@ def main(a: Namespace) -> None:
         for name, contexts in figures.items():
             where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
             draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
-        layers = layer_table(read_table(Path(a.layers), LAYERS), a.baseline, Statistics.model_validate_json(a.statistics))
-        draw_layers(layers, a.baseline, f"{a.title.rstrip('.')}, by layer", folder / "layers.svg", folder / "layers.png")
+        layers = layer_table(read_table(Path(a.layers), LAYERS), a.control, Statistics.model_validate_json(a.statistics), a.unit)
+        draw_layers(layers, a.control, f"{a.title.rstrip('.')}, by layer", folder / "layers.svg", folder / "layers.png")
 
 
 if __name__ == "__main__":
@@ -30,9 +30,10 @@ if __name__ == "__main__":
         curves="Parquet file",
         layers="Parquet file of the pairs by layer",
         statistics="the section `statistics` as JSON",
-        baseline="the study's baseline",
+        control="the study's control",
         figures="name of each figure and the contexts it shows, as JSON",
         title="above the figures",
         output="folder to publish, with an SVG and a PNG file for each figure and for the layers",
     )
+    p.add_argument("--unit", choices=["task", "item"], default="task", help="what is drawn: tasks, or single examples")
     cli.run(main, p)

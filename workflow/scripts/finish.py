@@ -15,7 +15,7 @@ from rich.table import Table
 
 from swift_study.influence.confounds import disagreements, overview
 from swift_study.io import cli
-from swift_study.io.tables import CONFOUNDS, VALIDATION, VERDICTS, read_table
+from swift_study.io.tables import COMPARISON, CONFOUNDS, VERDICTS, read_table
 from swift_study.io.work import publish
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
@@ -26,18 +26,18 @@ def main(a: Namespace) -> None:
     tables, report = results / "tables" / "verdicts.parquet", results / "report.html"
     if not tables.is_file():
         return  # only a part was asked for
-    newest = max(p.stat().st_mtime for kind in ("tables/*", "figures/*", "pages/*", "studies/*/figures/*") for p in results.glob(kind))
+    folders = {study: results / "studies" / study for study in a.studies}
+    made = [study for study, folder in folders.items() if (folder / "page.html").is_file()]
+    newest = max(p.stat().st_mtime for kind in ("tables/*", "pages/*", "studies/*/*", "studies/*/figures/*") for p in results.glob(kind))
     if not report.is_file() or report.stat().st_mtime < newest:
-        proved = (results / "pages" / "costs.html").is_file()
-        targets = ["swift", *(["validation"] if proved else [])]
-        write_report(report, targets)
+        write_report(report, ["swift", *made])
     show(read_table(tables, VERDICTS))
     confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
     for sentence in (overview(confounds), *disagreements(confounds)):
         cli.say(sentence)
-    for name in ("table1", "table2"):
-        if (path := results / "tables" / f"{name}.parquet").is_file():
-            show_validation(name, read_table(path, VALIDATION))
+    for study in made:
+        if (path := folders[study] / "table.parquet").is_file() and {*COMPARISON.names} <= {*pl.read_parquet_schema(path)}:
+            show_comparison(study, read_table(path, COMPARISON))
     if report.is_file():
         cli.say(f"Report: {report}")
 
@@ -59,8 +59,8 @@ def write_report(report: Path, targets: list[str]) -> None:
 
 
 def show(verdicts: pl.DataFrame) -> None:
-    table = Table(title="Verdicts: does the strategy's data help more than its baseline's?", title_justify="left")
-    for column in ("study", "strategy", "context", "target", "verdict", "effect over baseline [interval]", "p", "mean loss", "cosine"):
+    table = Table(title="Verdicts: does the strategy's data help more than the control's?", title_justify="left")
+    for column in ("study", "strategy", "context", "target", "verdict", "effect over the control [interval]", "p", "mean loss", "cosine"):
         table.add_column(column, justify="right" if column == "p" else "left")
     for r in verdicts.iter_rows(named=True):
         colour = COLOURS[r["verdict"]]
@@ -73,25 +73,16 @@ def show(verdicts: pl.DataFrame) -> None:
     print_table(table)
 
 
-def show_validation(name: str, rows: pl.DataFrame) -> None:
-    table = Table(title=f"{name}: gains are over Base, on the same queries", title_justify="left")
-    for column in ("model", "training data", "accuracy", "gain [interval]", "log-likelihood a token", "gain [interval]", "n", "unparsed"):
+def show_comparison(name: str, rows: pl.DataFrame) -> None:
+    table = Table(title=f"{name}: gains are paired by query", title_justify="left")
+    for column in ("block", "row", "evaluation", "metric", "value", "gain [interval]", "over", "n", "unscored"):
         table.add_column(column)
     for r in rows.iter_rows(named=True):
-        gains = []
-        for measure in ("accuracy", "ll_token"):
-            gain, low, high = (r[f"{measure}_gain{part}"] for part in ("", "_low", "_high"))
-            gains.append("" if gain is None or low is None else rf"{gain:+.3f} \[{low:+.3f}, {high:+.3f}]")
-        table.add_row(
-            r["model"],
-            escape(r["training_data"]),
-            f"{r['accuracy']:.3f}",
-            gains[0],
-            f"{r['ll_token']:.3f}",
-            gains[1],
-            str(r["n"]),
-            str(r["unparsed"]),
-        )
+        gain, low, high = (r[f"gain{part}"] for part in ("", "_low", "_high"))
+        shown = "" if gain is None or low is None else rf"{gain:+.3f} \[{low:+.3f}, {high:+.3f}]"
+        value = "" if r["value"] is None else f"{r['value']:.3f}"
+        texts = (r["block"] or "", r["row"], r["evaluation"], r["metric"])
+        table.add_row(*map(escape, texts), value, shown, escape(r["against"] or ""), str(r["n"]), str(r["unscored"]))
     print_table(table)
 
 
@@ -102,4 +93,6 @@ def print_table(table: Table) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, cli.parser(__doc__, results="folder of the results"))
+    p = cli.parser(__doc__, results="folder of the results")
+    p.add_argument("--studies", nargs="*", default=[], help="studies of scores, which are shown where they are made")
+    cli.run(main, p)

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import Comparison
+from swift_study.config import StudyPanel
 from swift_study.gradients.files import gradient_files
 from swift_study.influence.pairs import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
 from swift_study.io import cli
@@ -11,7 +11,7 @@ from swift_study.io.tables import FAMILIES, LAYERS, PAIRS, writing_table
 
 
 def main(a: Namespace) -> None:
-    comparison = Comparison.model_validate_json(a.settings)
+    panel = StudyPanel.model_validate_json(a.settings)
     pairs_file, families_file, layers_file = Path(a.output), Path(a.families), Path(a.layers)
     count = skipped = 0
     with (
@@ -22,8 +22,8 @@ def main(a: Namespace) -> None:
         for path, modules_path in gradient_files(Path(a.gradients)):
             gradients = read_gradients(path)
             modules = read_modules(modules_path, gradients)
-            for probes, targets in comparison.grids():
-                for pairs in pairs_at_checkpoint(gradients, a.study, comparison.run, probes, targets, a.norm_floor):
+            for probes, targets in panel.grids():
+                for pairs in pairs_at_checkpoint(gradients, a.study, panel.run, probes, targets, a.norm_floor):
                     add_pairs(pairs)
                     add_families(part_pairs(pairs, modules, "family", a.norm_floor))
                     add_layers(part_pairs(pairs, modules, "layer", a.norm_floor))

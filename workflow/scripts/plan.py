@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def main(a: Namespace) -> None:
     quiet_libraries()
     values = cli.unpack(a.config)
     config = configure(values, Path(a.studies))
-    jobs = list_jobs(values, Path(a.snakefile))
+    jobs = list_jobs(values, config.plan.targets, Path(a.snakefile))
     sizes: dict[str, Size] = {}
     notes: list[str] = []
     renderer = None
@@ -56,12 +57,12 @@ def main(a: Namespace) -> None:
     cli.say(text(config, jobs, sizes, planned, [*notes, *data.notes]))
 
 
-def list_jobs(values: dict[str, Any], snakefile: Path) -> list[Job]:
-    """The jobs of `all validation` from nothing, by Snakemake's own dry run with the same configuration."""
+def list_jobs(values: dict[str, Any], targets: Sequence[str], snakefile: Path) -> list[Job]:
+    """The jobs of the targets from nothing, by Snakemake's own dry run with the same configuration."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(values, file)
         file.flush()
-        command = [sys.executable, "-m", "snakemake", "-n", "--forceall", "all", "validation", "--snakefile", str(snakefile)]
+        command = [sys.executable, "-m", "snakemake", "-n", "--forceall", *targets, "--snakefile", str(snakefile)]
         command += ["--nolock", "--configfile", file.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     jobs = read_jobs(done.stdout)
@@ -69,7 +70,9 @@ def list_jobs(values: dict[str, Any], snakefile: Path) -> list[Job]:
         print(done.stdout, done.stderr, file=sys.stderr)
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         start = next((i for i, line in enumerate(lines) if "Exception" in line or "Error" in line), 0)
-        raise UserError(f"Snakemake's dry run of `all validation` failed, so a run would as well: {' '.join(lines[start : start + 12])}")
+        raise UserError(
+            f"Snakemake's dry run of `{' '.join(targets)}` failed, so a run would as well: {' '.join(lines[start : start + 12])}"
+        )
     return jobs
 
 

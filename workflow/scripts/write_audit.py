@@ -1,4 +1,4 @@
-"""Tables of how the scorers that label were tested, and the report's page of them."""
+"""Tables of how scorers were tested, and their page."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -11,31 +11,30 @@ from swift_study.io.work import publish
 from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
 
 NOTE = (
-    "Responses whose label is known were given to the scorer: how often it agrees (with Wilson's interval), Cohen's kappa (with a "
-    "bootstrap interval), how often a second asking gives the same label, and how often a text at the end of a response that was judged "
-    "wrong, which tells a judge what to say, makes it right. What could not be scored has no label: it is counted, and never taken for "
-    "wrong."
+    "Responses whose label is known were given to the judge: how often it agrees (with Wilson's interval), Cohen's kappa (with a bootstrap "
+    "interval), how often a second asking gives the same label, and how often a text at the end of a response that was judged wrong, which "
+    "tells the judge what to say, makes it right. What could not be parsed has no label: it is counted, and never taken for wrong."
 )
 
 
 def main(a: Namespace) -> None:
-    tables = Path(a.tables)
+    folder = Path(a.folder)
     rows, summary, confusion = (
         pl.concat([read_table(Path(p), schema) for p in paths])
         for paths, schema in ((a.rows, AUDIT), (a.summary, AUDIT_SUMMARY), (a.confusion, CONFUSION))
     )
     differing = rows.filter(pl.col("label") != pl.col("expected"))  # not those without a label
-    write_formats(tables, "audit", summary, AUDIT_SUMMARY)
-    write_formats(tables, "audit_confusion", confusion, CONFUSION)
-    write_formats(tables, "audit_disagreements", differing, AUDIT)
+    write_formats(folder, "audit", summary, AUDIT_SUMMARY)
+    write_formats(folder, "confusion", confusion, CONFUSION)
+    write_formats(folder, "disagreements", differing, AUDIT)
     parts = [paragraph(NOTE), html_table(summary), heading("Expected and given labels (none: not parsed)"), html_table(confusion)]
     parts += [heading("Where judge and label disagree"), html_table(differing) if len(differing) else paragraph("Nowhere.")]
-    with publish(Path(a.page)) as part:
-        part.write_text(page("Audit of the scorers that label", *parts))
+    with publish(folder / "page.html") as part:
+        part.write_text(page("Audit of the scorers", *parts))
 
 
 if __name__ == "__main__":
-    p = cli.parser(__doc__, tables="folder of the tables", page="HTML file of the report")
+    p = cli.parser(__doc__, folder="folder of the results")
     for name in ("rows", "summary", "confusion"):
         p.add_argument(f"--{name}", nargs="+", required=True, help="Parquet files of the audits")
     cli.run(main, p)

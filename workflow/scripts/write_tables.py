@@ -41,7 +41,7 @@ def main(a: Namespace) -> None:
     write_formats(tables, "power", power, POWER)
     rule = (
         f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
-        f"its baseline's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
+        f"the control's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
         f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence. For "
         f"responses that one does not want (Neg) it is the other way round: pushing towards them less helps."
     )

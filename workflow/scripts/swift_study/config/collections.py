@@ -123,15 +123,29 @@ def _check_names(collections: Mapping[str, Mapping[str, Any]], folder: Path) -> 
 
 
 def _take_out(whole: dict[str, Any]) -> None:
-    """Take out what is null, and with a study what it would predict."""
+    """Take out what is null, and from agreements what stands in a study that is."""
     out = [name for name, study in (whole.get("studies") or {}).items() if study is None] if isinstance(whole.get("studies"), dict) else []
     for section in NAMED:
         if isinstance(whole.get(section), dict):
             whole[section] = {name: entry for name, entry in whole[section].items() if entry is not None}
-    validation = whole.get("validation")
-    if out and isinstance(validation, dict) and isinstance(validation.get("predictions"), dict):
-        kept = {n: p for n, p in validation["predictions"].items() if not (isinstance(p, dict) and p.get("study") in out)}
-        whole["validation"] = validation | {"predictions": kept}
+    for name, study in list(whole["studies"].items()) if out else []:
+        if isinstance(study, dict) and isinstance(study.get("items"), dict):
+            whole["studies"][name] = study | {"items": _without(study["items"], out)}
+
+
+def _without(items: Mapping[str, Any], studies: Collection[str]) -> dict[str, Any]:
+    """An agreement's items without the places in these studies; what has another shape is left to `load`."""
+    if not all(isinstance(places, dict) for group in items.values() if isinstance(group, dict) for places in group.values()):
+        return dict(items)
+    return {
+        group: {
+            item: {k: p for k, p in places.items() if not (isinstance(p, dict) and p.get("study") in studies)}
+            for item, places in own.items()
+        }
+        if isinstance(own, dict)
+        else own
+        for group, own in items.items()
+    }
 
 
 def lay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

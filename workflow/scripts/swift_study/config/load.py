@@ -88,6 +88,8 @@ def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -
     if kind == "extra_forbidden":
         beside = [name for t in _follow(loc[:-1])[1] if _is_section(t) for name in t.model_fields]
         return f"unknown key `{where}`{nearest(path[-1], beside)}"
+    if kind == "union_tag_not_found":
+        return f"`{where}.kind` is missing; it is one of {', '.join(str(_kind_of(t)) for t in found)}"
     if kind == "missing":
         return f"`{where}` is missing"
     if kind == "value_error":

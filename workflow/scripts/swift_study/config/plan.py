@@ -8,6 +8,8 @@ from swift_study.config.base import Section
 class Plan(Section):
     """What `snakemake plan` takes for granted where nothing is known before the run: assumptions, not measurements (docs/plan.md)."""
 
+    targets: list[str] = Field(default=["all"], min_length=1)
+    """What is planned: collections, studies and `all`."""
     gpu_memory_gb: float = Field(default=80, gt=0)
     """Memory of one GPU in GB of 10^9 bytes; the plan warns of what does not fit. An H100 or A100 of 80 GB."""
     overhead_gb: float = Field(default=2, ge=0)

@@ -5,8 +5,8 @@ from typing import Any
 
 # By the old path, what to write instead; * stands for any name.
 RENAMED: dict[str, str] = {
-    "validation.models": "runs.<name>.grid.model in the runs that the rows name",
-    "validation.seeds": "runs.<name>.grid.seed in the runs that the rows name",
+    "validation": "studies of the kinds comparison, agreement and audit (docs/studies.md)",
+    "studies.*.baseline": "studies.<name>.control",
     "data.near_duplicate": "near_duplicate, without `data`",
     "data": "datasets (docs/data.md)",
     "selection": "selections (docs/data.md)",

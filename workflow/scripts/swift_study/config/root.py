@@ -31,32 +31,34 @@ from swift_study.config.graph import Point, matching, parse_name, resolve_runs
 from swift_study.config.grid import Level, fields, fill, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
+from swift_study.config.points import rows_of
 from swift_study.config.runs import Family, Run
 from swift_study.config.statistics import Confounds, Statistics
-from swift_study.config.studies import Study, Validation
+from swift_study.config.studies import (
+    AgreementStudy,
+    AuditStudy,
+    ComparisonStudy,
+    CorrelationStudy,
+    InfluenceStudy,
+    Place,
+    ScoredStudy,
+    Study,
+    SweepStudy,
+    curve_names,
+)
 from swift_study.errors import UserError
 from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
     {
-        "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compute_rivals", "decide_verdicts", "describe_validation", "draw_loss", "figures", "find_model", "gradients", "load_dataset",
-        "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses", "respond", "respond_with_endpoint", "score",
-        "score_with_endpoint", "score_with_model", "select_examples", "swift", "train", "train_for_now", "validate", "validation",
-        "write_audit", "write_config", "write_costs", "write_tables",
+        "agree", "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
+        "compare", "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures", "find_model",
+        "gradients", "hold_claims", "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
+        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift",
+        "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip
-
-
-# The tables that a rule writes for any configuration.
-TABLES = {
-    "write_tables": ("verdicts", "confounds", "power", "datasets", "rejects", "tokens", "certificates"),
-    "validate": ("claims", "agreement", "rank_agreement"),
-    "write_audit": ("audit", "audit_confusion", "audit_disagreements"),
-    "describe_validation": ("validation_datasets",),
-    "write_costs": ("costs",),
-}
 
 
 def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
@@ -121,8 +123,6 @@ class Config(Section):
     """What else could explain a verdict: each is given again under other scores and on parts of the pairs (docs/method.md)."""
     studies: dict[str, Study] = Field(default={}, json_schema_extra=_values_may_be_null)
     """Studies, by name; each is a target of its own. A null takes one out."""
-    validation: Validation = Validation()
-    """The proof: training with and without the data, and the comparison with what the swift studies said."""
     plan: Plan = Plan()
     """What the target `plan` assumes, which tells the cost of everything beforehand. It affects no result."""
 
@@ -152,23 +152,16 @@ class Config(Section):
         for points in self.points.values():
             for point in points:
                 self._check_run(point, f"runs.{point.family if len(points) == 1 else point.name}")
-        for name, study in self.studies.items():
-            self.point(study.run, f"studies.{name}.run")
-            for dataset in study.datasets():
-                self._check_dataset(f"studies.{name}", dataset)
-            if self.run(study.run).checkpoint_every is None:
-                raise ValueError(f"studies.{name}.run: a swift study needs a run's checkpoints; {study.run!r} publishes its last "
-                                 "state only (checkpoint_every: null)")  # fmt: skip
-            if self.run(study.run).early_stopping is not None:
-                raise ValueError(f"studies.{name}.run: a swift study reads all checkpoints up to the end of the schedule, and "
-                                 f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
-            if self.run(study.run).method == "full" and self.gradients.scope == "lora":
-                raise ValueError(f"studies.{name}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
         self._check_evaluations()
         for name, selection in self.selections.items():
             self._check_selection(name, selection)
-        self._check_validation()
+        self._check_studies()
         return self
+
+    @property
+    def influence(self) -> dict[str, InfluenceStudy]:
+        """The influence studies, by name."""
+        return {name: study for name, study in self.studies.items() if isinstance(study, InfluenceStudy)}
 
     def _check_evaluations(self) -> None:
         for name in self.scorer_names():
@@ -196,13 +189,10 @@ class Config(Section):
             "run": {"model": "the model itself, where a run starts from it"},
             "model": {MAIN: "the model under study"},
             "study": dict.fromkeys(RULES, "a target of the workflow"),
-            "table": {t: f"a table that the rule {rule} writes" for rule, tables in TABLES.items() for t in tables}
-            | dict.fromkeys(self.studies, "a study; claims name tables and studies alike")
-            | dict.fromkeys(("all", "swift", "validation", "plan"), "a target of the workflow"),
         }
         for kind, names in (
             ("run", self.runs), ("study", self.studies), ("strategy", self.strategies), ("model", self.models), ("dataset", self.datasets),
-            ("design", self.designs), ("selection", self.selections), ("table", self.validation.tables), ("evaluation", self.evaluations),
+            ("design", self.designs), ("selection", self.selections), ("evaluation", self.evaluations),
             ("scorer", self.scorer_names()), ("endpoint", self.endpoints),
         ):  # fmt: skip
             for name in names:
@@ -210,11 +200,6 @@ class Config(Section):
                     raise ValueError(f"{kind} name {name!r}: use lower-case letters, digits and _, beginning with a letter, at most 64")
                 if name in taken.get(kind, {}):
                     raise ValueError(f"{kind} name {name!r} is that of {taken[kind][name]}; take another")
-        if "control" in self.validation.predictions:
-            raise ValueError("validation.predictions: the name 'control' is that of the plain data beside the predictions; take another")
-        for name, study in self.studies.items():
-            if "layers" in study.figures:
-                raise ValueError(f"studies.{name}.figures: 'layers' is the name of the study's figure by layer; take another")
 
     def _check_run(self, point: Point, where: str) -> None:
         run = point.run
@@ -273,39 +258,70 @@ class Config(Section):
                 size += round(n * part.weight)
         return run.epochs * -(-size // run.batch_size)
 
-    def _check_validation(self) -> None:
-        v = self.validation
-        if not self.labels(v.scorer):
-            raise ValueError(f"validation.scorer: the scorer {v.scorer!r} labels nothing right or wrong: it has no statistic `right`")
-        if problem := self.refusal(v.scorer):
-            raise ValueError(f"validation.scorer: {problem}")
-        for name, table in v.tables.items():
-            for run in table.runs.values():
-                self.named(run, f"validation.tables.{name}.runs")
-        known = [row for table in v.tables.values() for row in table.runs]
-        for row in v.rows or []:
-            if row not in known:
-                raise ValueError(f"validation.rows: no table has the row {row!r}{nearest(row, known)}")
-        contexts = [table.context for table in v.tables.values()]
-        for name, prediction in v.predictions.items():
-            where = f"validation.predictions.{name}"
-            study = self.studies.get(prediction.study)
-            if study is None:
-                raise ValueError(f"{where}.study: there is no study {prediction.study!r}{nearest(prediction.study, self.studies)}; known: "
-                                 f"{', '.join(self.studies)}")  # fmt: skip
-            if prediction.probes not in study.probes or prediction.targets not in study.targets:
-                raise ValueError(f"{where}: study {prediction.study!r} has the probe sets {list(study.probes)} and the target sets "
-                                 f"{list(study.targets)}, not {prediction.probes!r} or {prediction.targets!r}")  # fmt: skip
-            for context, row in prediction.measured.items():
-                tables = [t for t in v.tables.values() if t.context == context]
-                if contexts.count(context) != 1 or row not in tables[0].runs:
-                    raise ValueError(f"{where}.measured.{context}: there must be one table of this context, with the row {row!r}")
-            for context, run in prediction.proxy.items():
-                self.run(run, f"{where}.proxy")
-                if context not in v.proxy_control:
-                    raise ValueError(f"{where}.proxy.{context} needs validation.proxy_control.{context} beside it")
-        for run in v.proxy_control.values():
-            self.run(run, "validation.proxy_control")
+    def _check_studies(self) -> None:
+        for name, study in self.studies.items():
+            where = f"studies.{name}"
+            if isinstance(study, InfluenceStudy):
+                self._check_influence(where, study)
+            if isinstance(study, ComparisonStudy):
+                rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
+            if isinstance(study, SweepStudy):
+                own = self.named(study.runs, f"{where}.runs")
+                for factor in (study.x, *study.lines, *study.panels):
+                    if not any(factor in p.levels for p in own):
+                        raise ValueError(f"{where}: {study.runs!r} has no factor {factor!r}, which x, lines or panels name")
+            if isinstance(study, CorrelationStudy):
+                for run in study.runs:
+                    self.named(run, f"{where}.runs")
+            if isinstance(study, ScoredStudy):
+                for evaluation in study.evaluations:
+                    self.evaluation_levels(evaluation, f"{where}.evaluations")
+            if isinstance(study, ScoredStudy | AuditStudy):
+                for scorer in study.scorers or []:
+                    try:
+                        declared(self.scorer_file(scorer))
+                    except UserError as error:
+                        raise ValueError(f"{where}.scorers: {error}") from error
+                    if problem := self.refusal(scorer):
+                        raise ValueError(f"{where}.scorers: {problem}")
+            if isinstance(study, AuditStudy):
+                self.evaluation_levels(study.evaluation, f"{where}.evaluation")
+                for scorer in study.scorers:
+                    if not self.labels(scorer):
+                        raise ValueError(f"{where}.scorers: {scorer!r} gives no label (the statistic `right`), so it cannot be audited")
+            if isinstance(study, AgreementStudy):
+                for group, items in study.items.items():
+                    for item, places in items.items():
+                        for place, found in places.items():
+                            self._check_place(f"{where}.items.{group}.{item}.{place}", found)
+
+    def _check_influence(self, where: str, study: InfluenceStudy) -> None:
+        self.point(study.run, f"{where}.run")
+        for dataset in study.datasets():
+            self._check_dataset(where, dataset)
+        if self.run(study.run).checkpoint_every is None:
+            raise ValueError(f"{where}.run: an influence study needs a run's checkpoints; {study.run!r} publishes its last "
+                             "state only (checkpoint_every: null)")  # fmt: skip
+        if self.run(study.run).early_stopping is not None:
+            raise ValueError(f"{where}.run: an influence study reads all checkpoints up to the end of the schedule, and "
+                             f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
+        if self.run(study.run).method == "full" and self.gradients.scope == "lora":
+            raise ValueError(f"{where}.run: {study.run!r} trains all weights and has no adapter; set gradients.scope: full")
+
+    def _check_place(self, where: str, place: Place) -> None:
+        study = self.studies.get(place.study)
+        if study is None:
+            raise ValueError(f"{where}.study: there is no study {place.study!r}{nearest(place.study, self.studies)}; known: "
+                             f"{', '.join(self.studies)}")  # fmt: skip
+        if isinstance(study, InfluenceStudy):
+            known = curve_names(study.probes, study.targets)
+        elif isinstance(study, ComparisonStudy):
+            own = {row: run for row, run in study.rows.items() if run is not None}
+            known = [*study.rows, *rows_of(own, self.points, where)]
+        else:
+            raise ValueError(f"{where}.study: {place.study!r} is a {study.kind}; items stand in influence studies and comparisons")
+        if place.row not in known:
+            raise ValueError(f"{where}.row: {place.study!r} has no {place.row!r}{nearest(place.row, known)}; it has {', '.join(known)}")
 
     def _check_dataset(self, where: str, dataset: str) -> None:
         lineage.check_name(self, where, dataset)
@@ -411,6 +427,19 @@ class Config(Section):
     def _asked(self) -> dict[tuple[str, str], Asked]:
         return {}
 
+    def evaluation_levels(self, name: str, where: str = "evaluations") -> tuple[str, dict[str, str]]:
+        """Evaluation and levels of `name[factor=level]`. ValueError where there is no such evaluation or factor."""
+        family, levels = parse_name(name)
+        if family not in self.evaluations:
+            raise ValueError(f"{where}: there is no evaluation {family!r}{nearest(family, self.evaluations)}; known: "
+                             f"{', '.join(self.evaluations)}")  # fmt: skip
+        for factor in levels:
+            if factor not in self.evaluations[family].grid:
+                known = list(self.evaluations[family].grid)
+                raise ValueError(f"{where}: the evaluation {family!r} has no factor {factor!r}{nearest(factor, known)}; it has "
+                                 f"{', '.join(known) or 'none'}")  # fmt: skip
+        return family, levels
+
     def design_of(self, path: str, run: str) -> str | None:
         """The design in which an evaluation's queries stand, which reads its responses back; None where they stand in none."""
         last = self.evaluation(path, run).dataset.rpartition(".")[2]
@@ -447,8 +476,8 @@ class Config(Section):
     def scorer_names(self) -> list[str]:
         """Every scorer that is used."""
         of_evaluations = [scorer for evaluation in self.evaluations.values() for scorer in evaluation.scorers]
-        judge = ["judge"] if "judge" in self.endpoints else []
-        return list(dict.fromkeys([*self.scorers, *of_evaluations, "key_points", "likelihood", self.validation.scorer, *judge]))
+        of_studies = [scorer for study in self.studies.values() for scorer in getattr(study, "scorers", None) or []]
+        return list(dict.fromkeys([*self.scorers, *of_evaluations, *of_studies, "key_points", "likelihood"]))
 
     def scorer(self, name: str) -> Scorer:
         return self.scorers.get(name, Scorer())

@@ -23,14 +23,3 @@ class Statistics(Section):
 class Confounds(Section):
     length_factor: float = Field(default=1.5, gt=1)
     """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
-
-
-class Near(Section):
-    """How small a difference is taken for none, where a claim is that two things are alike."""
-
-    accuracy: float = Field(default=0.02, gt=0)
-    """Of accuracies, as shares."""
-    log_likelihood: float = Field(default=0.02, gt=0)
-    """Of log-likelihoods, in nats a token."""
-    rel_inf: float = Field(default=0.05, gt=0)
-    """Of RelInf."""

@@ -71,7 +71,7 @@ def labelled_responses(settings: Audit, examples: Sequence[Example], seed: int) 
     if not right or not wrong:
         raise UserError(
             f"The evaluation set has {len(right)} golden and {len(wrong)} unsatisfactory answers; the audit of a judge needs both. Give "
-            "its examples the fields `golden` and `unsatisfactory`, or name a file of labels in `validation.audit.labels`."
+            "its examples the fields `golden` and `unsatisfactory`, or name a file of labels in the audit's `settings.labels`."
         )
     half = settings.examples // 2
     n_right = min(len(right), max(settings.examples - half, settings.examples - len(wrong)))

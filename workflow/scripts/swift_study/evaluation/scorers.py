@@ -141,31 +141,38 @@ class ScorerFile:
 
     def metrics(self, sums: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics from sums of the statistics: numbers, or arrays (draws,). UserError if the file's function fails."""
-        try:
-            with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is scored, a metric is 0 / 0: not a number
-                made = self.functions["metrics"]({name: np.asarray(value, dtype=np.float64) for name, value in sums.items()})
-        except Stopped:
-            raise
-        except BaseException as error:
-            line = line_of(self.path, error)
-            raise UserError(f"{self.path}{f', line {line}' if line else ''}: metrics raised {told(error)}. Mend the function.") from error
+        given = {name: np.asarray(value, dtype=np.float64) for name, value in sums.items()}
         shape = np.shape(next(iter(sums.values()), 0.0))
-        if not isinstance(made, Mapping) or not made or not all(isinstance(name, str) and name for name in made):
-            raise UserError(f"{self.path}: metrics returned {described(made)}. Return a dictionary from names of metrics to numbers.")
-        for name, value in made.items():
-            if np.shape(value) != shape or np.asarray(value).dtype.kind not in "fiub":
-                raise UserError(
-                    f"{self.path}: the metric {name!r} is {short(value)}; a number was expected for each of the sums, of the shape {shape}."
-                )
+        made = self._measured("metrics", shape, lambda: self.functions["metrics"](given))
         return {name: np.asarray(value, dtype=np.float64) if shape else float(value) for name, value in made.items()}
 
     def estimate(self, statistics: Mapping[str, np.ndarray], weights: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics in every resample: (draws,) each. ``statistics`` are (queries,), NaN where a query could not be scored, which then
-        counts nowhere; ``weights`` are (draws, queries)."""
+        counts nowhere; ``weights`` are (draws, queries). UserError if the file's function fails."""
         if "estimate" in self.functions:
-            made = self.functions["estimate"](statistics, weights)
+            made = self._measured("estimate", (len(weights),), lambda: self.functions["estimate"](statistics, weights))
             return {name: np.asarray(value, dtype=np.float64) for name, value in made.items()}
         return self.metrics({name: weights @ np.nan_to_num(values) for name, values in statistics.items()})
+
+    def _measured(self, name: str, shape: tuple[int, ...], call: Callable[[], Any]) -> Mapping[str, Any]:
+        """What one of the functions of metrics returned, checked."""
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):  # where nothing is scored, a metric is 0 / 0: not a number
+                made = call()
+        except Stopped:
+            raise
+        except BaseException as error:
+            line = line_of(self.path, error)
+            raise UserError(f"{self.path}{f', line {line}' if line else ''}: {name} raised {told(error)}. Mend the function.") from error
+        if not isinstance(made, Mapping) or not made or not all(isinstance(metric, str) and metric for metric in made):
+            raise UserError(f"{self.path}: {name} returned {described(made)}. Return a dictionary from names of metrics to numbers.")
+        for metric, value in made.items():
+            if np.shape(value) != shape or np.asarray(value).dtype.kind not in "fiub":
+                raise UserError(
+                    f"{self.path}: the metric {metric!r} of {name} is {short(value)}; a number was expected for each of the sums, of the "
+                    f"shape {shape}."
+                )
+        return made
 
     # ---- checks ----
 

@@ -15,7 +15,8 @@ import polars as pl
 
 from swift_study.config import CEILING, FLOOR, Statistics
 from swift_study.errors import UserError
-from swift_study.influence.statistics import counted, effect, power, verdict, with_scores
+from swift_study.influence.statistics import Unit, counted, effect, is_crossed, power, verdict, with_scores
+from swift_study.io.tables import POWER
 
 MAIN_CHECK = "sum-loss"
 # Checks by the score that they take, all pairs being counted.
@@ -44,6 +45,7 @@ class Asked:
     target_set: str
     wanted: bool
     settings: Statistics
+    unit: Unit = "task"
 
     def again(self, check: str, pairs: pl.DataFrame, score: str, part: bool = False, way: float | None = None) -> dict[str, object]:
         """A row of the table: the effect in the column ``score`` of those of the pairs that are this verdict's.
@@ -51,7 +53,7 @@ class Asked:
         ``part``: the check leaves out pairs, so that too few tasks can be left to tell. ``way``: from floor to ceiling, by this score.
         """
         own = pairs.filter((pl.col("target_set") == self.target_set) & (pl.col("context") == self.context))
-        e = effect(own, score, self.strategy, self.baseline, self.context == "in-task", self.settings)
+        e = effect(own, score, self.strategy, self.baseline, self.context == "in-task", self.settings, self.unit)
         too_few = part and e.n_tasks < fewest_tasks(self.settings.confidence)
         return {
             "study": self.study,
@@ -79,6 +81,7 @@ def confound_table(
     unwanted: Collection[str] = (),
     families: pl.DataFrame | None = None,
     rivals: pl.DataFrame | None = None,
+    unit: Unit = "task",
 ) -> pl.DataFrame:
     """The confounds table of one study, in the order of its verdicts and, within one, of the checks.
 
@@ -90,7 +93,7 @@ def confound_table(
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
     by_family = [] if families is None else list(counted(families, settings).group_by("family", maintain_order=True))
     rows = []
-    for asked in verdicts_of(pairs, baseline, settings, unwanted):
+    for asked in verdicts_of(pairs, baseline, settings, unwanted, unit):
         own = [
             asked.again(check, pairs, score, way=floor_to_ceiling(pairs, score, asked.target_set))
             for check, score in SCORES.items()
@@ -118,22 +121,26 @@ def confound_table(
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def power_table(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = ()) -> pl.DataFrame:
+def power_table(
+    pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = (), unit: Unit = "task"
+) -> pl.DataFrame:
     """The power table of one study: for every verdict, how often a study of as many tasks as this one, of twice and of four times as many,
-    would tell an effect from zero (`statistics.power`, 100 draws each)."""
+    would tell an effect from zero (`statistics.power`, 100 draws each). No rows for a crossed design."""
     pairs = counted(pairs, settings)
     parts = []
     for asked in verdicts_of(pairs, baseline, settings, unwanted):
         own = pairs.filter((pl.col("target_set") == asked.target_set) & (pl.col("context") == asked.context))
         sides = (set(own.filter(pl.col("probe_set") == name)["probe_task"]) for name in (asked.strategy, baseline))
         tasks = len(set.intersection(*sides))
+        if is_crossed(own, unit):
+            continue
         told = power(own, "rel_inf", asked.strategy, baseline, asked.context == "in-task", settings, (tasks, 2 * tasks, 4 * tasks), 100)
         names = {"study": asked.study, "strategy": asked.strategy, "context": asked.context, "target_set": asked.target_set}
         parts.append(told.select(*(pl.lit(value).alias(name) for name, value in names.items()), pl.all()))
-    return pl.concat(parts)
+    return pl.concat(parts) if parts else pl.DataFrame(POWER.empty_table())
 
 
-def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics) -> pl.DataFrame:
+def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics, unit: Unit = "task") -> pl.DataFrame:
     """What each decoder layer carries of every effect of a study, with its interval: over all parts it adds up to the sum-loss effect.
 
     ``layers``: the pairs again by layer. Layer null is all that lies outside the decoder's layers.
@@ -142,7 +149,7 @@ def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics) -> pl
     by_layer = list(layers.group_by("layer", maintain_order=True))
     rows = [
         asked.again("", found, "carried") | {"layer": layer}
-        for asked in verdicts_of(layers, baseline, settings, ())
+        for asked in verdicts_of(layers, baseline, settings, (), unit)
         for (layer,), found in by_layer
     ]
     names, numbers = ("strategy", "context", "target_set"), ("effect", "ci_low", "ci_high")
@@ -150,13 +157,13 @@ def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics) -> pl
     return pl.DataFrame([[row[name] for name in schema] for row in rows], schema=schema, orient="row")
 
 
-def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str]) -> list[Asked]:
+def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str], unit: Unit = "task") -> list[Asked]:
     """The verdicts of a study, in the order of the verdicts table."""
     found = pairs.filter(~pl.col("probe_set").is_in([baseline, CEILING, FLOOR]))
     found = found.select("study", "probe_set", "context", "target_set").unique(maintain_order=True)
     found = found.sort("context", "target_set", "probe_set", descending=[True, True, False])
     return [
-        Asked(study, strategy, baseline, context, target_set, target_set not in unwanted, settings)
+        Asked(study, strategy, baseline, context, target_set, target_set not in unwanted, settings, unit)
         for study, strategy, context, target_set in found.iter_rows()
     ]
 

@@ -20,11 +20,12 @@ import numpy as np
 import polars as pl
 from scipy import stats
 
-from swift_study.config import CEILING, FLOOR, Statistics
+from swift_study.config import CEILING, FLOOR, Statistics, curve_name
 from swift_study.errors import UserError
 
 EXACT_FLIPS = 14  # up to so many tasks all sign patterns are tried, beyond that RANDOM_FLIPS random ones
 RANDOM_FLIPS = 20_000
+MOST_TASKS_OF_ITEMS = 2  # of more tasks, cross-task pairs of items share tasks: tasks are the unit then
 NAN = float("nan")
 Unit = Literal["task", "item"]
 
@@ -59,11 +60,6 @@ class Effect:
     @property
     def difference(self) -> float:
         return self.strategy - self.baseline
-
-
-def curve_name(probe_set: str, context: str, target_set: str) -> str:
-    """As in the paper: `CoT → In-task non-CoT`."""
-    return f"{probe_set} → {context.capitalize()} {target_set}"
 
 
 def counted(table: pl.DataFrame, settings: Statistics) -> pl.DataFrame:
@@ -307,11 +303,17 @@ def effect(
     a, b = grids(pairs, score, strategy, baseline, in_task)
     if not len(a.probe_task):
         return Effect(NAN, NAN, NAN, NAN, 1.0, 0, 0, np.full(settings.resamples, NAN))
-    if unit == "item" and len(set(a.probe_task) | set(a.target_task)) <= 2:
+    if unit == "item" and len(set(a.probe_task) | set(a.target_task)) <= MOST_TASKS_OF_ITEMS:
         return crossed_difference(*_paired_items(a, b), settings, unit)
     if not set(a.probe_task) & set(a.target_task):
         return crossed_difference(a, b, settings, "task")
     return difference(a, b, settings)
+
+
+def is_crossed(pairs: pl.DataFrame, unit: Unit) -> bool:
+    """Whether probes and targets of these pairs are different things, so that the test of a crossed design applies."""
+    probes, targets = set(pairs["probe_task"]), set(pairs["target_task"])
+    return not probes & targets or (unit == "item" and len(probes | targets) <= MOST_TASKS_OF_ITEMS)
 
 
 def grids(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool) -> tuple[Grid, Grid]:

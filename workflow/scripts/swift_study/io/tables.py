@@ -337,28 +337,67 @@ CONFUSION = pa.schema(
         ("n", pa.int64()),
     ]
 )
-VALIDATION = pa.schema(
+# Beside these a manifest has a column for each factor, and a study's table those of its published values.
+MANIFEST = pa.schema(
     [
-        ("model", pa.string()),
-        ("training_data", pa.string()),
+        ("row", pa.string()),
         ("run", pa.string()),
+        ("seed", pa.int64()),
+        ("model", pa.string()),
+        ("evaluation", pa.string()),
+        ("scorer", pa.string()),
+        ("path", pa.string()),
+    ]
+)
+SCORES = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("task", pa.string()),
+        ("statistic", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+COMPARISON = pa.schema(
+    [
+        ("block", pa.string()),
+        ("model", pa.string()),
+        ("row", pa.string()),
+        ("run", pa.string()),
+        ("evaluation", pa.string()),
+        ("metric", pa.string()),
         ("scorer", pa.string()),
         ("n_seeds", pa.int64()),
         ("n", pa.int64()),
-        ("unparsed", pa.int64()),
-        ("accuracy_low", pa.float64()),
-        ("accuracy_high", pa.float64()),
-        *((f"{measure}{part}", pa.float64())
-          for measure in ("accuracy", "ll_token", "ll_answer")
-          for part in ("", "_sd", "_gain", "_gain_low", "_gain_high", "_gain_p")),
+        ("unscored", pa.int64()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("sd", pa.float64()),
+        ("against", pa.string()),
+        ("gain", pa.float64()),
+        ("gain_low", pa.float64()),
+        ("gain_high", pa.float64()),
+        ("gain_p", pa.float64()),
+        ("gain_p_holm", pa.float64()),
+        ("relative_gain", pa.float64()),
+        ("relative_gain_low", pa.float64()),
+        ("relative_gain_high", pa.float64()),
+        ("control", pa.string()),
+        ("over_control", pa.float64()),
+        ("over_control_low", pa.float64()),
+        ("over_control_high", pa.float64()),
+        ("over_control_p", pa.float64()),
     ]
-)  # fmt: skip
+)
 CLAIMS = pa.schema(
     [
+        ("study", pa.string()),
         ("source", pa.string()),
         ("claim", pa.string()),
+        ("block", pa.string()),
         ("model", pa.string()),
-        ("measure", pa.string()),
+        ("evaluation", pa.string()),
+        ("metric", pa.string()),
         ("this", pa.string()),
         ("that", pa.string()),
         ("estimate", pa.float64()),
@@ -367,22 +406,19 @@ CLAIMS = pa.schema(
         ("outcome", pa.string()),
     ]
 )
+# Beside these, for each predictor and outcome its number with `_low` and `_high`.
 AGREEMENT = pa.schema(
     [
-        ("strategy", pa.string()),
-        ("context", pa.string()),
+        ("group", pa.string()),
+        ("item", pa.string()),
         ("verdict", pa.string()),
-        *((f"{score}{part}", pa.float64())
-          for score in ("swift", "swift_mean_loss", "swift_cosine", "similarity", "loss_change", "proxy",
-                        "accuracy_gain", "log_likelihood_gain")
-          for part in ("", "_low", "_high")),
     ]
-)  # fmt: skip
+)
 RANK_AGREEMENT = pa.schema(
     [
-        ("context", pa.string()),
+        ("group", pa.string()),
         ("predictor", pa.string()),
-        ("measure", pa.string()),
+        ("outcome", pa.string()),
         ("n_items", pa.int64()),
         ("kendall_tau", pa.float64()),
         ("tau_low", pa.float64()),
@@ -391,6 +427,91 @@ RANK_AGREEMENT = pa.schema(
         ("decision_accuracy", pa.float64()),
         ("decision_low", pa.float64()),
         ("decision_high", pa.float64()),
+        ("n_decided", pa.int64()),
+        ("decided_accuracy", pa.float64()),
+        ("decided_low", pa.float64()),
+        ("decided_high", pa.float64()),
+    ]
+)
+DECISIONS = pa.schema(
+    [
+        ("group", pa.string()),
+        ("item_a", pa.string()),
+        ("item_b", pa.string()),
+        ("outcome", pa.string()),
+        ("measured_difference", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("decided", pa.bool_()),
+        ("predictor", pa.string()),
+        ("predicted_difference", pa.float64()),
+        ("right", pa.float64()),
+    ]
+)
+SWEEP = pa.schema(
+    [
+        ("line", pa.string()),
+        ("panel", pa.string()),
+        ("evaluation", pa.string()),
+        ("metric", pa.string()),
+        ("x", pa.float64()),
+        ("run", pa.string()),
+        ("n_seeds", pa.int64()),
+        ("n", pa.int64()),
+        ("unscored", pa.int64()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("sd", pa.float64()),
+        ("over_start", pa.float64()),
+        ("over_start_low", pa.float64()),
+        ("over_start_high", pa.float64()),
+    ]
+)
+PHASES = pa.schema(
+    [
+        ("phase", pa.string()),
+        ("line", pa.string()),
+        ("panel", pa.string()),
+        ("evaluation", pa.string()),
+        ("metric", pa.string()),
+        ("bar", pa.float64()),
+        ("x", pa.float64()),
+        ("x_low", pa.float64()),
+        ("x_high", pa.float64()),
+        ("x_sure", pa.float64()),
+        ("reached", pa.float64()),
+        ("last_x", pa.float64()),
+    ]
+)
+SAVINGS = pa.schema(
+    [
+        ("saving", pa.string()),
+        ("line", pa.string()),
+        ("against", pa.string()),
+        ("panel", pa.string()),
+        ("evaluation", pa.string()),
+        ("metric", pa.string()),
+        ("x", pa.float64()),
+        ("value", pa.float64()),
+        ("saved", pa.float64()),
+        ("saved_low", pa.float64()),
+        ("saved_high", pa.float64()),
+        ("beyond", pa.float64()),
+    ]
+)
+CORRELATION = pa.schema(
+    [
+        ("metric", pa.string()),
+        ("reference", pa.string()),
+        ("scope", pa.string()),
+        ("column", pa.string()),
+        ("level", pa.string()),
+        ("n_groups", pa.int64()),
+        ("n", pa.int64()),
+        ("rho", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
     ]
 )
 COSTS = pa.schema(

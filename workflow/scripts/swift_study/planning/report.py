@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import MAIN, Asked, Config, label_of
+from swift_study.config import MAIN, Asked, AuditStudy, Config, label_of
 from swift_study.data.strategies import load_strategy, teacher_prompts
 from swift_study.evaluation.audit import labelled_responses
 from swift_study.evaluation.judging import read_instructions
@@ -146,7 +146,7 @@ class Planner:
         files, model, plan = 0, self.config.model, self.config.plan
         studies = [j.wildcards["study"] for j in self.jobs if j.rule == "gradients"]
         for study in studies:
-            s = self.config.studies[study]
+            s = self.config.influence[study]
             run, size = self.config.run(s.run), self.sizes[MAIN]
             steps = len(self.config.gradient_steps(s.run))
             lengths = [x for d in s.datasets() for x in self.data.lengths(d)]
@@ -183,7 +183,7 @@ class Planner:
         tokens = completions = flops = 0.0
         studies = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_rivals"]
         for study in studies:
-            s, size = self.config.studies[study], self.sizes[MAIN]
+            s, size = self.config.influence[study], self.sizes[MAIN]
             run = self.config.run(s.run)
             everything = [x for d in s.datasets() for x in self.data.lengths(d)]
             probes, targets = ([x for d in dict.fromkeys(side.values()) for x in self.data.lengths(d)] for side in (s.probes, s.targets))
@@ -299,9 +299,10 @@ class Planner:
                 prompt += times * sum(self.prompt_tokens(name, scorer, e, response) for e in examples)
             if replies:
                 self.money(name, replies, prompt, replies * reply, endpoint)
-            for evaluation in (w["evaluation"] for w in audits if w["scorer"] == name):
-                examples = self.data.examples(self.config.asked(evaluation, {}).dataset)
-                rows = labelled_responses(self.config.validation.audit, examples, self.config.statistics.seed)
+            for study in (self.config.studies[w["study"]] for w in audits if w["scorer"] == name):
+                assert isinstance(study, AuditStudy)
+                examples = self.data.examples(self.config.asked(study.evaluation, {}).dataset)
+                rows = labelled_responses(study.settings, examples, self.config.statistics.seed)
                 passes = [2 + (row.expected == 0) for row in rows]  # twice, and the wrong ones once more with a hostile text
                 tokens = [self.prompt_tokens(name, scorer, row.example, row.response) for row in rows]
                 prompt = sum(n * k for n, k in zip(passes, tokens, strict=True))
@@ -366,7 +367,8 @@ def text(config: Config, jobs: Sequence[Job], sizes: Mapping[str, Size], planned
     size = sizes[MAIN]
     parts = [
         "# Plan",
-        "What `snakemake all validation` would cost from nothing. Estimates, not measurements; docs/plan.md tells what each assumes.",
+        f"What `snakemake {' '.join(p.targets)}` would cost from nothing. Estimates, not measurements; docs/plan.md tells "
+        "what each assumes.",
         f"Model {config.model.name}: {size.parameters:,.0f} weights, {size.layers} layers of width {size.hidden_size}, "
         f"{size.vocabulary:,} tokens.",
         f"Assumed of a GPU (section `plan`): {p.gpu_memory_gb:g} GB; {p.teraflops:g} TFLOP/s in bfloat16 and {p.teraflops_float32:g} in "

@@ -1,4 +1,5 @@
-"""Figures: curves with bands, one panel a figure, as in the paper; what layers carry; the base run's loss; the validation."""
+"""Figures: curves with bands, one panel a figure, as in the paper; what layers carry; a run's loss; comparisons, agreement, sweeps and
+correlations."""
 
 import textwrap
 from collections.abc import Sequence
@@ -170,71 +171,150 @@ def _save(figure: Any, svg: Path, png: Path) -> None:
     plt.close(figure)
 
 
-def draw_validation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
-    """A table of the validation: accuracy with its interval, and the gain in the golden answers' log-likelihood with its interval.
+def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, svg: Path, png: Path) -> None:
+    """A comparison: one metric with its interval on the left, the gain in the same or another one on the right; a row of panels for each
+    evaluation or group.
 
-    ``table`` has the columns of the table and ``accuracy_low``, ``accuracy_high``; models stand side by side within a row.
+    ``table`` is that of ``comparison.comparison_table``; blocks, such as models, stand side by side within a row.
     """
-    rows, models = (table[c].unique(maintain_order=True).to_list() for c in ("training_data", "model"))
-    height = 0.8 / len(models)
-    figure, (left, right) = plt.subplots(
-        1, 2, sharey=True, figsize=(9.6, 1.7 + 0.42 * len(rows) * max(1, len(models) / 2)), layout="constrained"
-    )
-    for k, model in enumerate(models):
-        part = table.filter(pl.col("model") == model)
-        colour, marker = COLOURS[(k + 1) % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        y = np.array([rows.index(r) for r in part["training_data"]]) + (k - (len(models) - 1) / 2) * height
-        accuracy = part["accuracy"].to_numpy()
-        left.barh(y, accuracy, height * 0.92, color=colour, alpha=0.45, label=model)
-        left.errorbar(accuracy, y, xerr=_around(part, "accuracy"), fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
-        compared = part["ll_token_gain"].is_not_null().to_numpy()
-        right.errorbar(
-            part["ll_token_gain"].to_numpy()[compared], y[compared], xerr=_around(part, "ll_token_gain")[:, compared],
-            fmt=marker, color=colour, markersize=5, elinewidth=1.2, capsize=2.5,
-        )  # fmt: skip
-    left.set_yticks(range(len(rows)), [_wrapped(row, 40) for row in rows])
-    left.invert_yaxis()
-    left.set_xlim(left=0)
-    right.axvline(0, color="black", linewidth=0.8)
-    right.spines["left"].set_visible(False)
-    right.tick_params(axis="y", length=0)
-    left.set(xlabel="accuracy (share of right responses)")
-    baseline = [row for row in rows if table.filter((pl.col("training_data") == row) & pl.col("ll_token_gain").is_null()).height]
-    right.set(xlabel=_wrapped(f"gain in log-likelihood over {', '.join(baseline)} (nats per token)", 65))
-    if len(models) > 1:
-        figure.legend(*left.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=len(models))
+    shown = table.with_columns(pl.col("block").fill_null(""))
+    evaluations = shown.filter(pl.col("metric").is_in([level, gain]))["evaluation"].unique(maintain_order=True).to_list()
+    rows, blocks = (shown[c].unique(maintain_order=True).to_list() for c in ("row", "block"))
+    height = 0.8 / len(blocks)
+    size = (9.6, 0.8 + len(evaluations) * (0.9 + 0.42 * len(rows) * max(1, len(blocks) / 2)))
+    figure, panels = plt.subplots(len(evaluations), 2, sharey=True, figsize=size, layout="constrained", squeeze=False)
+    for (left, right), evaluation in zip(panels, evaluations, strict=True):
+        here = shown.filter(pl.col("evaluation") == evaluation)
+        for k, block in enumerate(blocks):
+            part = here.filter(pl.col("block") == block)
+            levels, gains = part.filter(pl.col("metric") == level), part.filter(pl.col("metric") == gain, pl.col("gain").is_not_null())
+            colour, marker = COLOURS[(k + 1) % len(COLOURS)], MARKERS[k % len(MARKERS)]
+
+            def places(of: pl.DataFrame, k: int = k) -> np.ndarray:
+                return np.array([rows.index(r) for r in of["row"]]) + (k - (len(blocks) - 1) / 2) * height
+
+            y, value = places(levels), levels["value"].cast(pl.Float64).to_numpy()
+            left.barh(y, value, height * 0.92, color=colour, alpha=0.45, label=block)
+            left.errorbar(value, y, xerr=_around(levels, "value", "low", "high"), fmt="none", ecolor="black", elinewidth=1, capsize=2.5)
+            if len(gains):
+                right.errorbar(
+                    gains["gain"].to_numpy(), places(gains), xerr=_around(gains, "gain"),
+                    fmt=marker, color=colour, markersize=5, elinewidth=1.2, capsize=2.5,
+                )  # fmt: skip
+        left.set_yticks(range(len(rows)), [_wrapped(row, 40) for row in rows])
+        if not left.yaxis_inverted():
+            left.invert_yaxis()
+        if not (here.filter(pl.col("metric") == level)["value"] < 0).any():
+            left.set_xlim(left=0)
+        right.axvline(0, color="black", linewidth=0.8)
+        right.spines["left"].set_visible(False)
+        right.tick_params(axis="y", length=0)
+        against = here["against"].drop_nulls().unique(maintain_order=True).to_list()
+        left.set(xlabel=level, title=_wrapped(evaluation, 50) if len(evaluations) > 1 else "")
+        right.set(xlabel=_wrapped(f"gain in {gain} over {', '.join(against)}", 65))
+    if len(blocks) > 1:
+        handles, names = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(blocks), 4))
     figure.suptitle(_wrapped(title, 110), fontsize=11)
     _grow(figure, _wrapped(title, 110), *(_wrapped(row, 40) for row in rows))
     _save(figure, svg, png)
 
 
-def draw_agreement(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
-    """Measured gain against swift score, with both intervals: one panel for each context and measure, one point for each strategy."""
-    contexts = table["context"].unique(maintain_order=True).to_list() or ["no strategy"]
-    measures = {"accuracy": "gain in accuracy over plain data", "log_likelihood": "gain in log-likelihood (nats per token)"}
+def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, svg: Path, png: Path) -> None:
+    """Outcomes against a predictor, with both intervals: one panel for each group and outcome, one point for each item."""
+    groups = table["group"].unique(maintain_order=True).to_list() or ["no item"]
     figure, panels = plt.subplots(
-        len(measures), len(contexts), figsize=(4.6 * len(contexts) + 0.4, 7.0), layout="constrained", squeeze=False
+        len(outcomes), len(groups), figsize=(4.6 * len(groups) + 0.4, 0.6 + 3.2 * len(outcomes)), layout="constrained", squeeze=False
     )
-    strategies = table["strategy"].unique(maintain_order=True).to_list()
-    for row, (measure, label) in zip(panels, measures.items(), strict=True):
-        for axes, context in zip(row, contexts, strict=True):
-            gain = f"{measure}_gain"
-            part = table.filter((pl.col("context") == context) & pl.col("swift").is_not_null() & pl.col(gain).is_not_null())
-            for one in part.partition_by("strategy", maintain_order=True):
-                k = strategies.index(one["strategy"][0])
-                x, y = one["swift"][0], one[gain][0]
+    items = table["item"].unique(maintain_order=True).to_list()
+    for row, outcome in zip(panels, outcomes, strict=True):
+        for axes, group in zip(row, groups, strict=True):
+            part = table.filter((pl.col("group") == group) & pl.col(predictor).is_not_null() & pl.col(outcome).is_not_null())
+            for one in part.partition_by("item", maintain_order=True):
+                k = items.index(one["item"][0])
+                x, y = one[predictor][0], one[outcome][0]
                 style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "fmt": MARKERS[k % len(MARKERS)]}
-                axes.errorbar(x, y, xerr=_around(one, "swift"), yerr=_around(one, gain), elinewidth=1, capsize=2.5, markersize=6, **style)
-                name = _wrapped(one["strategy"][0], 24)
+                around = {"xerr": _around(one, predictor), "yerr": _around(one, outcome)}
+                axes.errorbar(x, y, **around, elinewidth=1, capsize=2.5, markersize=6, **style)
+                name = _wrapped(one["item"][0], 24)
                 axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9, color=style["color"])
             axes.axhline(0, color="black", linewidth=0.8)
             axes.axvline(0, color="black", linewidth=0.8)
-            axes.set(xlabel="swift score: RelInf over plain data's", ylabel=label, title=context)
-    figure.suptitle(title, fontsize=11)
+            axes.set(xlabel=predictor, ylabel=outcome, title=group)
+    figure.suptitle(_wrapped(title, 60 * len(groups)), fontsize=11)
     _save(figure, svg, png)
 
 
-def _around(table: pl.DataFrame, name: str) -> np.ndarray:
+def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, svg: Path, png: Path) -> None:
+    """Metrics over x with their intervals: a panel for each panel and evaluation, a line for each line and metric, a tick for each phase.
+
+    x is logarithmic where it spans more than a factor of 20; 0 then stands at the left end.
+    """
+    shown = table.with_columns(pl.col("line", "panel").fill_null(""))
+    keys = shown.select("panel", "evaluation").unique(maintain_order=True).rows()
+    several = shown["evaluation"].n_unique() > 1
+    lines = shown.select("line", "metric").unique(maintain_order=True).rows()
+    columns = min(3, len(keys))
+    down = -(-len(keys) // columns)
+    figure, panels = plt.subplots(down, columns, figsize=(0.6 + 4.6 * columns, 0.9 + 3.4 * down), layout="constrained", squeeze=False)
+    positive = [v for v in shown["x"].unique().to_list() if v > 0]
+    logarithmic = bool(positive) and max(positive) > 20 * min(positive)
+    for axes in panels.flat[len(keys) :]:
+        axes.axis("off")
+    for axes, (panel, evaluation) in zip(panels.flat, keys, strict=False):
+        here = shown.filter((pl.col("panel") == panel) & (pl.col("evaluation") == evaluation))
+        for k, (line, metric) in enumerate(lines):
+            part = here.filter((pl.col("line") == line) & (pl.col("metric") == metric)).sort("x")
+            if part.is_empty():
+                continue
+            style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+            name = ", ".join(filter(None, [metric, line]))
+            axes.plot(part["x"], part["value"], label=name, linewidth=1.5, markersize=4, **style)
+            axes.fill_between(part["x"], part["low"], part["high"], color=style["color"], alpha=0.12, linewidth=0)
+            found = phases.filter(
+                (pl.col("line").fill_null("") == line) & (pl.col("panel").fill_null("") == panel)
+                & (pl.col("evaluation") == evaluation) & (pl.col("metric") == metric) & pl.col("x").is_not_null()
+            )  # fmt: skip
+            for one in found.iter_rows(named=True):
+                axes.axvline(one["x"], color=style["color"], linestyle=":", linewidth=1)
+                place = {"xy": (one["x"], 1), "xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
+                axes.annotate(one["phase"], fontsize=7, **place)
+        if logarithmic:
+            axes.set_xscale("symlog", linthresh=min(positive))
+        heading = ", ".join(filter(None, [panel, evaluation if several else ""]))
+        axes.set(xlabel=x, title=_wrapped(heading, 50))
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(names), 3) or 1)
+    figure.suptitle(_wrapped(title, 50 * columns), fontsize=11)
+    _grow(figure, _wrapped(title, 50 * columns))
+    _save(figure, svg, png)
+
+
+def draw_correlation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+    """ρ of every metric with the reference, with its interval: pooled, and within and between each column's levels."""
+    shown = table.filter(pl.col("scope") != "group")
+    metrics = shown["metric"].unique(maintain_order=True).to_list()
+    scopes = shown.select("scope", "column").unique(maintain_order=True).rows()
+    step = 0.8 / len(scopes)
+    figure, axes = plt.subplots(figsize=(7.2, 1.6 + 0.2 * len(metrics) * max(2, len(scopes))), layout="constrained")
+    for k, (scope, column) in enumerate(scopes):
+        part = shown.filter((pl.col("scope") == scope) & pl.col("column").eq_missing(column) & pl.col("rho").is_not_null())
+        y = np.array([metrics.index(m) for m in part["metric"]]) + (k - (len(scopes) - 1) / 2) * step
+        axes.errorbar(
+            part["rho"].to_numpy(), y, xerr=_around(part, "rho", "low", "high"), fmt=MARKERS[k % len(MARKERS)],
+            color=COLOURS[k % len(COLOURS)], label=scope if column is None else f"{scope} {column}", markersize=5, capsize=2.5,
+        )  # fmt: skip
+    axes.set_yticks(range(len(metrics)), [_wrapped(m, 40) for m in metrics])
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=f"Spearman's ρ with {shown['reference'][0]}" if len(shown) else "ρ", title=_wrapped(title, 80))
+    axes.legend(fontsize=8, frameon=False)
+    _grow(figure, _wrapped(title, 80))
+    _save(figure, svg, png)
+
+
+def _around(table: pl.DataFrame, name: str, low: str | None = None, high: str | None = None) -> np.ndarray:
     """Lengths of the error bars, shape (2, rows); 0 where there is no interval."""
-    value, low, high = (table[c].cast(pl.Float64).to_numpy() for c in (name, f"{name}_low", f"{name}_high"))
-    return np.asarray(np.nan_to_num(np.clip(np.stack([value - low, high - value]), 0, None)))
+    columns = (name, low or f"{name}_low", high or f"{name}_high")
+    value, below, above = (table[c].cast(pl.Float64).to_numpy() for c in columns)
+    return np.asarray(np.nan_to_num(np.clip(np.stack([value - below, above - value]), 0, None)))

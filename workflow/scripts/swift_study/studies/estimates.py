@@ -51,12 +51,11 @@ class Rule:
     def of(self, statistics: Statistic, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric in every resample, (draws,); items without a score count nothing."""
         there = scored(statistics)
-        filled = {name: np.where(there, values, 0.0) for name, values in statistics.items()}
         with np.errstate(invalid="ignore", divide="ignore"):
             if self.estimate is not None:
-                found = self.estimate(filled, weights * there)
+                found = self.estimate({name: np.where(there, values, NAN) for name, values in statistics.items()}, weights * there)
             else:
-                found = self.metrics({name: weights @ values for name, values in filled.items()})
+                found = self.metrics({name: weights @ np.where(there, values, 0.0) for name, values in statistics.items()})
         return {name: np.broadcast_to(np.asarray(value, dtype=np.float64), len(weights)) for name, value in found.items()}
 
     def means(self, statistics: Statistic) -> dict[str, str]:
@@ -118,13 +117,13 @@ def resample(items: pl.DataFrame, settings: Statistics, unit: Sequence[str] = TA
     n = len(items)
     rng = np.random.default_rng(settings.seed)
     strata = _codes(items.select(within).rows() if within else [()] * n)
-    keys = {c: list(zip(strata, items[c], strict=True)) for c in unit if c != ITEM}
+    keys = {c: list(zip(strata.tolist(), items[c], strict=True)) for c in unit if c != ITEM}
     units = {c: _codes(keys[c]) for c in keys}
     weights = np.ones((settings.resamples, n))
     for codes in units.values():
         weights = _drawn_within(codes, strata, settings.resamples, rng)[:, codes] * weights
     if ITEM in unit:
-        cells = _codes(list(zip(*units.values(), strict=True))) if units else strata
+        cells = _codes(list(zip(*(codes.tolist() for codes in units.values()), strict=True))) if units else strata
         weights = weights * member_draws(cells, settings.resamples, rng)
         units[ITEM] = np.arange(n)
     return Resamples(items["query_id"].to_list(), units, strata, weights, settings)
@@ -225,20 +224,20 @@ def levels(row: Sequence[Statistic], rule: Rule, resamples: Resamples) -> dict[s
     return {metric: found[metric] for metric in drawn}
 
 
-def gains(row: Sequence[Statistic], other: Sequence[Statistic], rule: Rule, resamples: Resamples) -> dict[str, Gain]:
-    """Every metric of a row minus that of another, over the items that both have a score for, seed by seed."""
+def gains(row: Sequence[Statistic], other: Sequence[Statistic], rule: Rule, resamples: Resamples, with_p: bool = True) -> dict[str, Gain]:
+    """Every metric of a row minus that of another, over the items that both have a score for, seed by seed. p is NaN without ``with_p``."""
     means = _means_of([*row, *other], rule)
     found: dict[str, Gain] = {}
     for metric, name in means.items():
         d = np.stack([a[name] - b[name] for a, b in zip(row, other, strict=True)])
-        found[metric] = Gain(_mean_estimate(d, resamples), paired_p(d, resamples.settings))
+        found[metric] = Gain(_mean_estimate(d, resamples), paired_p(d, resamples.settings) if with_p else NAN)
     ours, theirs = zip(*(_in_both(a, b) for a, b in zip(row, other, strict=True)), strict=True)
     names = list(_of_seeds(ours, rule, _all(resamples)))
     if set(names) - set(means):
         there = np.logical_or.reduce([scored(own) for own in ours])
         drawn = [_of_seeds(side, rule, resamples.weights) for side in (ours, theirs)]
         whole = [_of_seeds(side, rule, _all(resamples)) for side in (ours, theirs)]
-        p = swap_p(ours, theirs, rule, resamples.settings)
+        p = swap_p(ours, theirs, rule, resamples.settings) if with_p else dict.fromkeys(names, NAN)
         for metric in names:
             if metric not in means:
                 draws = drawn[0][metric] - drawn[1][metric]
@@ -353,13 +352,35 @@ def relative(row: Estimate, start: Estimate, resamples: Resamples, near_zero: fl
     if not abs(start.value) >= near_zero:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
-        draws, by_seed = (row.draws - start.draws) / start.draws, (row.by_seed - start.by_seed) / start.by_seed
+        draws = (row.draws - start.draws) / start.draws
+        by_seed = (_seeds(row, start) - _seeds(start, row)) / _seeds(start, row)
+    draws = np.where(np.isfinite(draws), draws, NAN)  # a resample whose start is 0 has no share
     return made(by_seed, draws, row.there & start.there, _is_still(draws), resamples)
 
 
-def rescaled(e: Estimate, chance: float) -> Estimate:
-    """The share of the way from chance to 1, (x − chance) / (1 − chance), which may be negative."""
-    values = [(x - chance) / (1 - chance) for x in (e.value, e.low, e.high, e.draws, e.by_seed)]
+def minus(row: Estimate, other: Estimate, resamples: Resamples) -> Estimate:
+    """The difference of two estimates over the same resamples."""
+    draws = row.draws - other.draws
+    return made(_seeds(row, other) - _seeds(other, row), draws, row.there | other.there, _is_still(draws), resamples)
+
+
+def _seeds(e: Estimate, other: Estimate) -> np.ndarray:
+    """The values by seed; their mean where the other has another number of seeds."""
+    return e.by_seed if len(e.by_seed) == len(other.by_seed) else np.array([e.value])
+
+
+def bootstrap_p(draws: np.ndarray) -> float:
+    """Two-sided p by how many resamples lie on the other side of 0: for what is no metric of one scorer. At least 2 / (resamples + 1)."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return NAN
+    return float(min(1.0, 2 * (1 + min((finite <= 0).sum(), (finite >= 0).sum())) / (1 + len(finite))))
+
+
+def rescaled(e: Estimate, chance: float, difference: bool = False) -> Estimate:
+    """The share of the way from chance to 1, (x − chance) / (1 − chance), which may be negative; of a difference x / (1 − chance)."""
+    from_ = 0.0 if difference else chance
+    values = [(x - from_) / (1 - chance) for x in (e.value, e.low, e.high, e.draws, e.by_seed)]
     return Estimate(float(values[0]), float(values[1]), float(values[2]), np.asarray(values[3]), e.there, np.asarray(values[4]))
 
 

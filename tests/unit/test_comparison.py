@@ -1,0 +1,240 @@
+"""Comparisons: tables of made-up scores by hand, several models, evaluations and seeds, groups, and manifests of any size."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_scores import RULES, Made, labels
+from scipy import stats
+
+from swift_study.config import ComparisonStudy, Statistics
+from swift_study.errors import UserError
+from swift_study.studies.comparison import Compared, compare, comparison_schema, comparison_table
+from swift_study.studies.scores import read_scores
+
+QUICK = Statistics(after_step=0, resamples=300)
+NAN = float("nan")
+
+
+def study(**keys: Any) -> ComparisonStudy:
+    rows = {"Base": "b", "Good": "g", "Bad": "x"}
+    defaults: dict[str, Any] = {
+        "evaluations": ["questions"],
+        "metrics": ["accuracy", "nats_token", "nats"],
+        "rows": rows,
+        "against": "Base",
+    }
+    return ComparisonStudy.model_validate({"kind": "comparison", "question": "?"} | defaults | keys)
+
+
+def compared(made: Made, s: ComparisonStudy | None = None) -> Compared:
+    s = s or study()
+    return compare(s, made.manifest, read_scores(made.manifest, QUICK, s.unit, s.within), RULES)
+
+
+def by_row(made: Made, s: ComparisonStudy | None = None, **where: Any) -> dict[str, dict[str, Any]]:
+    frame = comparison_table(compared(made, s)).filter(**({"metric": "accuracy"} | where))
+    return {row["row"]: row for row in frame.iter_rows(named=True)}
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Made:
+    return Made(tmp_path, 4, 4)
+
+
+def test_unscored_responses_are_counted_and_never_wrong(four: Made) -> None:
+    for row, values in {"Base": [1, 0, NAN, NAN], "Good": [1, 1, 0, NAN], "Bad": [NAN] * 4}.items():
+        four.add(row, row, labels(values))
+    found = by_row(four)
+    base, good, bad = (found[r] for r in ("Base", "Good", "Bad"))
+    assert (base["value"], base["n"], base["unscored"]) == (0.5, 4, 2)
+    assert (good["value"], good["unscored"]) == (pytest.approx(2 / 3), 1)
+    assert good["gain"] == 0.5  # over the two queries that both have a label for
+    assert (bad["value"], bad["unscored"], bad["gain"], bad["gain_p"]) == (None, 4, None, None)
+    assert (base["gain"], base["gain_p"], base["against"]) == (None, None, None)
+
+
+def test_means_and_deviations_are_over_seeds_and_gains_are_paired_by_seed(four: Made) -> None:
+    values = {"Base": [[0, 0, 1, 1], [0, 1, 1, 1]], "Good": [[1, 0, 1, 1], [1, 1, 1, 1]], "Bad": [[0, 0, 0, 0], [0, 0, 0, 0]]}
+    for row, of_seeds in values.items():
+        for seed, own in enumerate(of_seeds):
+            four.add(row, row, labels(own), seed)
+    found = by_row(four)
+    assert (found["Base"]["value"], found["Base"]["sd"]) == (0.625, pytest.approx(math.sqrt(2) * 0.125))
+    assert (found["Good"]["value"], found["Good"]["gain"], found["Bad"]["gain"]) == (0.875, 0.25, -0.625)
+    assert found["Good"]["n_seeds"] == 2
+    # Differences by query are 1, 0, 0, 0: a sign-flip test over four queries of which one differs.
+    assert found["Good"]["gain_p"] == 1.0
+    assert by_row(four, metric="nats")["Good"]["value"] == pytest.approx(-0.125)
+    assert by_row(four, metric="nats_token")["Good"]["gain"] == pytest.approx(0.125)
+
+
+def test_rows_that_share_no_seed_are_a_sentence(four: Made) -> None:
+    four.add("Base", "b", labels([0, 1, 0, 1]), 1)
+    for seed in (2, 3):
+        four.add("Good", "g", labels([1, 1, 0, 1]), seed)
+    with pytest.raises(UserError, match=r"'Good' \(seeds 2, 3\) and 'Base' \(seeds 1\) share no seed"):
+        by_row(four)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_without_gaps_the_gain_is_the_difference_of_the_means(
+    tmp_path_factory: pytest.TempPathFactory, n: int, seeds: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    made = Made(tmp_path_factory.mktemp("made"), n, 4)
+    for row in ("Base", "Good"):
+        for k in range(seeds):
+            made.add(row, row, labels(rng.integers(0, 2, n)), k)
+    for metric in ("accuracy", "nats_token", "nats"):
+        found = by_row(made, metric=metric)
+        assert found["Good"]["gain"] == pytest.approx(found["Good"]["value"] - found["Base"]["value"])
+
+
+def test_models_are_blocks_and_published_values_stand_beside_the_first_metric(four: Made) -> None:
+    for model in ("main", "large"):
+        for row, values in {"Base": [0, 1, 0, 1], "Good": [1, 1, 0, 1]}.items():
+            four.add(row, row, labels(values), model=model)
+    s = study(published={"7B": {"Base": 0.5274, "Good": 0.6}})
+    table = comparison_table(compared(four, s))
+    assert table.columns == comparison_schema(s).names
+    accuracy = table.filter(metric="accuracy")
+    assert accuracy.select("block", "model", "row").rows() == [
+        ("model=main", "main", "Base"), ("model=main", "main", "Good"), ("model=large", "large", "Base"), ("model=large", "large", "Good"),
+    ]  # fmt: skip
+    assert accuracy["published_7B"].to_list() == [0.5274, 0.6] * 2
+    assert table.filter(metric="nats")["published_7B"].null_count() == 4
+
+
+def test_a_row_without_a_blocks_factor_stands_in_every_block(four: Made) -> None:
+    four.add("Base", "untuned", labels([0, 0, 0, 1]))
+    for domain, values in {"d1": [1, 1, 0, 1], "d2": [1, 1, 1, 1]}.items():
+        four.add("Tuned", f"tuned_{domain}", labels(values), factors={"domain": domain})
+    s = study(rows={"Base": "untuned", "Tuned": "tuned"})
+    table = comparison_table(compared(four, s)).filter(metric="accuracy")
+    assert table.select("block", "row", "gain").rows() == [
+        ("domain=d1", "Base", None), ("domain=d1", "Tuned", 0.5), ("domain=d2", "Base", None), ("domain=d2", "Tuned", 0.75),
+    ]  # fmt: skip
+
+
+def test_rows_may_be_against_rows_of_their_own_and_a_control(four: Made) -> None:
+    for row, values in {"Base": [0, 0, 0, 1], "Good": [0, 0, 1, 1], "Bad": [0, 1, 1, 1]}.items():
+        four.add(row, row, labels(values))
+    found = by_row(four, study(control="Good"))
+    assert (found["Bad"]["gain"], found["Bad"]["over_control"], found["Good"]["over_control"]) == (0.5, 0.25, None)
+    assert (found["Bad"]["against"], found["Bad"]["control"], found["Base"]["over_control"]) == ("Base", "Good", -0.25)
+    own = by_row(four, study(against={"Bad": "Good", "Good": "Base"}, control="Base"))
+    assert (own["Bad"]["gain"], own["Bad"]["against"], own["Bad"]["over_control"], own["Good"]["gain"]) == (0.25, "Good", 0.5, 0.25)
+
+
+def test_metrics_that_are_no_means_have_intervals_gains_and_p(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    made = Made(tmp_path, 30, 5)
+    for row, found in (("Base", 0.5), ("Good", 0.9)):
+        tp = rng.binomial(3, found, 30).astype(float)
+        made.add(row, row, {"cells": {"tp": tp, "fp": 3 - tp, "fn": rng.integers(0, 2, 30).astype(float)}})
+    table = by_row(made, study(metrics=["f1"], unit=["item"]), metric="f1")
+    good = table["Good"]
+    assert good["gain"] == pytest.approx(good["value"] - table["Base"]["value"])
+    assert good["low"] < good["value"] < good["high"]
+    assert good["gain_low"] > 0
+    assert good["gain_p"] < 0.01
+    assert good["relative_gain"] == pytest.approx(good["gain"] / table["Base"]["value"])
+
+
+def test_groups_are_means_of_rescaled_evaluations(tmp_path: Path) -> None:
+    made = Made(tmp_path, 12, 3)
+    rng = np.random.default_rng(1)
+    for evaluation in ("copa", "arc"):
+        for row, share in (("Base", 0.4), ("Good", 0.8)):
+            made.add(row, row, labels(rng.random(12) < share), evaluation=evaluation)
+    s = study(
+        evaluations=["copa", "arc", "absent"], metrics=["accuracy"], unit=["item"], within="evaluation",
+        chance={"copa": 0.5, "arc": 0.25}, groups={"common sense": ["copa", "arc"],
+                "world": ["arc", "absent"], "average": ["common sense"]},
+    )  # fmt: skip
+    c = compared(made, s)
+    table = comparison_table(c)
+    raw = {
+        e: comparison_table(compared(made, study(evaluations=["copa", "arc"], metrics=["accuracy"]))).filter(evaluation=e)
+        for e in ("copa", "arc")
+    }
+    expected = [np.mean([(raw[e]["value"][k] - s.chance[e]) / (1 - s.chance[e]) for e in ("copa", "arc")]) for k in (0, 1)]
+    group = table.filter(evaluation="common sense")
+    assert group["value"].to_list() == pytest.approx(expected)
+    assert group["gain"][1] == pytest.approx(expected[1] - expected[0])
+    assert table.filter(evaluation="average")["value"].to_list() == pytest.approx(expected)
+    assert "world" not in table["evaluation"].to_list()
+    assert c.missing == [f"The mean 'world' of accuracy is left out for {row!r}: it lacks absent." for row in ("Base", "Good")]
+    gain = table.filter(evaluation="copa")["gain"][1]
+    assert gain == pytest.approx((raw["copa"]["value"][1] - raw["copa"]["value"][0]) / 0.5)
+
+
+def test_p_is_adjusted_over_the_gains_of_a_metric(tmp_path: Path) -> None:
+    made = Made(tmp_path, 40, 8)
+    for row, right in {"Base": 10, "Good": 22, "Bad": 2}.items():
+        made.add(row, row, labels(np.arange(40) < right))
+    found = by_row(made)
+    p = [stats.binomtest(12, 12).pvalue, stats.binomtest(8, 8).pvalue]
+    assert (found["Good"]["gain_p"], found["Bad"]["gain_p"]) == tuple(p)
+    assert (found["Good"]["gain_p_holm"], found["Bad"]["gain_p_holm"]) == (2 * p[0], p[1])
+
+
+def test_an_unknown_metric_is_a_sentence_or_a_named_gap(four: Made) -> None:
+    four.add("Base", "b", labels([0, 1, 0, 1]))
+    with pytest.raises(UserError, match=r"No scorer of questions gives the metric 'kappa'.*if_missing"):
+        compared(four, study(metrics=["accuracy", "kappa"]))
+    c = compared(four, study(metrics=["accuracy", "kappa"], if_missing="null"))
+    assert c.missing == ["No scorer of questions gives the metric 'kappa'."]
+    assert {cell.metric for cell in c.cells} == {"accuracy"}
+
+
+def test_a_metric_of_two_scorers_is_named_with_its_scorer(four: Made) -> None:
+    for row, values in {"Base": [0, 1, 0, 1], "Good": [1, 1, 0, 1]}.items():
+        own = labels(values)
+        four.add(row, row, {"key_points": own["key_points"], "judge": own["key_points"]})
+    rules = RULES | {"judge": RULES["key_points"]}
+    scores = read_scores(four.manifest, QUICK, ["item"], None)
+    with pytest.raises(UserError, match=r"'accuracy' comes from several scorers \(key_points, judge\). Name one, as key_points.accuracy"):
+        compare(study(metrics=["accuracy"]), four.manifest, scores, rules)
+    c = compare(study(metrics=["judge.accuracy"]), four.manifest, scores, rules)
+    assert c.cells[0].scorer == "judge"
+    assert comparison_table(c)["gain"].to_list() == [None, 0.25]
+
+
+def test_scores_of_another_dataset_are_a_sentence(four: Made) -> None:
+    four.add("Base", "b", labels([0, 1, 0, 1]))
+    four.add("Good", "g", labels([0, 1, 0, 1]), ids=["a", "b", "c", "d"])
+    with pytest.raises(UserError, match=r"g/.*scores.parquet: it does not hold the queries of .*b/.*\(4 missing, 4 unknown\)"):
+        compared(four)
+
+
+def test_the_order_of_the_queries_in_a_file_changes_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    values = {row: rng.integers(0, 2, 12).astype(float) for row in ("Base", "Good")}
+    tables = []
+    for name, order in (("same", np.arange(12)), ("other", rng.permutation(12))):
+        made = Made(tmp_path / name, 12, 3)
+        made.add("Base", "b", labels(values["Base"]))
+        ids, tasks = [f"questions-{q}" for q in made.ids], made.tasks
+        made.tasks = [tasks[k] for k in order]
+        made.add("Good", "g", labels(values["Good"][order]), ids=[ids[k] for k in order])
+        tables.append(comparison_table(compared(made)))
+    assert tables[0].equals(tables[1])
+
+
+def test_a_manifest_of_2400_rows_is_read(tmp_path: Path) -> None:
+    """Fault 1: what a study reads grows with its runs, and stands in a table."""
+    made = Made(tmp_path, 6, 3)
+    rng = np.random.default_rng(3)
+    for k in range(2400):
+        made.add(f"row {k:04}", f"run{k:04}", {"key_points": labels(rng.integers(0, 2, 6))["key_points"]})
+    s = study(rows={f"row {k:04}": f"run{k:04}" for k in range(2400)}, against="row 0000", metrics=["accuracy"])
+    table = comparison_table(compared(made, s))
+    assert table.height == 2400
+    assert table["gain"].null_count() == 1

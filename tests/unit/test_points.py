@@ -1,0 +1,62 @@
+"""Which points of a family a study's rows name, and the manifest that is written of them."""
+
+import polars as pl
+import pytest
+from configuration import configured
+
+from swift_study.config import Config, rows_of
+from swift_study.errors import UserError
+from swift_study.studies.manifest import Entry, digest, entries, table
+
+SDE = {
+    "like": "full_base",
+    "grid": {"domain": ["d1", "d2"], "mode": {"json": {}, "lines": {"loss_on": "all"}}, "epochs": [1, 2], "seed": [17, 18]},
+}
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    study = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy"], "scorers": ["key_points"],
+             "rows": {"Base": "full_base", "{mode}": "sde[mode={mode}]"}, "against": "Base"}  # fmt: skip
+    return configured({"runs": {"sde": SDE}, "studies": {"designs": study}})
+
+
+def test_braces_make_a_row_for_each_level(config: Config) -> None:
+    rows = rows_of({"Base": "full_base", "{mode} {epochs}": "sde[mode={mode},epochs={epochs},seed=17]"}, config.points, "rows")
+    assert list(rows) == ["Base", "json 1", "json 2", "lines 1", "lines 2"]
+    assert [p.path for p in rows["lines 2"]] == [f"sde/domain={d}/mode=lines/epochs=2/seed=17" for d in ("d1", "d2")]
+    assert list(rows_of({"{it}": "base"}, config.points, "rows")) == ["{it}"]  # a name as it is
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ({"a": "sdee"}, r"rows.a: there is no run 'sdee' \(did you mean 'sde'\?\)"),
+        ({"a": "sde[mode={mdoe}]"}, r"rows.a: sde has no points with mdoe"),
+        ({"a": "sde[epochs=3]"}, r"rows.a: 'sde\[epochs=3\]': the factor 'epochs' has no level '3'; known: 1, 2"),
+        ({"same": "sde[mode={mode}]"}, r"rows: two rows are called 'same'"),
+    ],
+)
+def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        rows_of(rows, config.points, "rows")
+
+
+def test_factors_are_columns_of_the_manifest(config: Config) -> None:
+    found = entries(config, "designs")
+    frame = table(found)
+    assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "domain", "mode", "epochs"]
+    assert frame["row"].unique(maintain_order=True).to_list() == ["Base", "json", "lines"]
+    assert (frame["epochs"].dtype, frame["mode"].dtype, frame.height) == (pl.Int64, pl.String, 17)
+    assert frame["epochs"][0] is None
+    assert set(frame["seed"]) == {17, 18}
+    assert frame["path"][1] == (
+        "results/scores/sde/domain=d1/mode=json/epochs=1/seed=17/evaluation=questions/scorer=key_points/scores.parquet"
+    )
+    assert digest(frame) == digest(table(found))
+    assert digest(frame) != digest(table(found[:-1]))
+
+
+def test_a_factor_with_the_name_of_a_column_is_refused() -> None:
+    with pytest.raises(UserError, match="The factor 'run' has the name of a column of the manifest"):
+        table([Entry("x", "x", 1, "main", "e", "s", "p", {"run": "a"})])

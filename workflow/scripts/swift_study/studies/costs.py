@@ -1,0 +1,173 @@
+"""What each way of finding out costs: the one table that holds timings, and so differs from run to run."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, lineage
+from swift_study.errors import UserError
+from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, read_table
+from swift_study.studies.comparison import as_frame
+from swift_study.studies.manifest import entries
+
+NAN = float("nan")
+BASELINES = "similarity and loss change"
+
+
+class Files(BaseModel):
+    """Where the costs of one part of a way are found."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    benchmarks: list[Path] = []
+    histories: list[Path] = []
+    accounts: list[Path] = []
+
+
+def ways(config: Config, name: str) -> dict[str, dict[str, Files]]:
+    """For each kind of place that an agreement's items have, and for the cheap baselines, by part the files that tell what it cost."""
+    study = config.studies[name]
+    assert isinstance(study, AgreementStudy)
+    found: dict[str, dict[str, Files]] = {}
+    kinds = dict.fromkeys(place for items in study.items.values() for places in items.values() for place in places)
+    for kind in kinds:
+        named = dict.fromkeys(p[kind].study for items in study.items.values() for p in items.values() if kind in p)
+        influence = [s for s in named if isinstance(config.studies[s], InfluenceStudy)]
+        compared = [s for s in named if isinstance(config.studies[s], ComparisonStudy)]
+        found[kind] = (_influence(config, influence) if influence else {}) | (_compared(config, compared) if compared else {})
+        if influence:
+            found[BASELINES] = {"all": _part(config, "compute_rivals", influence)}
+    return found
+
+
+def _influence(config: Config, names: Sequence[str]) -> dict[str, Files]:
+    studies = config.influence
+    runs = list(dict.fromkeys(r for s in names for r in config.ancestry(studies[s].run)))
+    panel = [d for s in names for d in studies[s].datasets()]
+    return {
+        "training": _part(config, "train", runs, histories=runs),
+        "data by a teacher": Files(accounts=accounts(config, panel)),
+        "gradients": _part(config, "gradients", [f"{config.point(studies[s].run).path}/{s}" for s in names]),
+        "influence": _part(config, "pair_influence", names),
+        "verdicts": _part(config, "decide_verdicts", names),
+        "confounds": _part(config, "check_confounds", names),
+    }
+
+
+def _compared(config: Config, names: Sequence[str]) -> dict[str, Files]:
+    runs: dict[str, None] = {}
+    responses: dict[str, None] = {}
+    scores: dict[str, dict[str, str]] = {}
+    for name in names:
+        for e in entries(config, name):
+            runs[e.run] = None
+            needs = config.scorer_needs(e.scorer)
+            kind = next((k for k in ("model", "endpoint") if k in needs), None)
+            rule = f"score_with_{kind}" if kind else "score"
+            scores.setdefault(f"{e.scorer}:{rule}", {})[f"{e.run}/{e.evaluation}/{e.scorer}"] = e.path
+            if "response" in needs:
+                responses[f"{e.run}/{e.evaluation}"] = None
+    trained = list(dict.fromkeys(r for run in runs for r in config.ancestry(run)))
+    data = [d for run in trained for phase in config.run(run).schedule for d in phase]
+    parts = {
+        "training": _part(config, "train", trained, histories=trained),
+        "data by a teacher": Files(accounts=accounts(config, data)),
+    }
+    if responses:
+        parts["responses"] = _part(config, "respond", responses)
+    for key, targets in scores.items():
+        scorer, _, rule = key.partition(":")
+        asked = [Path(p).with_name("account.parquet") for p in targets.values()] if rule == "score_with_endpoint" else []
+        parts[f"scores: {scorer}"] = _part(config, rule, targets, accounts=asked)
+    return parts
+
+
+def _part(config: Config, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Files:
+    return Files(
+        benchmarks=[Path(f"{config.results}/benchmarks/{rule}/{t}.tsv") for t in targets],
+        histories=[Path(f"{config.results}/runs/{run}/history.parquet") for run in histories],
+        accounts=list(accounts),
+    )
+
+
+def accounts(config: Config, datasets: Iterable[str]) -> list[Path]:
+    """What a teacher cost for the datasets on the way to these that it made."""
+    made = {name: config.strategies.get(name.rpartition(".")[2]) for name in lineage.needed(config, list(datasets))}
+    found = [name for name, strategy in made.items() if strategy is not None and strategy.by == "teacher"]
+    return [Path(f"{config.results}/data/accounts/{name}.parquet") for name in found]
+
+
+def digest(found: Mapping[str, Mapping[str, Files]]) -> str:
+    """Of all files: the parameter by which the costs are counted again when others would be."""
+    text = json.dumps({way: {part: files.model_dump(mode="json") for part, files in parts.items()} for way, parts in found.items()})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def costs(found: Mapping[str, Mapping[str, Files]]) -> pl.DataFrame:
+    """What each way of finding out costs: one row for each part, and one for the `total`.
+
+    Seconds and CPU seconds are those of Snakemake's benchmark files, summed over jobs. Tokens are those trained on (histories) and those
+    of teacher and judge, prompt and completion (accounts). A file that stands twice in a part counts once, and a benchmark file that is
+    missing is no job (see ``untimed``): Snakemake does not make a result again for the loss of its timing.
+    """
+    rows: list[dict[str, object]] = []
+    for way, parts in found.items():
+        own = [_cost(files) for files in parts.values()]
+        rows += [{"way": way, "part": part, **cost} for part, cost in zip(parts, own, strict=True)]
+        rows.append({"way": way, "part": "total", **{key: sum(cost[key] for cost in own) for key in COSTS.names[2:]}})
+    return as_frame(rows, COSTS)
+
+
+def _cost(files: Files) -> dict[str, float]:
+    times = [read_benchmark(path) for path in dict.fromkeys(files.benchmarks) if path.is_file()]
+    tables = [read_table(path, ACCOUNTS) for path in dict.fromkeys(files.accounts)]
+    tokens = sum(int(read_table(path, HISTORY)["tokens"].sum()) for path in dict.fromkeys(files.histories))
+    return {
+        "jobs": len(times),
+        "seconds": sum(t[0] for t in times),
+        "cpu_seconds": sum(t[1] for t in times),
+        "tokens": tokens + sum(int(a["prompt_tokens"].sum()) + int(a["completion_tokens"].sum()) for a in tables),
+        "cost_usd": sum(float(a["cost_usd"].sum()) for a in tables),
+    }
+
+
+def untimed(ways: Mapping[str, Mapping[str, Files]]) -> list[Path]:
+    """The benchmark files that are missing."""
+    found = (path for parts in ways.values() for files in parts.values() for path in files.benchmarks)
+    return [path for path in dict.fromkeys(found) if not path.is_file()]
+
+
+def read_benchmark(path: Path) -> tuple[float, float]:
+    """Seconds and CPU seconds of a job. Of one too short for Snakemake to look at its CPU time, the seconds stand for both."""
+    what = f"{path}: this is not one of Snakemake's benchmark files, which have the columns s and cpu_time and a row"
+    remedy = "Remove it: its timing is then left out of the costs, and nothing is made anew."
+    try:
+        frame = pl.read_csv(path, separator="\t", infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{what}; it cannot be read ({str(error).splitlines()[0]}). {remedy}") from error
+    if not {"s", "cpu_time"} <= set(frame.columns) or frame.is_empty():
+        raise UserError(f"{what}. {remedy}")
+    numbers = frame.select(pl.col("s", "cpu_time").cast(pl.Float64, strict=False)).fill_nan(None)
+    for row, seconds in enumerate(numbers["s"], 1):
+        if seconds is None or not math.isfinite(seconds):
+            raise UserError(f"{what}; row {row}, column s: expected seconds, found {frame['s'][row - 1]!r}. {remedy}")
+    numbers = numbers.with_columns(pl.col("cpu_time").fill_null(pl.col("s")))
+    return float(numbers["s"].sum()), float(numbers["cpu_time"].sum())
+
+
+def cost_sentences(table: pl.DataFrame) -> list[str]:
+    """One sentence a way: what it cost in all, and how many times that of the first way."""
+    totals = table.filter(pl.col("part") == "total").to_dicts()
+    sentences = []
+    for row in totals:
+        times = row["cpu_seconds"] / totals[0]["cpu_seconds"] if totals[0]["cpu_seconds"] else NAN
+        relative = "" if row is totals[0] or np.isnan(times) else f", {times:.2g} times the {totals[0]['way']}"
+        price = f" and ${row['cost_usd']:.2f} for teacher and judge" if row["cost_usd"] else ""
+        sentences.append(f"{row['way'].capitalize()}: {row['cpu_seconds']:.0f} CPU seconds{relative}, {row['tokens']} tokens{price}.")
+    return sentences

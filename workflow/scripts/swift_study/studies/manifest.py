@@ -1,0 +1,102 @@
+"""Which files a study reads: a row for each run, evaluation and scorer, with the run's factors as columns.
+
+Rules that fan in read this table, so that nothing that grows stands on a command line.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from swift_study.config import ComparisonStudy, Config, CorrelationStudy, Point, ScoredStudy, SweepStudy, rows_of
+from swift_study.config.grid import read_path
+from swift_study.errors import UserError
+from swift_study.io.tables import MANIFEST, read_table
+
+FIXED = tuple(MANIFEST.names)
+Level = str | int | float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of a manifest."""
+
+    row: str
+    run: str
+    seed: int
+    model: str
+    evaluation: str
+    scorer: str
+    path: str
+    factors: Mapping[str, str]  # the run's and the evaluation's, as texts
+
+
+def rows(config: Config, name: str) -> dict[str, list[Point]]:
+    """The points behind every row of a study of scores."""
+    study, where = config.studies[name], f"studies.{name}"
+    if isinstance(study, ComparisonStudy):
+        return rows_of(study.taken(), config.points, f"{where}.rows")
+    if isinstance(study, SweepStudy):
+        return {study.runs: config.named(study.runs, f"{where}.runs")}
+    assert isinstance(study, CorrelationStudy)
+    return {run: config.named(run, f"{where}.runs") for run in study.runs}
+
+
+def entries(config: Config, name: str) -> list[Entry]:
+    """Everything that a study of scores reads. A run for which an evaluation is skipped has no row for it."""
+    study = config.studies[name]
+    assert isinstance(study, ScoredStudy)
+    found = []
+    for row, own in rows(config, name).items():
+        for point in own:
+            for evaluation in study.evaluations:
+                family, levels = config.evaluation_levels(evaluation)
+                scorers = study.scorers or config.evaluations[family].scorers
+                for path in config.evaluation_points(family, point.path):
+                    asked = read_path(path)[1]
+                    if any(asked.get(f) != level for f, level in levels.items()):
+                        continue
+                    for scorer in scorers:
+                        scores = f"{config.results}/scores/{point.path}/evaluation={path}/scorer={scorer}/scores.parquet"
+                        factors = {**point.levels, **asked}
+                        found.append(Entry(row, point.path, point.run.seed, point.run.model, path, scorer, scores, factors))
+    return found
+
+
+def table(entries: Iterable[Entry]) -> pl.DataFrame:
+    """The manifest: the columns ``FIXED`` and one for each factor, null where a run or evaluation has none of that name.
+
+    A factor whose levels are all numbers is a column of numbers.
+    """
+    entries = list(entries)
+    names = list(dict.fromkeys(f for e in entries for f in e.factors if f not in ("seed", "model")))
+    if clash := [name for name in names if name in FIXED]:
+        raise UserError(f"The factor {clash[0]!r} has the name of a column of the manifest ({', '.join(FIXED)}); rename it.")
+    columns: dict[str, list[object]] = {name: [getattr(e, name) for e in entries] for name in FIXED}
+    kinds: dict[str, type[pl.DataType]] = {name: pl.Int64 if name == "seed" else pl.String for name in FIXED}
+    for name in names:
+        levels = [e.factors.get(name) for e in entries]
+        kinds[name] = _kind([level for level in levels if level is not None])
+        read: Callable[[str], Level] = int if kinds[name] == pl.Int64 else float if kinds[name] == pl.Float64 else str
+        columns[name] = [None if level is None else read(level) for level in levels]
+    return pl.DataFrame(columns, schema=kinds)
+
+
+def _kind(levels: Sequence[str]) -> type[pl.DataType]:
+    if all(re.fullmatch(r"-?\d{1,15}", level) for level in levels):
+        return pl.Int64
+    return pl.Float64 if all(re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", level) for level in levels) else pl.String
+
+
+def digest(frame: pl.DataFrame) -> str:
+    """Of all rows and columns: the parameter by which a manifest is made again when it would change."""
+    return hashlib.sha256(json.dumps([frame.columns, frame.rows()], ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def read(path: Path) -> pl.DataFrame:
+    """A manifest. UserError names the file and a column that is missing."""
+    return read_table(path, MANIFEST)
