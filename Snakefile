@@ -1,7 +1,14 @@
 # Will this way of making instruction-tuning data help? The targets; the rules are in rules/, one file a stage.
 
+from pathlib import Path
 
-configfile: "config.yaml"
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# That of the folder in which snakemake runs, or else the project's.
+configfile: "config.yaml" if Path("config.yaml").is_file() else workflow.source_path("config.yaml")
 
 
 report: "workflow/report/workflow.rst"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+# The project's folder, also where `--directory` names another one or a workflow takes this one as a module.
+HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parent
+sys.path.insert(0, str(HOME / "workflow" / "scripts"))
 
 from swift_study.io.cli import pack
 from swift_study.io.user_files import find_file
@@ -39,7 +41,7 @@ os.environ.update(
 )
 
 try:
-    GATHERED = gather(config, Path(workflow.basedir) / "studies")
+    GATHERED = gather(config, HOME / "studies")
     CONFIG = load(GATHERED.values)
     # The studies that plain `snakemake` makes; the report's pages are about these.
     STUDIES = list(chosen(CONFIG.default, GATHERED, CONFIG.studies))
@@ -50,7 +52,7 @@ except UserError as error:
 if CONFIG.network == "submit_host":
     # Jobs ask no server, so they get no key: this sbatch takes the keys out of what Slurm stores of a job.
     os.environ.update(
-        PATH=os.pathsep.join([f"{workflow.basedir}/workflow/bin", *os.get_exec_path()]),
+        PATH=os.pathsep.join([f"{HOME}/workflow/bin", *os.get_exec_path()]),
         SWIFT_STUDY_KEYS=" ".join(CONFIG.key_names()),
     )
 
@@ -87,6 +89,19 @@ wildcard_constraints:
     parent=r"[^/]+",
     evaluation=f"(?:{'|'.join(CONFIG.evaluations)}){FACTORS}",
     scorer="|".join(CONFIG.scorer_names()),
+
+
+def shipped(path):
+    """What comes with the project, by its place in it where snakemake runs in the project's folder."""
+    return path if HOME == Path.cwd() else f"{HOME}/{path}"
+
+
+def found(path):
+    """A file of this name in the folder in which snakemake runs, or else the project's."""
+    return path if Path(path).exists() else shipped(path)
+
+
+SCRIPTS = shlex.quote(shipped("workflow/scripts"))
 
 
 def at_submit_host(uses_network):

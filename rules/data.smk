@@ -18,7 +18,8 @@ rule find_model:
         settings=lambda w: settings_of(w.model).model_dump_json(),
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/find_model.py --settings {params.settings:q} --cache {params.cache:q}"
+        f"exec python {SCRIPTS}/find_model.py"
+        " --settings {params.settings:q} --cache {params.cache:q}"
         " --runs {resources.runs:q} --output {output:q} 2> {log:q}"
 
 
@@ -41,7 +42,8 @@ rule load_dataset:
         near_duplicate=CONFIG.near_duplicate,
         seed=CONFIG.data_seed,
     shell:
-        "exec python workflow/scripts/load_dataset.py --dataset {wildcards.loaded} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/load_dataset.py"
+        " --dataset {wildcards.loaded} --settings {params.settings:q}"
         " --near-duplicate {params.near_duplicate} --seed {params.seed} --exclude {input.exclude:q}"
         " --output {output.examples:q} --rejects {output.rejects:q} 2> {log:q}"
 
@@ -72,7 +74,8 @@ rule apply_strategy:
         teacher=lambda w: teacher(w.strategy, affects_replies=True),
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/apply_strategy.py --dataset {wildcards.parent}.{wildcards.strategy}"
+        f"exec python {SCRIPTS}/apply_strategy.py"
+        " --dataset {wildcards.parent}.{wildcards.strategy}"
         " --strategy {input.strategy:q} --settings {params.settings:q}"
         " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
         " --parent {input.parent:q} --analogues {input.analogues:q} --ancestors {input.ancestors:q}"
@@ -94,7 +97,8 @@ rule apply_design:
     params:
         options=lambda w: json.dumps(CONFIG.designs[w.design].options),
     shell:
-        "exec python workflow/scripts/apply_design.py --dataset {wildcards.parent}.{wildcards.design} --design {input.design:q}"
+        f"exec python {SCRIPTS}/apply_design.py"
+        " --dataset {wildcards.parent}.{wildcards.design} --design {input.design:q}"
         " --options {params.options:q} --parent {input.parent:q} --output {output:q} 2> {log:q}"
 
 
@@ -116,7 +120,8 @@ rule check_leakage:
     params:
         near_duplicate=CONFIG.near_duplicate,
     shell:
-        "exec python workflow/scripts/check_leakage.py --study {wildcards.study} --trained {input.trained:q}"
+        f"exec python {SCRIPTS}/check_leakage.py"
+        " --study {wildcards.study} --trained {input.trained:q}"
         " --datasets {input.datasets:q} --ancestors {input.ancestors:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"
 
 
@@ -137,5 +142,6 @@ rule measure_lengths:
     params:
         settings=lambda w: settings_of(w.model).model_dump_json(include=AFFECT_TOKENS),
     shell:
-        "exec python workflow/scripts/measure_lengths.py --name {wildcards.model} --model {input.model:q}"
+        f"exec python {SCRIPTS}/measure_lengths.py"
+        " --name {wildcards.model} --model {input.model:q}"
         " --model-settings {params.settings:q} --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

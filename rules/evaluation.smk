@@ -37,7 +37,8 @@ rule respond:
         work=lambda w: f"{RESULTS}/work/respond/{w.run}/{w.evaluation}",
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/respond.py --gpus {resources.gpu} --threads {threads} --run {wildcards.run:q}"
+        f"exec python {SCRIPTS}/respond.py"
+        " --gpus {resources.gpu} --threads {threads} --run {wildcards.run:q}"
         " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
         " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} {params.shots} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
@@ -69,7 +70,8 @@ rule respond_with_endpoint:
         shots=lambda w, input: option("--shots", input.shots),
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/respond.py --gpus 0 --run {wildcards.run:q}"
+        f"exec python {SCRIPTS}/respond.py"
+        " --gpus 0 --run {wildcards.run:q}"
         " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
         " --model-settings {params.model:q} --lora {params.lora:q} --dataset {input.dataset:q} {params.shots}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
@@ -90,7 +92,8 @@ rule read_responses:
     conda:
         "../envs/swift_study.yaml"
     shell:
-        "exec python workflow/scripts/read_responses.py --name '{wildcards.run} {wildcards.evaluation}' --file {input.file:q}"
+        f"exec python {SCRIPTS}/read_responses.py"
+        " --name '{wildcards.run} {wildcards.evaluation}' --file {input.file:q}"
         " --dataset {input.dataset:q} --output {output:q} 2> {log:q}"
 
 
@@ -121,7 +124,8 @@ rule score:
         design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
-        "exec python workflow/scripts/score.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
+        f"exec python {SCRIPTS}/score.py"
+        " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --dataset {input.dataset:q} --responses {input.responses:q}"
         " {params.opponents} {params.design} --output {params.folder:q} 2> {log:q}"
 
@@ -159,7 +163,8 @@ rule score_with_model:
         design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
-        "exec python workflow/scripts/score_with_model.py --gpus {resources.gpu} --threads {threads}"
+        f"exec python {SCRIPTS}/score_with_model.py"
+        " --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
         " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
@@ -199,7 +204,8 @@ rule score_with_endpoint:
         design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
     shell:
-        "exec python workflow/scripts/score_with_endpoint.py --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
+        f"exec python {SCRIPTS}/score_with_endpoint.py"
+        " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
         " --scorer {input.scorer:q} --settings {params.settings:q} --limits {resources.limits:q} {params.instructions}"
         " --cache {params.cache:q} --dataset {input.dataset:q} --responses {input.responses:q}"
         " {params.opponents} {params.design} --output {params.folder:q} 2> {log:q}"
@@ -239,7 +245,8 @@ rule audit_scorer:
         seed=CONFIG.statistics.seed,
         cache=CONFIG.cache,
     shell:
-        "exec python workflow/scripts/audit_scorer.py --scorer {input.scorer:q} --scoring {params.scoring:q} --limits {resources.limits:q}"
+        f"exec python {SCRIPTS}/audit_scorer.py"
+        " --scorer {input.scorer:q} --scoring {params.scoring:q} --limits {resources.limits:q}"
         " {params.instructions} --settings {params.settings:q} --seed {params.seed} --cache {params.cache:q} --dataset {input.dataset:q}"
         " --rows {output.rows:q} --summary {output.summary:q} --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
 

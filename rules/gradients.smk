@@ -30,7 +30,8 @@ rule gradients:
         loss_on=lambda w: json.dumps(CONFIG.studies[w.study].loss_of()),
         work=lambda w: f"{RESULTS}/work/gradients/{w.run}/{w.study}",
     shell:
-        "exec python workflow/scripts/compute_gradients.py --gpus {resources.gpu} --panel {wildcards.study} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/compute_gradients.py"
+        " --gpus {resources.gpu} --panel {wildcards.study} --settings {params.settings:q}"
         " --memory-mb {resources.engine_mb} --host-memory-mb {resources.engine_host_mb}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
         " --datasets {input.datasets:q} --loss-on {params.loss_on:q} --checkpoints {input.checkpoints:q} --work {params.work:q} --output {output:q} 2> {log:q}"

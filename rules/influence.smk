@@ -18,7 +18,8 @@ rule pair_influence:
         settings=lambda w: compared(w.study),
         norm_floor=CONFIG.statistics.norm_floor,
     shell:
-        "exec python workflow/scripts/pair_influence.py --study {wildcards.study} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/pair_influence.py"
+        " --study {wildcards.study} --settings {params.settings:q}"
         " --norm-floor {params.norm_floor} --gradients {input:q}"
         " --output {output.pairs:q} --families {output.families:q} --layers {output.layers:q} 2> {log:q}"
 
@@ -41,7 +42,8 @@ rule decide_verdicts:
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
         unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
-        "exec python workflow/scripts/decide_verdicts.py --settings {params.settings:q} --control {params.control:q}"
+        f"exec python {SCRIPTS}/decide_verdicts.py"
+        " --settings {params.settings:q} --control {params.control:q}"
         " --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
@@ -67,7 +69,8 @@ rule compute_rivals:
         model=settings(CONFIG.model),
         work=lambda w: f"{RESULTS}/work/rivals/{w.study}",
     shell:
-        "exec python workflow/scripts/compute_rivals.py --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/compute_rivals.py"
+        " --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
         " --checkpoints {input.checkpoints:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
 
@@ -93,6 +96,7 @@ rule check_confounds:
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
         unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
-        "exec python workflow/scripts/check_confounds.py --settings {params.settings:q} --statistics {params.statistics:q}"
+        f"exec python {SCRIPTS}/check_confounds.py"
+        " --settings {params.settings:q} --statistics {params.statistics:q}"
         " --control {params.control:q} --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input.pairs:q} --families {input.families:q}"
         " --rivals {input.rivals:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

@@ -9,8 +9,9 @@ rule plan:
         "../envs/swift_study.yaml"
     params:
         config=lambda w: as_json(config),
-        studies=as_it_is(f"{workflow.basedir}/studies"),
-        snakefile=as_it_is(workflow.main_snakefile),
+        studies=as_it_is(shipped("studies")),
+        snakefile=as_it_is(shipped("Snakefile")),
     shell:
-        "exec python workflow/scripts/plan.py --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies"
+        f"exec python {SCRIPTS}/plan.py"
+        " --config {params.config:q} --snakefile {params.snakefile:q} --studies {params.studies:q} --strategies strategies"
         " 2> {log:q}"

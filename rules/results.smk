@@ -17,7 +17,8 @@ rule write_config:
     params:
         config=lambda w: as_json(config),
     shell:
-        "exec python workflow/scripts/write_config.py --config {params.config:q} --output {output:q} 2> {log:q}"
+        f"exec python {SCRIPTS}/write_config.py"
+        " --config {params.config:q} --output {output:q} 2> {log:q}"
 
 
 rule figures:
@@ -46,7 +47,8 @@ rule figures:
         control=lambda w: CONFIG.studies[w.study].control,
         unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
-        "exec python workflow/scripts/draw_figures.py --curves {input.curves:q} --layers {input.layers:q} --figures {params.figures:q}"
+        f"exec python {SCRIPTS}/draw_figures.py"
+        " --curves {input.curves:q} --layers {input.layers:q} --figures {params.figures:q}"
         " --title={params.title:q} --statistics {params.statistics:q} --control {params.control:q} --unit {params.unit} --output {output:q} 2> {log:q}"
 
 
@@ -68,7 +70,8 @@ rule draw_loss:
     conda:
         "../envs/swift_study.yaml"
     shell:
-        "exec python workflow/scripts/draw_loss.py --run {wildcards.run:q} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
+        f"exec python {SCRIPTS}/draw_loss.py"
+        " --run {wildcards.run:q} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
 
 
 rule write_tables:
@@ -139,7 +142,8 @@ rule write_tables:
             json.dumps({name: CONFIG.studies[name].question for name in INFLUENCE})
         ),
     shell:
-        "exec python workflow/scripts/write_tables.py --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
+        f"exec python {SCRIPTS}/write_tables.py"
+        " --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
         " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
         " --rejects {input.rejects:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --scores {input.scores:q}"
@@ -164,5 +168,6 @@ onsuccess:
             study for study in CONFIG.studies if study not in CONFIG.influence
         ]
         shell(
-            "exec python workflow/scripts/finish.py --results {RESULTS:q} --studies {others:q}"
+            f"exec python {SCRIPTS}/finish.py"
+            " --results {RESULTS:q} --studies {others:q}"
         )

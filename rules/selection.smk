@@ -20,5 +20,6 @@ rule select_examples:
         settings=lambda w: selection_of(w.selected).model_dump_json(),
         seed=CONFIG.data_seed,
     shell:
-        "exec python workflow/scripts/select_examples.py --selection {params.name} --settings {params.settings:q} --seed {params.seed}"
+        f"exec python {SCRIPTS}/select_examples.py"
+        " --selection {params.name} --settings {params.settings:q} --seed {params.seed}"
         " --datasets {input.datasets:q} --scores {input.scores:q} --responses {input.responses:q} --output {output:q} 2> {log:q}"

@@ -21,9 +21,10 @@ rule write_manifest:
         "../envs/swift_study.yaml"
     params:
         rows=lambda w: manifest.digest(manifest.table(entries(w.study))),
-        studies=as_it_is(f"{workflow.basedir}/studies"),
+        studies=as_it_is(shipped("studies")),
     shell:
-        "exec python workflow/scripts/write_manifest.py --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
+        f"exec python {SCRIPTS}/write_manifest.py"
+        " --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
         " --output {output:q} 2> {log:q}"
 
 
@@ -63,7 +64,8 @@ rule compare:
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/compare.py --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
+        f"exec python {SCRIPTS}/compare.py"
+        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --manifest {input.manifest:q} --scorers {params.scorers:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -101,7 +103,8 @@ rule sweep:
         scorers=lambda w: scorer_files([w.study]),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/sweep.py --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
+        f"exec python {SCRIPTS}/sweep.py"
+        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -139,7 +142,8 @@ rule correlate:
         scorers=lambda w: scorer_files([w.study]),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/correlate.py --study {wildcards.study} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/correlate.py"
+        " --study {wildcards.study} --settings {params.settings:q}"
         " --statistics {params.statistics:q} --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -186,7 +190,8 @@ rule agree:
         scorers=lambda w: scorer_files(compared_by(w.study)),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/agree.py --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
+        f"exec python {SCRIPTS}/agree.py"
+        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --sources {params.sources:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -210,7 +215,8 @@ rule hold_claims:
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output[0]).parent),
     shell:
-        "exec python workflow/scripts/hold_claims.py --study {wildcards.study} --settings {params.settings:q}"
+        f"exec python {SCRIPTS}/hold_claims.py"
+        " --study {wildcards.study} --settings {params.settings:q}"
         " --statistics {params.statistics:q} --pairs {input.pairs:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -242,7 +248,8 @@ rule describe_data:
     params:
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/describe_data.py --study {wildcards.study} --datasets {input.datasets:q} --rejects {input.rejects:q}"
+        f"exec python {SCRIPTS}/describe_data.py"
+        " --study {wildcards.study} --datasets {input.datasets:q} --rejects {input.rejects:q}"
         " --leakage {input.leakage:q} --lengths {input.lengths:q} --folder {params.folder:q} 2> {log:q}"
 
 
@@ -270,7 +277,8 @@ rule write_audit:
     params:
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/write_audit.py --rows {input.rows:q} --summary {input.summary:q} --confusion {input.confusion:q}"
+        f"exec python {SCRIPTS}/write_audit.py"
+        " --rows {input.rows:q} --summary {input.summary:q} --confusion {input.confusion:q}"
         " --folder {params.folder:q} 2> {log:q}"
 
 
@@ -302,8 +310,9 @@ rule count_costs:
         "../envs/swift_study.yaml"
     params:
         files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
-        studies=as_it_is(f"{workflow.basedir}/studies"),
+        studies=as_it_is(shipped("studies")),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/count_costs.py --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
+        f"exec python {SCRIPTS}/count_costs.py"
+        " --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
         " --folder {params.folder:q} 2> {log:q}"

@@ -19,7 +19,8 @@ rule make_schedule:
             include={"schedule", "epochs", "batch_size", "seed"}
         ),
     shell:
-        "exec python workflow/scripts/make_schedule.py --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"
+        f"exec python {SCRIPTS}/make_schedule.py"
+        " --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"
         " --lengths {input.lengths:q} --output {output.schedule:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
@@ -61,11 +62,13 @@ rule train:
         settings=lambda w: CONFIG.run(w.run).model_dump_json(exclude={"nodes"}),
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         processes=lambda w: CONFIG.run(w.run).processes,
-        deepspeed=lambda w: f"deepspeed/zero-{CONFIG.run(w.run).zero_stage}.json",
+        deepspeed=lambda w: found(f"deepspeed/zero-{CONFIG.run(w.run).zero_stage}.json"),
         work=lambda w: f"{RESULTS}/work/train/{w.run}",
     shell:
-        "exec workflow/scripts/launch.sh --stop {params.work:q}.stop {resources.launch} --processes {params.processes}"
-        " --threads {threads} -- workflow/scripts/train.py --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
+        f"exec {SCRIPTS}/launch.sh"
+        " --stop {params.work:q}.stop {resources.launch} --processes {params.processes} --threads {threads} --"
+        f" {SCRIPTS}/train.py"
+        " --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
         " --name {wildcards.run:q} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
         " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
         " --held-out {input.held_out:q} --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q}"

@@ -287,6 +287,38 @@ def test_paper_scale_is_a_whole_dag(tmp_path: Path) -> None:
     assert (counts["train"], counts["gradients"]) == ("1", "3")
 
 
+def snakemake_in(folder: Path, *arguments: str) -> str:
+    command = [str(BIN / "snakemake"), *arguments, "--cores", "2"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_another_folder_has_its_own_configuration_strategies_and_results(tmp_path: Path) -> None:
+    (tmp_path / "strategies").mkdir()
+    shutil.copy2(ROOT / "strategies/cot.py", tmp_path / "strategies/mine.py")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"strategies": {"mine": {}}}))
+    there = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    snakemake_in(tmp_path.parent, *there, "results/data/panel.mine.parquet", "results/data/panel.cot.parquet")
+    own, shipped = (pl.read_parquet(tmp_path / f"results/data/panel.{name}.parquet") for name in ("mine", "cot"))
+    assert own["messages"].equals(shipped["messages"])
+    assert "Nothing to be done" in snakemake_in(tmp_path.parent, *there, "results/data/panel.mine.parquet", "-n")
+    counts = re.findall(r"^total +(\d+)", snakemake_in(tmp_path.parent, *there, "-n", "all", "swift_study_training"), re.MULTILINE)
+    assert int(counts[0]) > 100
+
+
+def test_another_workflow_takes_this_one_as_a_module(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        f"module swift_study:\n    snakefile: {str(ROOT / 'Snakefile')!r}\n    config: {{'results': 'study'}}\n\n"
+        "use rule * from swift_study as swift_study_*\n\n"
+        "rule count:\n    default_target: True\n    input: 'study/data/panel.cot.parquet'\n    output: 'count.txt'\n"
+        "    shell: 'ls {input} > {output}'\n"
+    )
+    snakemake_in(tmp_path)
+    assert len(pl.read_parquet(tmp_path / "study/data/panel.cot.parquet")) == 12
+    assert (tmp_path / "count.txt").is_file()
+
+
 # ---- errors ----
 
 

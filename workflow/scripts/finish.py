@@ -20,6 +20,8 @@ from swift_study.io.work import publish
 
 COLOURS = {"helps": "green", "hurts": "red", "no evidence": "dim"}
 
+SNAKEFILE = Path(__file__).resolve().parents[2] / "Snakefile"
+
 
 def main(a: Namespace) -> None:
     results = Path(a.results)
@@ -47,7 +49,8 @@ def write_report(report: Path, targets: list[str]) -> None:
     than the tables."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "report.html"
-        command = [sys.executable, "-m", "snakemake", *targets, "--report", str(made), "--configfile", str(report.parent / "config.yaml")]
+        command = [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), "--report", str(made)]
+        command += ["--configfile", str(report.parent / "config.yaml")]
         done = subprocess.run([*command, "--nolock", "--cores", "1"], capture_output=True, text=True, check=False)
         if done.returncode:
             # Not all of the targets are up to date: tables of the parts that are there remain readable.
