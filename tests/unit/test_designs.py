@@ -17,7 +17,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from swift_study.config import Comparison, Model
+from swift_study.config import Model, StudyPanel
 from swift_study.data.designs import Rendered, Value, apply_design, load_design, record_of
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, Message
@@ -229,7 +229,7 @@ def test_a_panels_probes_and_targets_have_losses_of_their_own(renderer: Renderer
     review = example("Aspects?", "food: negative", value_spans=[(6, 14)])
     for name in ("probes", "targets"):
         write_examples(tmp_path / f"{name}.parquet", [review])
-    study = Comparison.model_validate(
+    study = StudyPanel.model_validate(
         {"probes": {"A": "probes"}, "targets": {"B": "targets"}, "loss_on": {"probes": "all", "targets": "values"}}
     )
     files = [str(tmp_path / f"{name}.parquet") for name in ("probes", "targets")]
@@ -237,4 +237,4 @@ def test_a_panels_probes_and_targets_have_losses_of_their_own(renderer: Renderer
     assert first.tokens == renderer.tokens(review, "all")
     assert second.tokens == renderer.tokens(review, "values")
     with pytest.raises(ValueError, match="loss_on: 'x' is a probe set and a target set"):
-        Comparison.model_validate({"probes": {"A": "x"}, "targets": {"B": "x"}, "loss_on": {"targets": "values"}})
+        StudyPanel.model_validate({"probes": {"A": "x"}, "targets": {"B": "x"}, "loss_on": {"targets": "values"}})
