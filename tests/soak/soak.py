@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/soak/soak.py --kills 200 --folder /tmp/soak --record tests/soak
 
-Each start is the same command, `snakemake all validation` with the tiny configuration. A SIGKILL of its whole process group ends it:
+Each start is the same command, `snakemake all swift_study_training`, tiny. A SIGKILL of its whole process group ends it:
 after a random time, or from inside a script that is about to change its n-th file (`inside/sitecustomize.py`: a rename, a removal, a link,
 a new folder, a file opened for writing). A loss is a start that fails by itself, a process that outlives the kill, or a file of the results
 whose bytes differ at the end. The soak can be ended at any time; the same command goes on. With `--after-training` the trained runs are
@@ -32,7 +32,7 @@ from checkout import BIN, Checkout, environment, make_checkout
 from tiny import ROOT, make_tiny_model
 
 INSIDE = ROOT / "tests/soak/inside"
-TARGETS = ("all", "validation")
+TARGETS = ("all", "swift_study_training")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
 FROM_RUNS = (

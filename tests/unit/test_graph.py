@@ -24,6 +24,7 @@ def refused(**families: dict[str, Any]) -> str:
     return str(error.value)
 
 
+DATASETS = {"base": {"sources": [{"kind": "generator"}], "examples": 160}}
 SDE: dict[str, Any] = {
     "schedule": [{"masa_{domain}.{mode}": {"examples": "{n}"}}],
     "grid": {"domain": ["d1", "d2"], "mode": {"last": {}, "mi": {"loss_on": "all"}}, "n": [160, 500], "seed": [17, 18]},
@@ -214,7 +215,9 @@ def test_factors_are_columns_of_a_scan(tmp_path: Path) -> None:
 
 
 def test_a_configuration_looks_runs_up_by_name_and_by_path() -> None:
-    config = load({"runs": {"base": {}, "full": {"grid": {"seed": [1, 2]}}, "then": {"like": "full", "start": "full"}}})
+    config = load(
+        {"datasets": DATASETS, "runs": {"base": {}, "full": {"grid": {"seed": [1, 2]}}, "then": {"like": "full", "start": "full"}}}
+    )
     assert isinstance(config, Config)
     assert [p.path for p in config.named("full")] == ["full/seed=1", "full/seed=2"]
     assert [p.path for p in config.named("full[seed=2]")] == ["full/seed=2"]
@@ -235,7 +238,7 @@ def test_a_configuration_looks_runs_up_by_name_and_by_path() -> None:
     ],
 )
 def test_a_run_names_its_model(runs: dict[str, Any], told: str | None) -> None:
-    values = {"runs": {"base": {}, **runs}, "models": {"big": {"name": "some/model"}}}
+    values = {"datasets": DATASETS, "runs": {"base": {}, **runs}, "models": {"big": {"name": "some/model"}}}
     if told is None:
         assert load(values).model_of("f").name == "some/model"
     else:

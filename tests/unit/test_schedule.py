@@ -4,7 +4,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_study.config import Part, Run
@@ -95,6 +95,7 @@ def test_what_is_too_long_for_the_model_is_dropped_after_the_run_has_taken_its_e
         make_schedule(run, DATA, {e.example_id for e in DATA["base"]})
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(sorted(DATA)), st.builds(Part, examples=st.one_of(st.none(), st.integers(1, 7)),

@@ -48,7 +48,7 @@ def test_planned_files_are_those_of_the_run(plan: str, finished: Checkout) -> No
 
 
 def test_planned_jobs_are_those_of_a_dry_run(plan: str, finished: Checkout) -> None:
-    done = finished.snakemake("-n", "--forceall", "all", "validation")
+    done = finished.snakemake("-n", "--forceall", "all", "swift_study_training")
     counted = {rule: n for rule, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE) if rule != "total"}
     rows = table(plan, "Jobs")
     assert {rule: row["jobs"] for rule, row in rows.items() if rule != "in total"} == counted

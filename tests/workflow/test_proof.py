@@ -16,15 +16,14 @@ import polars as pl
 import pytest
 import yaml
 from checkout import BIN, Checkout
-from configuration import configured
 from servers import Handler, completion
 from tiny import ROOT
 
-from swift_study.config import MAIN
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.tables import (
     AGREEMENT,
     AUDIT_SUMMARY,
+    COMPARISON,
     CONSUMED,
     COSTS,
     ITEMS,
@@ -32,21 +31,32 @@ from swift_study.io.tables import (
     RESPONSES,
     RIVALS,
     SCHEDULE,
-    VALIDATION,
     read_table,
 )
 
 ROWS = {"table1": ["Base", "→ D_pos", "→ D_cot"], "table2": ["Base", "Base+CoT", "Base→Clarify"]}
 POINT = "seed=17/model=main"
 RUNS = {f"{family}/{POINT}" for family in ("full_base", "in_pos", "in_cot", "mix_cot", "then_clarify")}
-SUMMARY = ["validate", "validation", "write_costs"]
+# Rules of the studies themselves, by which tables and pages are made from scores.
+SUMMARY = {
+    "compare",
+    "agree",
+    "count_costs",
+    "describe_data",
+    "hold_claims",
+    "write_manifest",
+    "swift_study_training",
+    "write_config",
+    "write_tables",
+}
+JUDGED = {t: {"scorers": ["judge", "likelihood"]} for t in ("table1", "table2")} | {"scorer_audit": {"scorers": ["key_points", "judge"]}}
 CANARY = f"sk-{uuid.uuid4().hex}"  # no file of the repository has it
 
 
 @pytest.fixture(scope="module")
 def proved(finished: Checkout) -> Checkout:
     """The finished checkout with the validation made as well."""
-    finished.snakemake("validation")
+    finished.snakemake("swift_study_training")
     return finished
 
 
@@ -57,23 +67,23 @@ def overlay(folder: Path, values: dict[str, object]) -> str:
 
 
 def listed(checkout: Checkout, *configs: str) -> list[str]:
-    jobs = checkout.jobs("-n", "validation", configs=configs)
-    return [job for job in jobs if job not in ("write_config", "write_tables")]
+    jobs = checkout.jobs("-n", "swift_study_training", configs=configs)
+    return [job for job in jobs if job.split()[0] not in SUMMARY]
 
 
 # ---- what comes out ----
 
 
-def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
+def test_tables_of_the_comparisons_are_there_and_whole(proved: Checkout) -> None:
     results = proved.root / "results"
     queries = pl.read_parquet(results / "data/questions.parquet")
     for name, rows in ROWS.items():
-        table = read_table(results / f"tables/{name}.parquet", VALIDATION)
-        assert table["training_data"].to_list() == rows
+        table = read_table(results / f"studies/{name}/table.parquet", COMPARISON).filter(pl.col("metric") == "accuracy")
+        assert table["row"].to_list() == rows
         assert set(table["n"]) == {len(queries)} == {24}
         assert set(table["model"]) == {"main"}
-        assert table["accuracy_gain"][0] is None
-        assert table.filter(pl.col("training_data") != "Base")["ll_token_gain"].null_count() == 0
+        assert table["gain"][0] is None
+        assert table.filter(pl.col("row") != "Base")["gain"].null_count() == 0
     for run in RUNS:
         responses = read_table(results / f"responses/{run}/evaluation=questions/responses.parquet", RESPONSES)
         scores = results / f"scores/{run}/evaluation=questions"
@@ -81,27 +91,31 @@ def test_tables_of_the_validation_are_there_and_whole(proved: Checkout) -> None:
         assert responses["query_id"].to_list() == labels["query_id"].to_list() == likelihoods["query_id"].to_list()
         assert likelihoods["nats"].max() < 0
         read_table(results / f"runs/{run}/consumed.parquet", CONSUMED)
-    table = pl.read_parquet(results / "tables/table2.parquet")
+    table = pl.read_parquet(results / "studies/table2/table.parquet").filter(pl.col("metric") == "nats_token")
     per_query = {
         run: read_statistics(results / f"scores/{run}/{POINT}/evaluation=questions/scorer=likelihood/scores.parquet").select("nats_token")
         for run in ("full_base", "mix_cot")
     }
     gain = float((per_query["mix_cot"] - per_query["full_base"]).to_series().mean())  # type: ignore[arg-type]
-    assert table.filter(pl.col("training_data") == "Base+CoT")["ll_token_gain"][0] == pytest.approx(gain, rel=1e-9)
-    agreement = read_table(results / "tables/agreement.parquet", AGREEMENT)
-    assert agreement.select("strategy", "context").rows() == [("CoT", "in-task"), ("CoT", "cross-task")]
-    verdict = pl.read_parquet(results / "influence/cot/verdicts.parquet").filter(pl.col("context") == "in-task")
+    assert table.filter(pl.col("row") == "Base+CoT")["gain"][0] == pytest.approx(gain, rel=1e-9)
+    agreement = read_table(results / "studies/agreement/agreement.parquet", AGREEMENT)
+    assert agreement.select("item", "group").rows() == [("CoT", "in-task"), ("CoT", "cross-task")]
+    verdict = pl.read_parquet(results / "studies/cot/verdicts.parquet").filter(pl.col("context") == "in-task")
     assert agreement["swift"][0] == pytest.approx(verdict["effect"][0], rel=1e-9)
-    assert set(read_table(results / "tables/rank_agreement.parquet", RANK_AGREEMENT)["context"]) == {"in-task", "cross-task", "all"}
-    claims = pl.read_parquet(results / "tables/claims.parquet")
+    assert set(read_table(results / "studies/agreement/rank_agreement.parquet", RANK_AGREEMENT)["group"]) == {
+        "in-task",
+        "cross-task",
+        "all",
+    }
+    claims = pl.read_parquet(results / "studies/table1/claims.parquet")
     assert set(claims["outcome"]) <= {"holds", "fails", "cannot tell"}
-    assert {"paper_7B", "paper_13B"} <= set(claims.columns)
-    audit = read_table(results / "tables/audit.parquet", AUDIT_SUMMARY)
+    assert {"published_7B", "published_13B"} <= set(claims.columns)
+    audit = read_table(results / "studies/scorer_audit/audit.parquet", AUDIT_SUMMARY)
     assert set(audit["measure"]) == {"agreement", "kappa", "repeatability", "hostile flips"}
-    costs = read_table(results / "tables/costs.parquet", COSTS)
+    costs = read_table(results / "studies/agreement/costs.parquet", COSTS)
     assert (costs.filter(pl.col("part") == "training")["seconds"] > 0).all()
-    pairs = read_table(results / "influence/cot/rivals.parquet", RIVALS)
-    compared = pl.read_parquet(results / "influence/cot/pairs.parquet").filter(pl.col("step") == 8)
+    pairs = read_table(results / "studies/cot/rivals.parquet", RIVALS)
+    compared = pl.read_parquet(results / "studies/cot/pairs.parquet").filter(pl.col("step") == 8)
     assert pairs.select("probe_id", "target_id").equals(compared.select("probe_id", "target_id"))
     judged = pl.col("probe_set").is_in(["CoT", "non-CoT"])
     assert pairs.filter(judged)["loss_change"].null_count() == 0
@@ -125,25 +139,25 @@ def test_no_evaluation_query_is_in_the_training_data(proved: Checkout) -> None:
     asked = {m[-2]["content"] for m in pl.read_parquet(data / "questions.parquet")["messages"]}
     for name in ("base", "questions.similar", "questions.similar.cot", "base.cot", "base.clarify"):
         assert not asked & {m[-2]["content"] for m in pl.read_parquet(data / f"{name}.parquet")["messages"]}
-    assert pl.read_parquet(data / "leakage/validation.parquet")["leaks"].to_list() == [0]
+    assert pl.read_parquet(data / "leakage/table1.parquet")["leaks"].to_list() == [0]
 
 
 def test_figures_pages_and_report_are_for_people(proved: Checkout) -> None:
     results = proved.root / "results"
     for name in ("table1", "table2", "agreement"):
-        assert (results / f"figures/{name}.svg").read_text().startswith("<?xml")
-        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"studies/{name}/figure.svg").read_text().startswith("<?xml")
+        assert (results / f"studies/{name}/figure.png").read_bytes().startswith(b"\x89PNG")
     report = (results / "report.html").read_text()
-    for part in ("1 Verdicts", "7 Validation", "8 Validation figures"):
+    for part in ("1 Verdicts", "7 Comparisons", "8 Figures of comparisons"):
         assert part in report
-    assert "claims" in (results / "pages/validation.html").read_text()
+    assert "Claims" in (results / "studies/table1/page.html").read_text()
 
 
 # ---- the rerun promise ----
 
 
 def test_nothing_is_left_to_do(proved: Checkout) -> None:
-    assert proved.is_finished("validation")
+    assert proved.is_finished("swift_study_training")
     assert proved.is_finished("all")
 
 
@@ -158,14 +172,14 @@ def test_editing_a_strategy_trains_only_what_has_its_data(proved: Checkout) -> N
         f"score_with_model then_clarify/{POINT}.questions.likelihood",
     }
     proved.edit("strategies/clarify.py", "make its meaning plainer", "make its meaning clearer")
-    assert proved.is_finished("validation")
+    assert proved.is_finished("swift_study_training")
 
 
 def test_a_runs_own_keys_rerun_it_and_what_starts_from_it(proved: Checkout, tmp_path: Path) -> None:
     jobs = listed(proved, overlay(tmp_path, {"runs": {"in_cot": {"learning_rate": 2e-5}}}))
     assert jobs == sorted(
         [f"score in_cot/{POINT}.questions.key_points", f"respond in_cot/{POINT}.questions",
-         f"score_with_model in_cot/{POINT}.questions.likelihood", f"train in_cot/{POINT}", *SUMMARY]
+         f"score_with_model in_cot/{POINT}.questions.likelihood", f"train in_cot/{POINT}"]
     )  # fmt: skip
     jobs = listed(proved, overlay(tmp_path, {"runs": {"full_base": {"weight_decay": 0.1}}}))
     assert {job.split()[1] for job in jobs if job.startswith("train ")} == RUNS  # all are like it
@@ -185,9 +199,11 @@ def test_further_models_have_trainings_of_their_own(proved: Checkout, tmp_path: 
 
 
 def test_the_rule_of_the_claims_reruns_no_training(proved: Checkout, tmp_path: Path) -> None:
-    assert listed(proved, overlay(tmp_path, {"validation": {"near": {"accuracy": 0.05}}})) == SUMMARY
+    jobs = proved.jobs("-n", "swift_study_training", configs=(overlay(tmp_path, {"studies": {"table1": {"near": {"accuracy": 0.05}}}}),))
+    made = {job for job in jobs if job.split()[0] not in ("write_config", "write_tables")}
+    assert made == {"compare table1", "agree agreement", "count_costs agreement", "swift_study_training"}
     proved.edit("prompts/judge.txt", " ", "  ")  # no judge is configured: nothing depends on it
-    assert proved.is_finished("validation")
+    assert proved.is_finished("swift_study_training")
     proved.edit("prompts/judge.txt", "  ", " ")
 
 
@@ -212,11 +228,11 @@ def test_a_scorer_file_and_its_options_rerun_its_scores_alone(proved: Checkout, 
     assert made(jobs) == {"score", "audit_scorer"}
     assert scored <= set(jobs)
     proved.edit("scorers/key_points.py", "A response is right if", "a response is right if")
-    assert proved.is_finished("validation")
+    assert proved.is_finished("swift_study_training")
     jobs = listed(proved, overlay(tmp_path, {"scorers": {"likelihood": {"options": {"x": 1}}}}))
     assert made(jobs) == {"score_with_model"}
     (proved.root / "scorers" / "unused.py").write_text("STATISTICS = ('n',)\n")
-    assert proved.is_finished("validation")
+    assert proved.is_finished("swift_study_training")
 
 
 def test_generation_of_an_evaluation_is_its_own(proved: Checkout, tmp_path: Path) -> None:
@@ -293,33 +309,33 @@ def test_a_judge_labels_what_key_points_did_and_is_audited(proved: Checkout, jud
         "usd_per_million_completion_tokens": 1.0,
         "backoff_s": 0.01,
     }
-    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
-    jobs = copy.jobs("validation", configs=(config,))
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "studies": JUDGED})
+    jobs = copy.jobs("swift_study_training", configs=(config,))
     asking = {"score_with_endpoint", "audit_scorer_with_endpoint", "write_audit"}
-    assert {job.split()[0] for job in jobs} == {*asking, "write_config", "write_tables", *SUMMARY}
+    assert {job.split()[0] for job in jobs} - SUMMARY == asking
     results = copy.root / "results"
     folders = [results / f"scores/{run}/evaluation=questions/scorer=judge" for run in sorted(RUNS)]
     judged = [read_statistics(folder / "scores.parquet") for folder in folders]
     unparsed = sum(table["right"].null_count() for table in judged)
     assert 0 < unparsed < sum(map(len, judged))
     assert set(pl.concat([read_table(folder / "items.parquet", ITEMS) for folder in folders])["judge"]) == {"gpt-4o-2024-08-06"}
-    table = pl.read_parquet(results / "tables/table1.parquet")
-    assert set(table["scorer"]) == {"judge"}
-    assert table["unparsed"][0] == judged[0]["right"].null_count()
-    audit = pl.read_parquet(results / "tables/audit.parquet").filter(pl.col("judge") == "gpt-4o-2024-08-06")
+    table = pl.read_parquet(results / "studies/table1/table.parquet")
+    assert set(table["scorer"]) == {"judge", "likelihood"}
+    assert table["unscored"][0] == judged[0]["right"].null_count()
+    audit = pl.read_parquet(results / "studies/scorer_audit/audit.parquet").filter(pl.col("judge") == "gpt-4o-2024-08-06")
     rate = audit.filter(pl.col("measure") == "agreement").row(0, named=True)
     assert rate["reference"] == 0.87
     assert rate["n"] + rate["unparsed"] == 10
-    costs = pl.read_parquet(results / "tables/costs.parquet")
-    assert costs.filter(pl.col("way") == "validation", pl.col("part") == "judging")["cost_usd"][0] > 0
+    costs = pl.read_parquet(results / "studies/agreement/costs.parquet")
+    assert costs.filter(pl.col("way") == "training", pl.col("part") == "scores: judge")["cost_usd"][0] > 0
     assert set(Judge.requests) == {f"Bearer {CANARY}"}
     sent = len(Judge.requests)
-    copy.snakemake("validation", "--forcerun", "score_with_endpoint", "audit_scorer_with_endpoint", configs=(config,))
+    copy.snakemake("swift_study_training", "--forcerun", "score_with_endpoint", "audit_scorer_with_endpoint", configs=(config,))
     assert len(Judge.requests) == sent  # all from the cache
     # Another word in its instructions: only the judge is asked again.
     copy.edit("prompts/judge.txt", " ", "  ")
-    jobs = copy.jobs("-n", "validation", configs=(config,))
-    assert {job.split()[0] for job in jobs} == {*asking, *SUMMARY}
+    jobs = copy.jobs("-n", "swift_study_training", configs=(config,))
+    assert {job.split()[0] for job in jobs} - SUMMARY == asking
     assert not [job for job in jobs if "key_points" in job]
     for folder, _, files in os.walk(copy.root):
         for name in files:
@@ -331,7 +347,7 @@ def test_a_judge_that_refuses_everything_leaves_no_label_and_loses_nothing(prove
     shutil.copytree(proved.root, tmp_path / "copy", symlinks=True)
     copy = Checkout(tmp_path / "copy", proved.tiny)
     judge = {"base_url": judge_server, "model": "m", "key_env": "SWIFT_STUDY_JUDGE_KEY"}
-    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "validation": {"scorer": "judge"}})
+    config = overlay(tmp_path, {"endpoints": {"judge": judge}, "studies": JUDGED})
     target = f"results/scores/full_base/{POINT}/evaluation=questions/scorer=judge/items.parquet"
     done = copy.snakemake(target, configs=(config,))
     judged = read_table(copy.root / target, ITEMS)
@@ -351,7 +367,7 @@ def with_last_word(checkout: Checkout, folder: Path, values: dict[str, object]) 
 
 
 def test_training_on_the_evaluation_set_is_an_error(proved: Checkout, tmp_path: Path) -> None:
-    target = "results/data/leakage/validation.parquet"
+    target = "results/data/leakage/table1.parquet"
     before = (proved.root / target).read_bytes()
     leaking = with_last_word(proved, tmp_path, {"runs": {"in_cot": {"schedule": [{"questions.cot": {}}]}}})
     done = leaking.snakemake(target, check=False)
@@ -373,7 +389,7 @@ def test_evaluation_queries_whose_ids_clash_are_a_sentence(finished: Checkout, t
 @pytest.mark.parametrize("scale", ["7b", "13b"])
 def test_paper_scales_are_whole(scale: str) -> None:
     """Every row of both tables with three seeds: 13 rows, of which Base stands in both, and the swift study's own run."""
-    command = [str(BIN / "snakemake"), "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
+    command = [str(BIN / "snakemake"), "-n", "all", "swift_study_training", "--configfile", f"scales/{scale}.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     counts = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
     assert counts["train"] == 1 + 13 * 3 + 8
@@ -381,5 +397,3 @@ def test_paper_scales_are_whole(scale: str) -> None:
     assert counts["score_with_endpoint"] == 13 * 3
     assert counts["score"] == 4
     assert counts["score_with_model"] == 13 * 3 + 8
-    config = configured()
-    assert config.validation.models == [MAIN]

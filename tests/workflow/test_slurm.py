@@ -29,7 +29,7 @@ CANARY = f"sk-canary-{secrets.token_hex(8)}"
 GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
 # With a judge that is a server, and the network at the submit host.
 ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
-AT_SUBMIT_HOST = ("all", "validation", "write_config", "find_model", "load_dataset", *ASKING)
+AT_SUBMIT_HOST = ("all", "swift_study_training", "write_config", "write_manifest", "find_model", "load_dataset", *ASKING)
 WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
@@ -402,7 +402,16 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
     """7B and 13B, each with all studies and their validation. docs/cluster.md states these numbers."""
     began = time.monotonic()
     for scale in ("7b", "13b"):
-        command = [str(BIN / "snakemake"), "--profile", "slurm", "-n", "all", "validation", "--configfile", f"scales/{scale}.yaml"]
+        command = [
+            str(BIN / "snakemake"),
+            "--profile",
+            "slurm",
+            "-n",
+            "all",
+            "swift_study_training",
+            "--configfile",
+            f"scales/{scale}.yaml",
+        ]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
         total = int(re.findall(r"^total +(\d+)", listed, re.MULTILINE)[0])
         alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]

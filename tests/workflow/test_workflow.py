@@ -261,7 +261,7 @@ def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> N
     jobs = finished.jobs("future")
     assert not [job for job in jobs if "train" in job or "select" in job]
     for name in names:
-        verdicts = read_table(finished.root / f"results/influence/{name}/verdicts.parquet", VERDICTS)
+        verdicts = read_table(finished.root / f"results/studies/{name}/verdicts.parquet", VERDICTS)
         assert set(verdicts["context"]) == {"in-task", "cross-task"}
         assert (finished.root / f"results/studies/{name}/figures/{name}.png").is_file()
 
@@ -271,7 +271,7 @@ def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> N
     checkout = make_checkout(tmp_path / "swift-study", tiny_model)
     (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
     checkout.snakemake("cot", configs=("overlays/reasoning_data.yaml",))
-    verdicts = read_table(checkout.root / "results-reasoning-data/influence/cot/verdicts.parquet", VERDICTS)
+    verdicts = read_table(checkout.root / "results-reasoning-data/studies/cot/verdicts.parquet", VERDICTS)
     assert set(verdicts["n_tasks"]) == {4}
     assert set(verdicts["n_probes"]) == {12}
     cot = pl.read_parquet(checkout.root / "results-reasoning-data/data/panel.cot.parquet")
@@ -342,7 +342,7 @@ def edges(mermaid: str) -> set[tuple[str, str]]:
 
 
 def test_readme_shows_the_current_rule_graph() -> None:
-    command = [str(BIN / "snakemake"), "all", "validation", "--rulegraph", "mermaid-js"]
+    command = [str(BIN / "snakemake"), "all", "swift_study_training", "--rulegraph", "mermaid-js"]
     current = edges(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     shown = (ROOT / "README.md").read_text().split("```mermaid")[1].split("```")[0]
     assert ("apply_strategy", "gradients") in current
