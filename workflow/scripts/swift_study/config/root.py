@@ -487,15 +487,21 @@ class Config(Section):
 
     @functools.cached_property
     def _declared(self) -> dict[str, Declared]:
-        return {name: declared(self.scorer_file(name)) for name in self.scorer_names()}
+        return {}
+
+    def declared(self, name: str) -> Declared:
+        """What a scorer's file says of itself. UserError where there is no such file, or it says nothing usable."""
+        if name not in self._declared:
+            self._declared[name] = declared(self.scorer_file(name))
+        return self._declared[name]
 
     def scorer_needs(self, name: str) -> frozenset[str]:
         """`response`, `model`, `endpoint`: what the scorer needs."""
-        return self._declared[name].needs
+        return self.declared(name).needs
 
     def labels(self, name: str) -> bool:
         """Whether a scorer labels responses right or wrong, so that it can be audited."""
-        return "right" in self._declared[name].statistics
+        return "right" in self.declared(name).statistics
 
     def scorer_instructions(self, name: str) -> str | None:
         """The text file of what the scorer's endpoint is told; None for a scorer that asks none, or has no such file."""
