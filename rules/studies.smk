@@ -3,28 +3,19 @@
 
 localrules:
     write_manifest,
+    list_costs,
 
 
-# The configuration changes more often than what a study reads: its rows are the parameter.
+# From the configuration at hand: as an input, its file would hold back what else has changed (Snakemake 9.27, `ancient`).
 rule write_manifest:
-    input:
-        config=ancient(f"{RESULTS}/config.yaml"),
     output:
         f"{RESULTS}/studies/{{study}}/manifest.parquet",
-    log:
-        f"{RESULTS}/logs/write_manifest/{{study}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/write_manifest/{{study}}.tsv"
     wildcard_constraints:
         study=of_kind("comparison", "sweep", "correlation"),
-    conda:
-        "../envs/swift_study.yaml"
     params:
         rows=lambda w: manifest.digest(manifest.table(entries(w.study))),
-        studies=as_it_is(f"{workflow.basedir}/studies"),
-    shell:
-        "exec python workflow/scripts/write_manifest.py --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
-        " --output {output:q} 2> {log:q}"
+    run:
+        manifest.write(Path(output[0]), manifest.table(entries(wildcards.study)))
 
 
 rule compare:
@@ -275,10 +266,21 @@ rule write_audit:
 
 
 # Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.
+rule list_costs:
+    output:
+        f"{RESULTS}/studies/{{study}}/ways.json",
+    wildcard_constraints:
+        study=of_kind("agreement"),
+    params:
+        files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
+    run:
+        costs.write_ways(Path(output[0]), costs.ways(CONFIG, wildcards.study))
+
+
 rule count_costs:
     input:
         rules.agree.output.page,
-        config=ancient(f"{RESULTS}/config.yaml"),
+        ways=f"{RESULTS}/studies/{{study}}/ways.json",
         confounds=lambda w: [
             f"{RESULTS}/studies/{s}/confounds.parquet"
             for s in sources_of(w.study)
@@ -301,9 +303,6 @@ rule count_costs:
     conda:
         "../envs/swift_study.yaml"
     params:
-        files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
-        studies=as_it_is(f"{workflow.basedir}/studies"),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        "exec python workflow/scripts/count_costs.py --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
-        " --folder {params.folder:q} 2> {log:q}"
+        "exec python workflow/scripts/count_costs.py --ways {input.ways:q} --folder {params.folder:q} 2> {log:q}"
