@@ -3,12 +3,11 @@
 
 localrules:
     write_manifest,
+    list_costs,
 
 
-# The configuration changes more often than what a study reads: its rows are the parameter.
+# Its rows are the parameter, and the configuration, of which most keys change none of them, is none.
 rule write_manifest:
-    input:
-        config=ancient(f"{RESULTS}/config.yaml"),
     output:
         f"{RESULTS}/studies/{{study}}/manifest.parquet",
     log:
@@ -19,13 +18,14 @@ rule write_manifest:
         study=of_kind("comparison", "sweep", "correlation"),
     conda:
         "../envs/swift_study.yaml"
+    resources:
+        config=lambda w: as_json(config),
     params:
         rows=lambda w: manifest.digest(manifest.table(entries(w.study))),
         studies=as_it_is(shipped("studies")),
     shell:
         f"exec python {SCRIPTS}/write_manifest.py"
-        " --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
-        " --output {output:q} 2> {log:q}"
+        " --study {wildcards.study} --config {resources.config:q} --studies {params.studies:q} --output {output:q} 2> {log:q}"
 
 
 rule compare:
@@ -283,10 +283,31 @@ rule write_audit:
 
 
 # Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.
+rule list_costs:
+    output:
+        f"{RESULTS}/studies/{{study}}/ways.json",
+    log:
+        f"{RESULTS}/logs/list_costs/{{study}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/list_costs/{{study}}.tsv"
+    wildcard_constraints:
+        study=of_kind("agreement"),
+    conda:
+        "../envs/swift_study.yaml"
+    resources:
+        config=lambda w: as_json(config),
+    params:
+        files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
+        studies=as_it_is(shipped("studies")),
+    shell:
+        f"exec python {SCRIPTS}/list_costs.py"
+        " --study {wildcards.study} --config {resources.config:q} --studies {params.studies:q} --output {output:q} 2> {log:q}"
+
+
 rule count_costs:
     input:
         rules.agree.output.page,
-        config=ancient(f"{RESULTS}/config.yaml"),
+        ways=f"{RESULTS}/studies/{{study}}/ways.json",
         confounds=lambda w: [
             f"{RESULTS}/studies/{s}/confounds.parquet"
             for s in sources_of(w.study)
@@ -309,10 +330,7 @@ rule count_costs:
     conda:
         "../envs/swift_study.yaml"
     params:
-        files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
-        studies=as_it_is(shipped("studies")),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
         f"exec python {SCRIPTS}/count_costs.py"
-        " --study {wildcards.study} --config {input.config:q} --studies {params.studies:q}"
-        " --folder {params.folder:q} 2> {log:q}"
+        " --ways {input.ways:q} --folder {params.folder:q} 2> {log:q}"

@@ -4,14 +4,12 @@ from argparse import Namespace
 from pathlib import Path
 
 import polars as pl
-import yaml
 
-from swift_study.config import configure
 from swift_study.io import cli
 from swift_study.io.tables import COSTS
 from swift_study.io.work import publish
 from swift_study.report.pages import html_table, page, paragraph, write_formats
-from swift_study.studies.costs import cost_sentences, costs, untimed, ways
+from swift_study.studies.costs import cost_sentences, costs, read_ways, untimed
 
 NOTE = (
     "Seconds are those of the jobs, as Snakemake measured them, one after the other; CPU seconds add up the cores. Tokens are those "
@@ -20,7 +18,7 @@ NOTE = (
 
 
 def main(a: Namespace) -> None:
-    found = ways(configure(yaml.safe_load(Path(a.config).read_text(encoding="utf-8")), Path(a.studies)), a.study)
+    found = read_ways(Path(a.ways))
     table = costs(found)
     write_formats(Path(a.folder), "costs", table, COSTS)
     sentences = cost_sentences(table)
@@ -38,9 +36,7 @@ if __name__ == "__main__":
         main,
         cli.parser(
             __doc__,
-            study="its name",
-            config="YAML file of the whole configuration",
-            studies="folder of the collections",
+            ways="JSON file: by way of finding out and its parts the files that tell what they cost",
             folder="folder of the results",
         ),
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, lineage
 from swift_study.errors import UserError
 from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, read_table
+from swift_study.io.work import publish
 from swift_study.studies.comparison import as_frame
 from swift_study.studies.manifest import entries
 
@@ -105,8 +106,21 @@ def accounts(config: Config, datasets: Iterable[str]) -> list[Path]:
 
 def digest(found: Mapping[str, Mapping[str, Files]]) -> str:
     """Of all files: the parameter by which the costs are counted again when others would be."""
-    text = json.dumps({way: {part: files.model_dump(mode="json") for part, files in parts.items()} for way, parts in found.items()})
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_text(found).encode()).hexdigest()[:16]
+
+
+def _text(found: Mapping[str, Mapping[str, Files]]) -> str:
+    return json.dumps({way: {part: files.model_dump(mode="json") for part, files in parts.items()} for way, parts in found.items()})
+
+
+def write_ways(path: Path, found: Mapping[str, Mapping[str, Files]]) -> None:
+    with publish(path) as part:
+        part.write_text(_text(found), encoding="utf-8")
+
+
+def read_ways(path: Path) -> dict[str, dict[str, Files]]:
+    read = json.loads(path.read_text(encoding="utf-8"))
+    return {way: {part: Files.model_validate(files) for part, files in parts.items()} for way, parts in read.items()}
 
 
 def costs(found: Mapping[str, Mapping[str, Files]]) -> pl.DataFrame:

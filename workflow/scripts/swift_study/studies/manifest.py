@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from swift_study.config import ComparisonStudy, Config, CorrelationStudy, Point, ScoredStudy, SweepStudy, rows_of
 from swift_study.config.grid import read_path
 from swift_study.errors import UserError
-from swift_study.io.tables import MANIFEST, read_table
+from swift_study.io.tables import MANIFEST, read_table, write_arrow
 
 FIXED = tuple(MANIFEST.names)
 Level = str | int | float
@@ -95,6 +96,12 @@ def _kind(levels: Sequence[str]) -> type[pl.DataType]:
 def digest(frame: pl.DataFrame) -> str:
     """Of all rows and columns: the parameter by which a manifest is made again when it would change."""
     return hashlib.sha256(json.dumps([frame.columns, frame.rows()], ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def write(path: Path, frame: pl.DataFrame) -> None:
+    found: pa.Table = frame.to_arrow()
+    texts = [f.with_type(pa.string()) if frame.schema[f.name] == pl.String else f for f in found.schema]
+    write_arrow(path, found.cast(pa.schema(texts)))
 
 
 def read(path: Path) -> pl.DataFrame:
