@@ -161,7 +161,7 @@ rule agree:
         ],
         tables=lambda w: CONFIG.studies[w.study].files(),
     output:
-        tables=[path for path in tables_of("agreement") if "/costs." not in path],
+        tables=[path for path in tables_of("agreement") if Path(path).stem != "costs"],
         figure=report(
             f"{RESULTS}/studies/{{study}}/figure.svg",
             caption="../workflow/report/study_figure.rst",
@@ -314,7 +314,7 @@ rule count_costs:
             if s in CONFIG.influence
         ],
     output:
-        tables=[path for path in tables_of("agreement") if "/costs." in path],
+        tables=[path for path in tables_of("agreement") if Path(path).stem == "costs"],
         page=report(
             f"{RESULTS}/studies/{{study}}/costs.html",
             caption="../workflow/report/costs.rst",
