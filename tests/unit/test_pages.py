@@ -1,0 +1,58 @@
+"""The examples of the pages in docs/ are what they say: configurations, or claims."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from configuration import configured
+from tiny import ROOT
+
+from swift_study.studies.claims import load_claims
+from swift_study.studies.manifest import entries, rows
+
+
+def examples(page: str) -> list[Any]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
+def test_the_page_of_studies_is_right(tmp_path: Path) -> None:
+    *blocks, claims = examples("studies.md")
+    kinds = []
+    for block in blocks:
+        config = configured(block)
+        kinds += [config.studies[name].kind for name in block["studies"]]
+    assert kinds == ["comparison", "influence", "comparison", "sweep", "agreement", "correlation", "audit"]
+    own = configured(blocks[0])
+    assert list(rows(own, "short_training")) == ["16 examples", "48 examples"]
+    assert len({e.run for e in entries(own, "short_training")}) == 4
+    assert len(entries(configured(blocks[1]), "table1")) == 10
+    assert len({e.run for e in entries(configured(blocks[3]), "how_many")}) == 5
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump(claims), encoding="utf-8")
+    assert [claim.this for claim in load_claims(file)] == ["Base+CoT"]
+
+
+def test_the_page_of_runs_is_right() -> None:
+    blocks = examples("runs.md")
+    whole: dict[str, Any] = {"runs": {}}
+    for block in blocks:
+        whole["runs"] |= block["runs"]
+    config = configured(whole)
+    assert {*whole["runs"]} <= {*config.runs}
+    assert len({p.path for p in config.named("amounts")}) == 15
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")) + ["../README.md", "../CONTRIBUTING.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """To files that are there, and to headings of other pages."""
+    path = ROOT / "docs" / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            file, _, heading = target.partition("#")
+            other = path.parent / file if file else path
+            assert other.exists(), target
+            titles = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+            assert not heading or heading in [re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles], target
