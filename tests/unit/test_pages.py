@@ -45,7 +45,21 @@ def test_the_page_of_runs_is_right() -> None:
     assert len({p.path for p in config.named("amounts")}) == 15
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")) + ["../README.md", "../CONTRIBUTING.md"])
+def test_the_pages_of_strategies_and_data_are_right() -> None:
+    own, teacher, by_file = examples("strategies.md")
+    assert configured(own).studies["conclusion_first"].kind == "influence"
+    assert configured(teacher).strategies["cot"].endpoint == "teacher"
+    assert configured(by_file).strategies["clarify"].file == "my-revisions.jsonl"
+    sources, columns, designs, chosen, scores = examples("data.md")
+    assert [s.kind for s in configured(sources).datasets["panel"].sources] == ["file", "hub", "generator"]
+    configured({"datasets": {"mine": {"sources": [{"kind": "file", "path": "mine.jsonl", **columns}]}}})
+    assert configured(designs).designs["short"].like == "lines"
+    configured(chosen)
+    mine = {"examples": "base", "outputs": {"best": {}}, **scores}
+    assert configured({"selections": {"mine": mine}}).selections["mine"].take.order == "top"
+
+
+@pytest.mark.parametrize("page", [*sorted(p.name for p in (ROOT / "docs").glob("*.md")), "../README.md", "../CONTRIBUTING.md"])
 def test_links_lead_somewhere(page: str) -> None:
     """To files that are there, and to headings of other pages."""
     path = ROOT / "docs" / page
