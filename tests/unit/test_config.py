@@ -30,7 +30,7 @@ from swift_study.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "config.default.yaml"
-OVERLAYS = sorted([*(ROOT / "scales").glob("*.yaml"), *(ROOT / "overlays").glob("*.yaml")])
+OVERLAYS = sorted((ROOT / "scales").glob("*.yaml"))
 STUDY = {
     "question": "Does it help?",
     "probes": {"A": "panel.cot", "B": "panel"},
@@ -456,7 +456,13 @@ def test_same_without_the_mistakes_is_accepted() -> None:
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
     config = configured({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
     assert {config.run(name).clip_norm for name in config.runs} == {0.5}
-    assert {name for name in config.runs if config.run(name).epochs == 7} == {"in_pos", "in_cot", "in_clarify", "in_evaluate"}
+    assert {name for name in config.runs if config.run(name).epochs == 7} == {
+        "in_pos",
+        "in_cot",
+        "in_clarify",
+        "in_evaluate",
+        "in_evaluate_both",
+    }
     assert {config.run(f"in_{d}").start for d in ("pos", "cot", "clarify", "evaluate")} == {"full_base/seed=17/model=main"}
     assert config.run("mix_all").method == "full"
     assert config.run("mix_all").lora == config.run("base").lora
@@ -576,10 +582,9 @@ def test_laptop_scale_is_the_default() -> None:
     assert configure(merged(ROOT / "scales" / "laptop.yaml"), STUDIES) == configured()
 
 
-def test_study_on_ones_own_files_leaves_the_studies_that_need_more() -> None:
-    config = configure(merged(ROOT / "overlays" / "reasoning_data.yaml"), STUDIES)
-    assert not {"clarify", "evaluate"} & set(config.studies)
-    sources = config.datasets["panel"].sources
+def test_a_study_on_ones_own_files_is_a_collection() -> None:
+    assert gather(merged(), STUDIES).studies["reasoning_data"] == ["cot_of_reasoning_data"]
+    sources = configured().datasets["reasoning"].sources
     assert [s.task for s in sources if isinstance(s, FileSource)] == ["gsm8k", "creak", "ecqa", "qasc"]
 
 
@@ -621,6 +626,9 @@ def test_every_collection_at_every_scale(scale: str) -> None:
     table1 = config.studies["table1"]
     assert isinstance(table1, ComparisonStudy)
     assert table1.scorers == ["judge" if paper else "key_points", "likelihood"]
+    half = Part(weight=0.5) if paper else Part(examples=32)
+    both = {"questions.similar.evaluate": half, "questions.similar.wrong.evaluate": half}
+    assert {str(p.run.schedule) for p in config.named("in_evaluate_both")} == {str([both])}
 
 
 def test_a_collection_gives_its_own_values_at_a_scale(tmp_path: Path) -> None:

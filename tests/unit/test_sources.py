@@ -960,12 +960,12 @@ def test_nearest_over_more_queries_than_are_worked_on_at_once() -> None:
 def reasoning_data() -> Config:
     if not (REAL_DATA / "gsm8k").is_dir() or not (REAL_DATA / "flan-cot").is_dir():
         pytest.skip(f"{REAL_DATA} does not hold gsm8k and flan-cot")
-    text = (ROOT / "overlays" / "reasoning_data.yaml").read_text(encoding="utf-8")
-    return configured(yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/")))
+    text = (ROOT / "studies" / "reasoning_data.yaml").read_text(encoding="utf-8")
+    return configured({"datasets": yaml.safe_load(text.replace("reasoning-data/", f"{REAL_DATA}/"))["datasets"]})
 
 
 def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> None:
-    panel = reasoning_data.datasets["panel"]
+    panel = reasoning_data.datasets["reasoning"]
     examples = read_sources(panel.sources)
     of_task = {task: [e for e in examples if e.task == task] for task in ("gsm8k", "creak", "ecqa", "qasc")}
     assert {len(members) for members in of_task.values()} == {6}
@@ -985,5 +985,5 @@ def test_reasoning_data_study_reads_the_real_files(reasoning_data: Config) -> No
         assert e.rationale
         assert [p.is_met(e.completion) for p in e.key_points] == [True]
 
-    used, analogues = load("panel", panel, examples, {}, 0.8, 17).parts.values()
+    used, analogues = load("reasoning", panel, examples, {}, 0.8, 17).parts.values()
     assert (len(used), len(analogues)) == (12, 12)

@@ -417,8 +417,9 @@ def test_paper_scale_is_planned_in_seconds_and_does_not_flood_the_scheduler() ->
         alone = [rule for rule in re.findall(r"^rule (\w+):", listed, re.MULTILINE) if rule not in AT_SUBMIT_HOST]
         submitted = len(alone) + listed.count("Group job ")
         assert f"{total} jobs of Snakemake make {submitted} jobs of Slurm" in (ROOT / "docs/cluster.md").read_text()
-        studies = [*command, "overlays/balanced_evaluation.yaml"]
-        more = subprocess.run(studies, cwd=ROOT, capture_output=True, text=True, check=True, env=environment()).stdout
+        more = subprocess.run(
+            [*command[:4], "balanced_evaluation", *command[6:]], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
+        ).stdout
         assert "base.wrong.evaluate" in more
     assert time.monotonic() - began < 20
 

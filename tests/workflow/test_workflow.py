@@ -270,11 +270,11 @@ def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> N
 def test_own_files_by_configuration_alone(tiny_model: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "swift-study", tiny_model)
     (checkout.root / "reasoning-data").symlink_to(ROOT.parent / "shared" / "data")
-    checkout.snakemake("cot", configs=("overlays/reasoning_data.yaml",))
-    verdicts = read_table(checkout.root / "results-reasoning-data/studies/cot/verdicts.parquet", VERDICTS)
+    checkout.snakemake("reasoning_data")
+    verdicts = read_table(checkout.root / "results/studies/cot_of_reasoning_data/verdicts.parquet", VERDICTS)
     assert set(verdicts["n_tasks"]) == {4}
     assert set(verdicts["n_probes"]) == {12}
-    cot = pl.read_parquet(checkout.root / "results-reasoning-data/data/panel.cot.parquet")
+    cot = pl.read_parquet(checkout.root / "results/data/reasoning.cot.parquet")
     assert cot["messages"].list.last().struct.field("content").str.contains("So the answer is ").all()
 
 

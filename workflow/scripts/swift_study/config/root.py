@@ -150,7 +150,8 @@ class Config(Section):
         for name, family in self.runs.items():
             if {} in family.schedule:
                 raise ValueError(f"runs.{name}.schedule: a phase is empty")
-        for points in self.points.values():
+        # First those that others are like, so that a mistake is told where it was made.
+        for points in sorted(self.points.values(), key=lambda points: self._likeness(points[0].family)):
             for point in points:
                 self._check_run(point, f"runs.{point.family if len(points) == 1 else point.name}")
         self._check_evaluations()
@@ -182,6 +183,11 @@ class Config(Section):
                         raise ValueError(str(error)) from error
                     for dataset in filter(None, (asked.dataset, asked.shots_from)):
                         self._check_dataset(f"evaluations.{name}", dataset)
+
+    def _likeness(self, family: str) -> int:
+        """Of how many families, one like the other, a family takes settings."""
+        like = self.runs[family].like
+        return 0 if like is None else 1 + self._likeness(like)
 
     def _check_names(self) -> None:
         """Each name has one reading: as a rule, as a file, and in a dotted name."""

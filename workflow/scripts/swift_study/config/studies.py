@@ -61,13 +61,6 @@ class StudyPanel(Section):
         return {d: getattr(self.loss_on, sides[side]) for side in (0, 1) for grid in self.grids() for d in grid[side].values()}
 
     @model_validator(mode="after")
-    def _a_dataset_has_one_loss(self) -> Self:
-        both = {d for g in self.grids() for d in g[0].values()} & {d for g in self.grids() for d in g[1].values()}
-        if both and self.loss_on.probes != self.loss_on.targets:
-            raise ValueError(f"loss_on: {min(both)!r} is a probe set and a target set, which cannot have losses on different tokens")
-        return self
-
-    @model_validator(mode="after")
     def _references_fit(self) -> Self:
         for name in (CEILING, FLOOR):
             if name in self.probes:
@@ -75,6 +68,13 @@ class StudyPanel(Section):
         for name in self.references.ceiling if self.references else ():
             if name not in self.targets:
                 raise ValueError(f"references.ceiling names {name!r}, which is not one of the target sets {list(self.targets)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_dataset_has_one_loss(self) -> Self:
+        both = {d for g in self.grids() for d in g[0].values()} & {d for g in self.grids() for d in g[1].values()}
+        if both and self.loss_on.probes != self.loss_on.targets:
+            raise ValueError(f"loss_on: {min(both)!r} is a probe set and a target set, which cannot have losses on different tokens")
         return self
 
 
