@@ -401,7 +401,7 @@ def made(name, studies):
         raise WorkflowError(
             f"The collection {name} has no values at the scale {CONFIG.scale}. Add them under `at` in studies/{name}.yaml."
         )
-    return swift_targets(studies)
+    return [*swift_targets(studies), f"{RESULTS}/config.yaml"]
 
 
 def swift_runs(studies):

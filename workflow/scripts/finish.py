@@ -26,17 +26,19 @@ SNAKEFILE = Path(__file__).resolve().parents[2] / "Snakefile"
 def main(a: Namespace) -> None:
     results = Path(a.results)
     tables, report = results / "tables" / "verdicts.parquet", results / "report.html"
-    if not tables.is_file():
-        return  # only a part was asked for
     folders = {study: results / "studies" / study for study in a.studies}
     made = [study for study, folder in folders.items() if (folder / "page.html").is_file()]
+    targets = [*(["swift"] if tables.is_file() else []), *made]
+    if not targets or not (results / "config.yaml").is_file():
+        return  # only a part was asked for
     newest = max(p.stat().st_mtime for kind in ("tables/*", "pages/*", "studies/*/*", "studies/*/figures/*") for p in results.glob(kind))
     if not report.is_file() or report.stat().st_mtime < newest:
-        write_report(report, ["swift", *made])
-    show(read_table(tables, VERDICTS))
-    confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
-    for sentence in (overview(confounds), *disagreements(confounds)):
-        cli.say(sentence)
+        write_report(report, targets)
+    if tables.is_file():
+        show(read_table(tables, VERDICTS))
+        confounds = read_table(results / "tables" / "confounds.parquet", CONFOUNDS)
+        for sentence in (overview(confounds), *disagreements(confounds)):
+            cli.say(sentence)
     for study in made:
         if (path := folders[study] / "table.parquet").is_file() and {*COMPARISON.names} <= {*pl.read_parquet_schema(path)}:
             show_comparison(study, read_table(path, COMPARISON))

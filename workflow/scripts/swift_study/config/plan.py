@@ -23,7 +23,7 @@ class Plan(Section):
     generation_utilisation: float = Field(default=0.02, gt=0, le=1)
     """Share of the peak that generation reaches, which waits for memory at every token. A cautious guess."""
     response_share: float = Field(default=0.5, gt=0, le=1)
-    """Assumed length of a response, as a share of responses.max_new_tokens."""
+    """Assumed length of a response, as a share of generation.max_new_tokens."""
     characters_per_token: float = Field(default=3.5, gt=0, le=100)
     """Where the model's tokenizer is not on this machine, and for teacher and judge. About right for English; Chinese has 1 to 2."""
     template_tokens: int = Field(default=12, ge=0, le=10**6)

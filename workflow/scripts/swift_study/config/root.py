@@ -92,7 +92,7 @@ class Config(Section):
     model: Model = Model()
     """The model under study."""
     models: dict[str, Model] = Field(default={}, json_schema_extra=_values_may_be_null)
-    """Further models, by name, on which the validation may be made too; what they do not name is as under `model`."""
+    """Further models, by name, that runs may train (`model: name`); what they do not name is as under `model`."""
     data_seed: Seed = 17
     """Of what is drawn: the examples of datasets, the parts of a split, a random choice."""
     near_duplicate: float = Field(default=0.8, gt=0, le=1)

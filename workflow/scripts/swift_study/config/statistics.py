@@ -22,4 +22,4 @@ class Statistics(Section):
 
 class Confounds(Section):
     length_factor: float = Field(default=1.5, gt=1)
-    """Tasks whose strategy's and baseline's completions differ in mean length by no more than this factor are matched in length."""
+    """Tasks whose strategy's and control's completions differ in mean length by no more than this factor are matched in length."""
