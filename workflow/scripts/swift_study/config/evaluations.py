@@ -297,7 +297,7 @@ def is_here(model: str) -> bool:
 
 class Audit(Section):
     labels: FilePath | None = None
-    """Your labels: JSONL, Parquet or CSV with `query`, `response` and `label` (1 right, 0 not); null: right and wrong answers of the evaluation."""
+    """Your labels: JSONL, Parquet or CSV with `query`, `response` and `label` (1 right, 0 not); null: answers of the evaluation."""
     examples: int = Field(default=60, ge=2)
     """So many responses, at most, are judged for the audit, each twice; each one rightly judged wrong once more, with a hostile text."""
     reference: float = Field(default=0.87, ge=0, le=1)
