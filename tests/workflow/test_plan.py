@@ -88,7 +88,7 @@ def test_a_paper_scale_is_planned_without_its_model(scale: str, weights: str, tm
 
 def test_a_hub_data_set_that_is_not_here_is_stood_in_for(finished: Checkout, tmp_path: Path) -> None:
     overlay = tmp_path / "hub.yaml"
-    overlay.write_text("data: {base: {sources: [{kind: hub, id: nobody/nothing, limit: 40, task: some}]}}\n")
+    overlay.write_text("datasets: {base: {sources: [{kind: hub, id: nobody/nothing, limit: 40, task: some}]}}\n")
     command = [str(BIN / "snakemake"), "plan", "--config", "results=planned", "--configfile", "tests/workflow/tiny.yaml"]
     command += [str(finished.tiny), str(overlay)]
     done = subprocess.run(command, cwd=finished.root, capture_output=True, text=True, check=True, env=environment())
