@@ -779,7 +779,7 @@ def test_the_budget_is_never_exceeded_and_a_raised_one_pays_only_for_the_rest(se
         "75.000000 of 250 USD are spent",
         "190.000000",
         "5 of 10 prompts are answered",
-        "`teacher.budget_usd`",
+        "`endpoints.teacher.budget_usd`",
     ):
         assert part in str(caught.value)
     assert len(list(tmp_path.rglob("*.json"))) == 5

@@ -176,7 +176,7 @@ print(p.pid)
 
 def test_every_rule_starts_its_script_in_the_place_of_its_shell() -> None:
     """A shell in between would outlive a killed Snakemake, and the script with it."""
-    commands = [line for file in (ROOT / "rules").glob("*.smk") for line in re.findall(r'"([^"]*workflow/scripts/\S*)', file.read_text())]
+    commands = [line for file in (ROOT / "rules").glob("*.smk") for line in re.findall(r'"([^"]*\{SCRIPTS\}/\S*)', file.read_text())]
     commands = [c for c in commands if not c.startswith(" ")]
     assert len(commands) > 25
     assert [c for c in commands if not c.startswith("exec ")] == []
