@@ -252,8 +252,9 @@ def test_a_scorer_that_cannot_run_is_refused_before_anything_runs(proved: Checko
     absent = overlay(tmp_path, {"scorers": {"mine": {"by": "key_points", "model": "nobody/no-such-model"}}})
     done = proved.snakemake("-n", target.format("mine"), configs=(absent,), check=False)
     assert "'nobody/no-such-model' is neither a folder nor in the hub's cache on this machine" in done.stdout + done.stderr
-    done = proved.snakemake("-n", "results/audit/evaluation=questions/scorer=likelihood/summary.parquet", check=False)
-    assert "an audit needs a scorer that labels" in done.stdout + done.stderr
+    unlabelled = overlay(tmp_path, {"studies": {"scorer_audit": {"scorers": ["likelihood"]}}})
+    done = proved.snakemake("-n", "scorer_audit", configs=(unlabelled,), check=False)
+    assert "'likelihood' gives no label (the statistic `right`), so it cannot be audited" in done.stdout + done.stderr
 
 
 def test_responses_of_a_file_are_scored_without_training(proved: Checkout, tmp_path: Path) -> None:
