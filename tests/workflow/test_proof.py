@@ -42,6 +42,7 @@ SUMMARY = {
     "compare",
     "agree",
     "count_costs",
+    "list_costs",
     "describe_data",
     "hold_claims",
     "write_manifest",
