@@ -1,7 +1,7 @@
 """Parquet tables that check themselves: written whole or not at all, refused when cut short or of another schema."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -663,3 +663,9 @@ def read_examples(path: Path) -> list[Example]:
             )
         examples.append(example)
     return examples
+
+
+def as_frame(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pl.DataFrame:
+    """Rows as a frame of the schema; what a row lacks, and NaN, is null."""
+    kinds = dict(zip(schema.names, pl.DataFrame(schema.empty_table()).dtypes, strict=True))
+    return pl.DataFrame(rows, schema=kinds).fill_nan(None)

@@ -18,9 +18,9 @@ import pyarrow as pa
 from swift_study.config import AgreementStudy, InfluenceStudy, Place, Predictor, Statistics
 from swift_study.errors import UserError
 from swift_study.influence.statistics import counted, effect, with_scores
-from swift_study.io.tables import AGREEMENT, DECISIONS, RANK_AGREEMENT
+from swift_study.io.tables import AGREEMENT, DECISIONS, RANK_AGREEMENT, as_frame
 from swift_study.studies.claims import curves_of, is_curve
-from swift_study.studies.comparison import Cell, Compared, as_frame
+from swift_study.studies.comparison import Cell, Compared
 from swift_study.studies.estimates import NAN, Statistic, nanmean, scored
 
 INFLUENCE_SCORES = ("rel_inf", "rel_inf_mean_loss", "cosine")

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from swift_study.config import MAIN, ComparisonStudy, InfluenceStudy, Statistics, curve_name, nearest
 from swift_study.errors import UserError
 from swift_study.influence.statistics import counted, grid, interval, mean, member_draws, resampled_means, task_draws
-from swift_study.io.tables import CLAIMS
-from swift_study.studies.comparison import Compared, as_frame
+from swift_study.io.tables import CLAIMS, as_frame
+from swift_study.studies.comparison import Compared
 
 NAN = float("nan")
 MOVED = "claims stand in a file for each study now: take `where` out, and name the file in studies.<name>.claims"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from swift_study.config import ComparisonStudy
 from swift_study.errors import UserError
-from swift_study.io.tables import COMPARISON
+from swift_study.io.tables import COMPARISON, as_frame
 from swift_study.studies.estimates import (
     Estimate,
     Gain,
@@ -242,9 +242,3 @@ def _adjust(rows: Sequence[dict[str, object]]) -> None:
     for members in groups.values():
         for row, p in zip(members, holm([float(str(row["gain_p"])) for row in members]), strict=True):
             row["gain_p_holm"] = p
-
-
-def as_frame(rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> pl.DataFrame:
-    """Rows as a frame of the schema; what a row lacks, and NaN, is null."""
-    kinds = dict(zip(schema.names, pl.DataFrame(schema.empty_table()).dtypes, strict=True))
-    return pl.DataFrame(rows, schema=kinds).fill_nan(None)

@@ -12,8 +12,7 @@ import polars as pl
 
 from swift_study.config import CorrelationStudy, Statistics
 from swift_study.errors import UserError
-from swift_study.io.tables import CORRELATION
-from swift_study.studies.comparison import as_frame
+from swift_study.io.tables import CORRELATION, as_frame
 from swift_study.studies.estimates import ITEM, NAN, Resamples, Rule, nanmean, resample, spearman
 from swift_study.studies.scores import Scores, metric_of
 

@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, lineage
 from swift_study.errors import UserError
-from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, read_table
+from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, as_frame, read_table
 from swift_study.io.work import publish
-from swift_study.studies.comparison import as_frame
 from swift_study.studies.manifest import entries
 
 NAN = float("nan")

@@ -13,8 +13,7 @@ import polars as pl
 
 from swift_study.config import SweepStudy
 from swift_study.errors import UserError
-from swift_study.io.tables import PHASES, SAVINGS, SWEEP
-from swift_study.studies.comparison import as_frame
+from swift_study.io.tables import PHASES, SAVINGS, SWEEP, as_frame
 from swift_study.studies.estimates import NAN, Estimate, Rule, gains, levels, scored
 from swift_study.studies.scores import Scores, metric_of
 
