@@ -37,7 +37,7 @@ TARGETS = ("all", "swift_study_training")
 NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
 FROM_RUNS = (
     "gradients",
-    "influence",
+    "studies",
     "responses",
     "scores",
     "audit",

@@ -42,6 +42,7 @@ AFTER_COT = [
     "decide_verdicts cot",
     "figures cot",
     "gradients base.cot",
+    "hold_claims cot",
     "measure_lengths main.panel.cot",
     "pair_influence cot",
     "swift",
@@ -69,7 +70,7 @@ def expected(jobs: list[str]) -> list[str]:
 def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
     results = finished.root / "results"
     for study, curves in PAPER_CURVES.items():
-        folder = results / "influence" / study
+        folder = results / "studies" / study
         pairs, curve_table = read_table(folder / "pairs.parquet", PAIRS), read_table(folder / "curves.parquet", CURVES)
         assert set(curve_table.filter(~pl.col("probe_set").is_in(REFERENCES))["curve"]) == curves
         assert set(curve_table["probe_set"]) > set(REFERENCES)
