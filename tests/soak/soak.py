@@ -34,10 +34,9 @@ from tiny import ROOT, make_tiny_model
 INSIDE = ROOT / "tests/soak/inside"
 TARGETS = ("all", "swift_study_training")
 # Times, and what is made from them; what Snakemake itself writes; work that is not finished.
-NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^(tables|pages)/costs\.|^report\.html$|\.png$")
+NO_RESULTS = re.compile(r"^(logs|benchmarks|work)/|^studies/\w+/(costs\.|ways\.json$)|^report\.html$|\.png$")
 FROM_RUNS = (
     "gradients",
-    "studies",
     "responses",
     "scores",
     "audit",
