@@ -27,7 +27,7 @@ from swift_study.evaluation.scorers import read_statistics
 from swift_study.examples import Example, Message
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.lines import append_lines, read_lines
-from swift_study.io.tables import ITEMS, RESPONSES, read_table, write_examples, write_table
+from swift_study.io.tables import CHECKPOINTS, ITEMS, RESPONSES, read_table, write_examples, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import Renderer, load_renderer
 from swift_study.models.tokens import batches
@@ -195,7 +195,7 @@ def test_batches_hold_similar_lengths_the_longest_first() -> None:
     assert batches([3, 9, 3, 5, 9], 2) == [[1, 4], [3, 0], [2]]
 
 
-def command(folder: Path, output: str, work: str, model: Path, **changes: Any) -> list[str]:
+def command(folder: Path, output: str, work: str, checkpoints: Path | None = None, **changes: Any) -> list[str]:
     generation = Generation(**({"max_new_tokens": 8, "batch_size": 2, "temperature": 0.7, "stop": ["\n\n"]} | changes))
     options = {
         "name": "base queries",
@@ -204,7 +204,7 @@ def command(folder: Path, output: str, work: str, model: Path, **changes: Any) -
         "model": folder / "model.json",
         "model-settings": Model().model_dump_json(),
         "lora": Lora().model_dump_json(),
-        "checkpoint": model,
+        "checkpoints": checkpoints or folder / "checkpoints",
         "dataset": folder / "queries.parquet",
         "work": folder / work,
         "cache": folder / "cache",
@@ -224,12 +224,14 @@ def command(folder: Path, output: str, work: str, model: Path, **changes: Any) -
 def folder(tmp_path: Path, packaged: Path) -> Path:
     write_examples(tmp_path / "queries.parquet", QUERIES)
     (tmp_path / "model.json").write_text(json.dumps({"folder": str(packaged), "weights": "w"}))
+    untrained = pl.DataFrame([(1, 0, None, "model")], schema=CHECKPOINTS.names, orient="row")
+    write_table(tmp_path / "checkpoints" / "checkpoints.parquet", untrained, CHECKPOINTS)
     return tmp_path
 
 
-def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(folder: Path, packaged: Path) -> None:
-    subprocess.run(command(folder, "whole.parquet", "work-1", packaged), check=True, stderr=subprocess.DEVNULL)
-    job = subprocess.Popen(command(folder, "killed.parquet", "work-2", packaged), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(folder: Path) -> None:
+    subprocess.run(command(folder, "whole.parquet", "work-1"), check=True, stderr=subprocess.DEVNULL)
+    job = subprocess.Popen(command(folder, "killed.parquet", "work-2"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 300
     kept: list[Path] = []
     while not kept or len(kept[0].read_bytes().splitlines()) < 6:
@@ -244,7 +246,7 @@ def test_a_killed_job_goes_on_and_ends_in_the_same_bytes(folder: Path, packaged:
     assert 6 <= before < len(QUERIES)
     with kept[0].open("ab") as stream:
         stream.write(b'{"query_id": "0123')
-    again = subprocess.run(command(folder, "killed.parquet", "work-2", packaged), check=True, capture_output=True, text=True)
+    again = subprocess.run(command(folder, "killed.parquet", "work-2"), check=True, capture_output=True, text=True)
     assert (folder / "killed.parquet").read_bytes() == (folder / "whole.parquet").read_bytes()
     assert "20 responses" in again.stdout
     assert "tokens/s" in again.stderr
