@@ -15,6 +15,7 @@ from swift_study.config.load import load
 from swift_study.config.root import Config
 from swift_study.errors import UserError
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it is built, reads all files in a tenth of the time
 # Sections that hold things by names of the user's: each name stands in one collection, and a null takes it out.
 PATHS = ("path", "file", "claims", "labels", "responses", "instructions")  # keys that name a file
 NAMED = ("datasets", "strategies", "designs", "selections", "models", "endpoints", "runs", "evaluations", "scorers", "studies")
@@ -75,7 +76,7 @@ def read_collections(folder: Path) -> dict[str, dict[str, Any]]:
         if not NAME.fullmatch(path.stem):
             raise UserError(f"{path}: a collection's file is named in lower-case letters, digits and _, beginning with a letter.")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: byte {error.object[error.start]:#04x} at position {error.start} is not UTF-8. Convert it.") from error
         except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that is none
