@@ -96,7 +96,7 @@ def test_tables_of_the_contract_are_there_and_whole(finished: Checkout) -> None:
         assert (joined["rel_inf"] - joined["mean"]).abs().max() < 1e-12
     assert sum(map(len, PAPER_CURVES.values())) == 24
     read_table(results / "runs" / "base" / "history.parquet", HISTORY)
-    read_table(results / "schedules" / "base.parquet", SCHEDULE)
+    read_table(results / "runs" / "base" / "schedule.parquet", SCHEDULE)
     selected = ("negative", "positive", "negative_analogue", "positive_analogue", "clarified")
     for name in ("panel", "panel.similar", "panel.cot", *selected):
         read_table(results / "data" / f"{name}.parquet", EXAMPLES)
