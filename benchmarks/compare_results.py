@@ -37,9 +37,27 @@ def rows(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
     frame = pl.read_parquet(path)
     frame = frame.rename({old: new for old, new in RENAMED.items() if old in frame.columns and new not in frame.columns})
     frame = frame.drop([c for c in OF_NAMES if c in frame.columns])
+    frame = long(frame) if "row" in frame.columns and "model" in frame.columns else frame
     frame = frame if columns is None else frame.select(columns)
     texts = [name for name, kind in frame.schema.items() if not kind.is_float()]
     return frame.with_columns(pl.col(texts).cast(pl.String)).sort(texts, maintain_order=True)
+
+
+MEASURES = {"accuracy": "accuracy", "ll_token": "nats_token", "ll_answer": "nats"}
+OF_A_METRIC = ["sd", "gain", "gain_low", "gain_high", "gain_p"]
+
+
+def long(table: pl.DataFrame) -> pl.DataFrame:
+    """A table of comparisons with a row for each metric; before, each metric had columns of its own."""
+    if "metric" in table.columns:
+        return table.select("model", "row", "metric", "n", "value", *OF_A_METRIC)
+    parts = [
+        table.select("model", "row", pl.lit(metric).alias("metric"), "n", pl.col(old).alias("value")).hstack(
+            table.select(pl.col(f"{old}_{name}").alias(name) for name in OF_A_METRIC)
+        )
+        for old, metric in MEASURES.items()
+    ]
+    return pl.concat(parts)
 
 
 def differences(old: Path, new: Path) -> list[str]:
