@@ -527,6 +527,13 @@ def tables_of(kind):
     return [f"{RESULTS}/studies/{{study}}/{name}" for name in names]
 
 
+def without_words(w):
+    """A study as JSON without what people read of it, so that other words rerun nothing that does not show them."""
+    words = {"question": "", "caption": ""}
+    study = CONFIG.studies[w.study].model_copy(update=words)
+    return as_json(study.model_dump(mode="json", exclude={"claims", "figures"}) | {"figures": {}})
+
+
 def study_settings(w):
     """A study as JSON for a script."""
     return as_json(CONFIG.studies[w.study].model_dump(mode="json", exclude={"claims"}))

@@ -210,7 +210,7 @@ rule hold_claims:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=study_settings,
+        settings=without_words,
         statistics=statistics_of,
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output[0]).parent),
