@@ -222,7 +222,7 @@ def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Ch
     command = [str(BIN / "snakemake"), "results/runs/base/history.parquet", "--configfile", "tests/workflow/tiny.yaml", str(again.tiny)]
     with (tmp_path / "out.txt").open("w") as out:
         process = subprocess.Popen(command, cwd=again.root, stdout=out, stderr=out, env=environment())
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not list(again.root.glob("results/work/train/base/*/state/latest")) and time.monotonic() < deadline:
             assert process.poll() is None, (tmp_path / "out.txt").read_text()
             time.sleep(0.01)
