@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 import torch  # noqa: E402
 from machine import machine, versions  # noqa: E402
 
-from swift_study.config import HANDWRITTEN, Generation, Lora, Model  # noqa: E402
+from swift_study.config import FileSource, Generation, Lora, Model  # noqa: E402
 from swift_study.data.sources import read_source  # noqa: E402
 from swift_study.evaluation.prompts import Prompts  # noqa: E402
 from swift_study.evaluation.responses import merge_adapter, respond  # noqa: E402
@@ -72,7 +72,7 @@ def main(a: argparse.Namespace) -> None:
 
     theirs = adapted()
     ours = merge_adapter(adapted()) if a.adapter else theirs
-    examples = read_source(HANDWRITTEN)[: a.queries]
+    examples = read_source(FileSource(path="data/panel/handwritten.jsonl"))[: a.queries]
     settings = Generation(max_new_tokens=a.max_new_tokens, batch_size=a.batch_size)
     warm_up = settings.model_copy(update={"max_new_tokens": 2})
     bare(theirs, renderer, examples[:2], warm_up)

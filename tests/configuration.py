@@ -7,9 +7,10 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 from tiny import ROOT
 
-from swift_study.config import Config, configure
+from swift_study.config import Config, FileSource, configure
 
 STUDIES = ROOT / "studies"
+HANDWRITTEN = FileSource(path="data/panel/handwritten.jsonl")
 
 
 def merged(*overlays: Path) -> dict[str, Any]:

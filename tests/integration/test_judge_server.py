@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import polars as pl
+from configuration import HANDWRITTEN
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN
 from swift_study.data.sources import read_source
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from configuration import HANDWRITTEN
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN, Generation, Gradients, Lora, Model
+from swift_study.config import Generation, Gradients, Lora, Model
 from swift_study.data.sources import read_source
 from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from configuration import HANDWRITTEN
 from tiny import ROOT
 
-from swift_study.config import HANDWRITTEN
 from swift_study.data.sources import read_source
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message

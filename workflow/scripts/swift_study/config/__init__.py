@@ -8,7 +8,6 @@ from swift_study.config import lineage
 from swift_study.config.base import MAIN, Context, LossOn, Section, nearest
 from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
-    HANDWRITTEN,
     Column,
     Columns,
     Condition,
@@ -66,7 +65,6 @@ __all__ = [
     "BRACES",
     "CEILING",
     "FLOOR",
-    "HANDWRITTEN",
     "MAIN",
     "RULES",
     "AgreementStudy",

@@ -113,7 +113,6 @@ class GeneratorSource(Section):
 
 
 Source = Annotated[FileSource | HubSource | GeneratorSource, Field(discriminator="kind")]
-HANDWRITTEN = FileSource(path="data/panel/handwritten.jsonl")
 Scalar = str | int | float | bool | None
 Share = Annotated[float, Field(gt=0, lt=1)]
 
