@@ -531,7 +531,9 @@ def without_words(w):
     """A study as JSON without what people read of it, so that other words rerun nothing that does not show them."""
     words = {"question": "", "caption": ""}
     study = CONFIG.studies[w.study].model_copy(update=words)
-    return as_json(study.model_dump(mode="json", exclude={"claims", "figures"}) | {"figures": {}})
+    return as_json(
+        study.model_dump(mode="json", exclude={"claims", "figures"}) | {"figures": {}}
+    )
 
 
 def study_settings(w):
