@@ -627,4 +627,10 @@ def audits(study, table):
 
 def audited(study):
     """The queries from which an audit makes responses whose label is known."""
-    return dataset(CONFIG.asked(CONFIG.studies[study].evaluation, {}).dataset)
+    return dataset(CONFIG.asked(CONFIG.audited(CONFIG.studies[study]), {}).dataset)
+
+
+def audited_design(study):
+    """The file of the design in which these queries stand; nothing where they stand in none."""
+    name = CONFIG.design_of(CONFIG.audited(CONFIG.studies[study]), "")
+    return code_file("designs", CONFIG.designs, name) if name else []

@@ -15,6 +15,7 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from swift_study.config import Config, Generation, Model, Scoring
 from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
+from swift_study.config.studies import AuditStudy
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_shots
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond
@@ -309,7 +310,18 @@ def test_only_a_scorer_that_labels_is_audited() -> None:
     assert config.labels("key_points")
     assert not config.labels("likelihood")
     with pytest.raises(UserError, match=r"scorers\.likelihood: an audit needs a scorer that labels; its STATISTICS have no `right`"):
-        config.auditing("likelihood")
+        config.auditing("likelihood", "questions")
+
+
+def test_an_audit_may_be_of_one_point_of_an_evaluation_and_knows_the_options_of_its_design() -> None:
+    study = {"kind": "audit", "question": "?", "evaluation": "mine[form=plain]", "scorers": ["key_points"]}
+    evaluation = {"dataset": "panel.{form}", "scorers": ["key_points"], "grid": {"form": ["plain"]}}
+    designs = {"plain": {"options": {"instruction": "Say."}}}
+    config = configured({"designs": designs, "evaluations": {"mine": evaluation}, "studies": {"mine": study}})
+    audited = config.studies["mine"]
+    assert isinstance(audited, AuditStudy)
+    assert config.audited(audited) == "mine/form=plain"
+    assert json.loads(config.auditing("key_points", config.audited(audited)))["design_options"] == {"instruction": "Say."}
 
 
 def test_generation_settings_do_not_reach_the_likelihood_and_shots_do() -> None:

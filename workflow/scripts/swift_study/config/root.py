@@ -28,7 +28,7 @@ from swift_study.config.evaluations import (
 )
 from swift_study.config.gradients import Gradients
 from swift_study.config.graph import Point, matching, parse_name, resolve_runs
-from swift_study.config.grid import Level, fields, fill, read_path, text
+from swift_study.config.grid import Level, fields, fill, path_of, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.points import rows_of
@@ -543,7 +543,7 @@ class Config(Section):
             return json.dumps({"endpoint": _limits(endpoint)})
         use = self.scorer(name)
         told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
-        design = self.design_of(path, run) if path else None
+        design = self.design_of(path, run)
         told["design_options"] = self.designs[design].options if design else {}
         if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
             asked = self.evaluation(path, run)
@@ -570,13 +570,20 @@ class Config(Section):
             raise UserError(f"{where}: {given!r} is {len(left)} runs for the run {run!r}; name the levels of one in brackets.")
         return left.pop()
 
-    def auditing(self, name: str, affects_scores: bool = True) -> str:
-        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""
+    def audited(self, study: AuditStudy) -> str:
+        """The path of the evaluation's point whose golden answers an audit takes."""
+        return path_of(*self.evaluation_levels(study.evaluation))
+
+    def auditing(self, name: str, path: str, affects_scores: bool = True) -> str:
+        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run.
+
+        ``path`` is that of the audited point of an evaluation.
+        """
         if not self.labels(name):
             raise UserError(f"scorers.{name}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
         if "model" in self.scorer_needs(name):
             raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
-        return self.scoring(name, "", "", affects_scores)
+        return self.scoring(name, path, "", affects_scores)
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.
