@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -165,6 +166,11 @@ class Config(Section):
         """The influence studies, by name."""
         return {name: study for name, study in self.studies.items() if isinstance(study, InfluenceStudy)}
 
+    def with_values(self, study: str) -> list[str]:
+        """The datasets of a study that must say which part of a completion is the answer, since the gradients are those of its loss."""
+        losses = self.influence[study].loss_of() if study in self.influence else {}
+        return [dataset for dataset, loss_on in losses.items() if loss_on == "values"]
+
     def _check_evaluations(self) -> None:
         for name in self.scorer_names():
             try:
@@ -232,7 +238,7 @@ class Config(Section):
             raise ValueError(f"{where}.publish is 'best', but nothing says on which dataset; set {where}.early_stopping (patience: null "
                              "measures and never stops)")  # fmt: skip
         if run.publish == "best" and run.checkpoint_every is not None:
-            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null")
+            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null, or keep to last")
         if run.export_second_moments and run.optimizer != "adamw":
             raise ValueError(
                 f"{where}.export_second_moments: {run.optimizer} has no second moments; set it to false, or optimizer to adamw"
@@ -303,12 +309,13 @@ class Config(Section):
                             self._check_place(f"{where}.items.{group}.{item}.{place}", found)
 
     def _check_influence(self, where: str, study: InfluenceStudy) -> None:
-        self.point(study.run, f"{where}.run")
         for dataset in study.datasets():
             self._check_dataset(where, dataset)
-        if self.run(study.run).checkpoint_every is None:
+        point = self.point(study.run, f"{where}.run")
+        if point.run.checkpoint_every is None:
+            why = "keep: last" if point.keep == "last" else "checkpoint_every: null"
             raise ValueError(f"{where}.run: an influence study needs a run's checkpoints; {study.run!r} publishes its last "
-                             "state only (checkpoint_every: null)")  # fmt: skip
+                             f"state only ({why})")  # fmt: skip
         if self.run(study.run).early_stopping is not None:
             raise ValueError(f"{where}.run: an influence study reads all checkpoints up to the end of the schedule, and "
                              f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
@@ -354,8 +361,15 @@ class Config(Section):
 
     @functools.cached_property
     def points(self) -> dict[str, list[Point]]:
-        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``."""
-        return resolve_runs(self.runs)
+        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``.
+
+        A run with `keep: last` has no checkpoints on its way.
+        """
+        last = {"checkpoint_every": None}
+        return {
+            name: [replace(p, run=p.run.model_copy(update=last)) if p.keep == "last" else p for p in points]
+            for name, points in resolve_runs(self.runs).items()
+        }
 
     @functools.cached_property
     def by_path(self) -> dict[str, Point]:
