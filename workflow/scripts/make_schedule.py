@@ -21,8 +21,8 @@ def main(a: Namespace) -> None:
     taken = chosen(run, datasets)
     if run.loss_on == "values":  # told here, before anything is trained
         seen = {i for ids in taken.values() for i in ids}
-        for name, examples in datasets.items():
-            check_values((e for e in examples if e.example_id in seen), name)
+        for name, own in datasets.items():
+            check_values((e for e in own if e.example_id in seen), name)
         if a.held_out:
             check_values(read_examples(Path(a.held_out)), Path(a.held_out).stem)
     dropped = dict.fromkeys((name, i) for (_, name), ids in taken.items() for i in ids if i in reasons)

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -182,13 +182,31 @@ class Config(Section):
                 self.named(against, f"scorers.{name}.against")
         for name, evaluation in self.evaluations.items():
             if not refers_to_run(evaluation):
-                for path in evaluation_points(name, evaluation, {}):
+                self._check_asked(name, [])
+
+    def _check_asked(self, name: str, runs: Sequence[Point], where: str = "evaluations") -> None:
+        """ValueError unless an evaluation, `name` or `name[factor=level]`, can be asked of these runs, and its datasets exist.
+
+        Without runs: where it refers to none. ``where`` asks it. Runs that give the evaluation the same texts are looked at once.
+        """
+        family, levels = self.evaluation_levels(name, where)
+        evaluation = self.evaluations[family]
+        skipping = {factor for entry in evaluation.skip for factor in entry}
+        used = refers_to_run(evaluation) | skipping | set(evaluation.grid)
+        first: dict[tuple[tuple[str, Level], ...], tuple[str, dict[str, Level]]] = {}
+        for run in runs:
+            factors = self.factors_of(run.path)
+            first.setdefault(tuple(pair for pair in factors.items() if pair[0] in used), (f", for the run {run.name!r} ({where})", factors))
+        for of, factors in first.values() or [("", {})]:
+            for path in evaluation_points(family, evaluation, factors):
+                if all(read_path(path)[1].get(factor) == level for factor, level in levels.items()):
                     try:
-                        asked = self.asked(path, {})
+                        asked = self.asked(path, factors)
                     except UserError as error:
-                        raise ValueError(str(error)) from error
-                    for dataset in filter(None, (asked.dataset, asked.shots_from)):
-                        self._check_dataset(f"evaluations.{name}", dataset)
+                        raise ValueError(f"{str(error).rstrip('.')}{of}") from error
+                    for key, dataset in (("dataset", asked.dataset), ("shots_from", asked.shots_from)):
+                        if dataset is not None:
+                            self._check_dataset(f"evaluations.{family}.{key}{of}", dataset)
 
     def _likeness(self, family: str) -> int:
         """Of how many families, one like the other, a family takes settings."""
@@ -276,19 +294,20 @@ class Config(Section):
             where = f"studies.{name}"
             if isinstance(study, InfluenceStudy):
                 self._check_influence(where, study)
+            runs: list[Point] = []
             if isinstance(study, ComparisonStudy):
-                rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
+                rows = rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
+                runs = [point for own in rows.values() for point in own]
             if isinstance(study, SweepStudy):
-                own = self.named(study.runs, f"{where}.runs")
+                runs = self.named(study.runs, f"{where}.runs")
                 for factor in (study.x, *study.lines, *study.panels):
-                    if not any(factor in p.levels for p in own):
+                    if not any(factor in p.levels for p in runs):
                         raise ValueError(f"{where}: {study.runs!r} has no factor {factor!r}, which x, lines or panels name")
             if isinstance(study, CorrelationStudy):
-                for run in study.runs:
-                    self.named(run, f"{where}.runs")
+                runs = [point for run in study.runs for point in self.named(run, f"{where}.runs")]
             if isinstance(study, ScoredStudy):
                 for evaluation in study.evaluations:
-                    self.evaluation_levels(evaluation, f"{where}.evaluations")
+                    self._check_asked(evaluation, runs, f"{where}.evaluations")
             if isinstance(study, ScoredStudy | AuditStudy):
                 for scorer in study.scorers or []:
                     try:
@@ -298,7 +317,7 @@ class Config(Section):
                     if problem := self.refusal(scorer):
                         raise ValueError(f"{where}.scorers: {problem}")
             if isinstance(study, AuditStudy):
-                self.evaluation_levels(study.evaluation, f"{where}.evaluation")
+                self._check_asked(study.evaluation, [], f"{where}.evaluation")
                 for scorer in study.scorers:
                     if not self.labels(scorer):
                         raise ValueError(f"{where}.scorers: {scorer!r} gives no label (the statistic `right`), so it cannot be audited")
@@ -351,7 +370,9 @@ class Config(Section):
             if not {dataset, *lineage.ancestors(self, [dataset])}.isdisjoint(selection.outputs):
                 raise ValueError(f"{where}.{key}: {dataset!r} is made from the selection itself")
         if selection.scores is not None and selection.scores.run is not None:
-            self.run(selection.scores.run, f"{where}.scores.run")
+            run = self.point(selection.scores.run, f"{where}.scores.run")
+            if selection.scores.evaluation is not None:
+                self._check_asked(selection.scores.evaluation, [run], f"{where}.scores.evaluation")
             try:
                 self.asked_by(selection)
             except UserError as error:
