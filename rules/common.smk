@@ -563,8 +563,9 @@ def manifest_file(study):
 
 
 def score_files(study):
-    """The scores that a study reads. They stand in its manifest, and on no command line."""
-    return list(dict.fromkeys(e.path for e in entries(study)))
+    """The scores that a study reads, and datasets by which it pairs them. They stand in its manifest, and on no command line."""
+    found = [file for e in entries(study) for file in (e.path, e.queries) if file]
+    return list(dict.fromkeys(found))
 
 
 def scorer_files(studies):

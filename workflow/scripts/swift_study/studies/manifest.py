@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -34,6 +34,7 @@ class Entry:
     scorer: str
     path: str
     factors: Mapping[str, str]  # the run's and the evaluation's, as texts
+    queries: str | None = None  # the dataset's file, where runs are asked this evaluation in several datasets
 
 
 def rows(config: Config, name: str) -> dict[str, list[Point]]:
@@ -51,7 +52,8 @@ def entries(config: Config, name: str) -> list[Entry]:
     """Everything that a study of scores reads. A run for which an evaluation is skipped has no row for it."""
     study = config.studies[name]
     assert isinstance(study, ScoredStudy)
-    found = []
+    found: list[Entry] = []
+    datasets: dict[str, set[str]] = {}  # by evaluation
     for row, own in rows(config, name).items():
         for point in own:
             for evaluation in study.evaluations:
@@ -61,11 +63,14 @@ def entries(config: Config, name: str) -> list[Entry]:
                     asked = read_path(path)[1]
                     if any(asked.get(f) != level for f, level in levels.items()):
                         continue
+                    dataset = config.evaluation(path, point.path).dataset
+                    datasets.setdefault(path, set()).add(dataset)
                     for scorer in scorers:
                         scores = f"{config.results}/scores/{point.path}/evaluation={path}/scorer={scorer}/scores.parquet"
                         factors = {**point.levels, **asked}
-                        found.append(Entry(row, point.path, point.run.seed, point.run.model, path, scorer, scores, factors))
-    return found
+                        about = (row, point.path, point.run.seed, point.run.model, path, scorer, scores, factors)
+                        found.append(Entry(*about, f"{config.results}/data/{dataset}.parquet"))
+    return [e if len(datasets[e.evaluation]) > 1 else replace(e, queries=None) for e in found]
 
 
 def table(entries: Iterable[Entry]) -> pl.DataFrame:
