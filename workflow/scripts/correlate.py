@@ -23,7 +23,7 @@ def main(a: Namespace) -> None:
     write_formats(folder, "table", table, CORRELATION)
     draw_correlation(table, study.question, folder / "figure.svg", folder / "figure.png")
     with publish(folder / "page.html") as part:
-        part.write_text(correlation_page(study, table, statistics))
+        part.write_text(correlation_page(study, table, statistics, scores.pairing))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(a: Namespace) -> None:
         write_formats(folder, name, frame, schema)
     draw_sweep(table, phases, study.x, study.question, folder / "figure.svg", folder / "figure.png")
     with publish(folder / "page.html") as part:
-        part.write_text(sweep_page(study, table, phases, savings, statistics))
+        part.write_text(sweep_page(study, table, phases, savings, statistics, scores.pairing))
     for row in phases.iter_rows(named=True):
         first = "none within the grid" if row["x"] is None else f"{study.x} {row['x']:g}"
         cli.say(f"{a.study}: {row['phase']} ({', '.join(filter(None, [row['panel'], row['line'], row['metric']]))}): {first}")

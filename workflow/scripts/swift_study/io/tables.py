@@ -347,6 +347,7 @@ MANIFEST = pa.schema(
         ("evaluation", pa.string()),
         ("scorer", pa.string()),
         ("path", pa.string()),
+        ("queries", pa.string()),
     ]
 )
 SCORES = pa.schema(
