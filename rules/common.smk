@@ -593,7 +593,7 @@ def described(study):
 SOURCES = {
     "pairs": "pairs.parquet",
     "verdicts": "verdicts.parquet",
-    "baselines": "rivals.parquet",
+    "baselines": "baselines.parquet",
 }
 
 

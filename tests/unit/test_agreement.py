@@ -19,7 +19,7 @@ from scipy import stats
 from swift_study.config import AgreementStudy, ComparisonStudy, InfluenceStudy, Statistics
 from swift_study.errors import UserError
 from swift_study.influence.statistics import curves, verdicts
-from swift_study.io.tables import RIVALS
+from swift_study.io.tables import BASELINES
 from swift_study.studies.agreement import (
     HALVES,
     SEEDS,
@@ -184,7 +184,7 @@ def test_the_ceiling_is_how_another_seed_orders_the_items() -> None:
 
 def baselines_of(pairs: pl.DataFrame) -> pl.DataFrame:
     scores = {"bm25": pl.col("rel_inf") * 2, "similarity": pl.col("rel_inf") * 3, "loss_change": pl.col("rel_inf") * -1}
-    return pairs.select(*RIVALS.names[:-3], **scores)
+    return pairs.select(*BASELINES.names[:-3], **scores)
 
 
 def influence() -> Influence:

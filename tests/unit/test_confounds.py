@@ -32,7 +32,7 @@ TASKS = 8
 def pairs_table(
     ours: np.ndarray, theirs: np.ndarray, our_tokens: Sequence[int] = (10,) * TASKS, adam: np.ndarray | None = None, target_set: str = "T"
 ) -> pl.DataFrame:
-    """One probe a task and set, one target a task; RelInf of shape (tasks, tasks) at two steps, the baseline's completions of 10 tokens.
+    """One probe a task and set, one target a task; RelInf of shape (tasks, tasks) at two steps, the control's completions of 10 tokens.
 
     The norms of probes and targets are 1, so that the cosine is RelInf. ``adam``: the preconditioned RelInf of the strategy's probes.
     """
@@ -238,7 +238,7 @@ def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:
         .select("study", pl.selectors.ends_with("_set", "_id", "_task"), "context", bm25="rel_inf", similarity=-pl.col("rel_inf"))
         .with_columns(loss_change=pl.col("similarity") * 2)
     )
-    table = confound_table(pairs, "plain", QUICK, 1.5, rivals=alike)
+    table = confound_table(pairs, "plain", QUICK, 1.5, baselines=alike)
     found = row(table, "BM25")
     assert (found["verdict"], found["agrees"], found["n_tasks"]) == ("hurts", False, TASKS)
     assert found["effect"] == pytest.approx(np.diagonal(around(1.0, 3) - around(1.5, 4)).mean(), rel=1e-9)

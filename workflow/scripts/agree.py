@@ -7,7 +7,7 @@ from typing import Any
 
 from swift_study.config import AgreementStudy, ComparisonStudy, InfluenceStudy, Statistics
 from swift_study.io import cli
-from swift_study.io.tables import DECISIONS, PAIRS, RANK_AGREEMENT, RIVALS, VERDICTS, read_table
+from swift_study.io.tables import BASELINES, DECISIONS, PAIRS, RANK_AGREEMENT, VERDICTS, read_table
 from swift_study.io.work import publish
 from swift_study.report.figures import draw_agreement
 from swift_study.report.pages import write_formats
@@ -54,7 +54,7 @@ def read_source(entry: Mapping[str, Any], rules: Mapping[str, Rule], statistics:
         manifest = read(Path(entry["manifest"]))
         return compare(compared, manifest, read_scores(manifest, statistics, compared.unit, compared.within), rules)
     study = InfluenceStudy.model_validate(entry["settings"])
-    names = (("pairs", PAIRS), ("verdicts", VERDICTS), ("baselines", RIVALS))
+    names = (("pairs", PAIRS), ("verdicts", VERDICTS), ("baselines", BASELINES))
     return Influence(study, *(read_table(Path(entry[name]), schema) for name, schema in names))
 
 

@@ -254,9 +254,9 @@ VERDICTS = pa.schema(
         ("strategy", pa.string()),
         ("context", pa.string()),
         ("target_set", pa.string()),
-        ("baseline", pa.string()),
+        ("control", pa.string()),
         ("strategy_rel_inf", pa.float64()),
-        ("baseline_rel_inf", pa.float64()),
+        ("control_rel_inf", pa.float64()),
         *EFFECT,
         ("n_checkpoints", pa.int64()),
         ("verdict", pa.string()),
@@ -283,7 +283,7 @@ CONFOUNDS = pa.schema(
         ("carried", pa.float64()),
     ]
 )
-RIVALS = pa.schema(
+BASELINES = pa.schema(
     [
         *(PAIRS.field(name) for name in PAIRS.names[: PAIRS.get_field_index("dot")]),
         ("bm25", pa.float64()),

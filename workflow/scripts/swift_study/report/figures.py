@@ -84,7 +84,7 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
     _save(figure, svg, png)
 
 
-def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: Path) -> None:
+def draw_layers(table: pl.DataFrame, control: str, title: str, svg: Path, png: Path) -> None:
     """What each layer carries of the effects, with its interval: a panel for each target set and context, a line for each strategy.
 
     ``table`` is `confounds.layer_table`; what lies outside the layers is a point of its own, right of them.
@@ -117,7 +117,7 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
     for axes in panels[-1]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
-    figure.supylabel(_wrapped(f"RelInf over {baseline}'s, carried by the layer", 48), fontsize=10)
+    figure.supylabel(_wrapped(f"RelInf over {control}'s, carried by the layer", 48), fontsize=10)
     figure.suptitle(_wrapped(title, 55 * len(contexts)), fontsize=11)
     handles, names = panels[0, 0].get_legend_handles_labels()
     names, columns = _legend(names, 60 * len(contexts), len(strategies))

@@ -42,7 +42,7 @@ def ways(config: Config, name: str) -> dict[str, dict[str, Files]]:
         compared = [s for s in named if isinstance(config.studies[s], ComparisonStudy)]
         found[kind] = (_influence(config, influence) if influence else {}) | (_compared(config, compared) if compared else {})
         if influence:
-            found[BASELINES] = {"all": _part(config, "compute_rivals", influence)}
+            found[BASELINES] = {"all": _part(config, "compute_baselines", influence)}
     return found
 
 
