@@ -60,6 +60,11 @@ def page(title: str, *parts: str) -> str:
     )
 
 
+def write_page(path: Path, content: str) -> None:
+    with publish(path) as part:
+        part.write_text(content)
+
+
 def paragraph(content: str) -> str:
     return f"<p>{html.escape(content)}</p>"
 

@@ -16,18 +16,21 @@ from swift_study.studies.estimates import NAN, Resamples, Rule, Statistic, resam
 
 @dataclass(frozen=True)
 class Scores:
-    """What every run did: ``statistics[run, evaluation][scorer]`` on the items of ``resamples``, NaN where there is no score.
+    """What every run of the manifest did: ``statistics[run, evaluation][scorer]`` on the items of ``resamples``, NaN where there is no
+    score; ``rules`` has the metrics of every scorer.
 
     ``asked[evaluation]`` (items,) says which items an evaluation asks, whether or not a run has a score for them.
     """
 
+    manifest: pl.DataFrame
+    rules: Mapping[str, Rule]
     resamples: Resamples
     asked: dict[str, np.ndarray]
     tasks: list[str]  # of the items
     statistics: dict[tuple[str, str], dict[str, Statistic]]
 
 
-def read_scores(manifest: pl.DataFrame, settings: Statistics, unit: Sequence[str], within: str | None) -> Scores:
+def read_scores(manifest: pl.DataFrame, rules: Mapping[str, Rule], settings: Statistics, unit: Sequence[str], within: str | None) -> Scores:
     """Read every file of a manifest once. UserError names a file whose queries are not those of the other runs of its evaluation.
 
     Items are queries: one that two evaluations ask is one item, drawn for both alike. Their columns are `task` and `evaluation`.
@@ -64,7 +67,7 @@ def read_scores(manifest: pl.DataFrame, settings: Statistics, unit: Sequence[str
             values[places] = frame[name].to_numpy()
             own[name] = values
         statistics.setdefault((run, evaluation), {})[scorer] = own
-    return Scores(resamples, asked, items["task"].to_list(), statistics)
+    return Scores(manifest, rules, resamples, asked, items["task"].to_list(), statistics)
 
 
 def by_query(long: pl.DataFrame, source: object) -> pl.DataFrame:
