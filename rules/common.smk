@@ -550,7 +550,7 @@ def statistics_of(w):
 
 def claims_of(w):
     """A study's file of claims; nothing where it has none."""
-    return CONFIG.studies[w.study].claims or []
+    return getattr(CONFIG.studies[w.study], "claims", None) or []
 
 
 def entries(study):

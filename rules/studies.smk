@@ -64,16 +64,12 @@ rule compare:
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        f"exec python {SCRIPTS}/compare.py"
+        f"exec python {SCRIPTS}/{{rule}}.py"
         " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --manifest {input.manifest:q} --scorers {params.scorers:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
-rule sweep:
-    input:
-        manifest=manifest_file("{study}"),
-        scores=lambda w: score_files(w.study),
-        leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
+use rule compare as sweep with:
     output:
         tables=tables_of("sweep"),
         figure=report(
@@ -95,24 +91,9 @@ rule sweep:
         f"{RESULTS}/benchmarks/sweep/{{study}}.tsv"
     wildcard_constraints:
         study=of_kind("sweep"),
-    conda:
-        "../envs/swift_study.yaml"
-    params:
-        settings=study_settings,
-        statistics=statistics_of,
-        scorers=lambda w: scorer_files([w.study]),
-        folder=lambda w, output: str(Path(output.page).parent),
-    shell:
-        f"exec python {SCRIPTS}/sweep.py"
-        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
-rule correlate:
-    input:
-        manifest=manifest_file("{study}"),
-        scores=lambda w: score_files(w.study),
-        leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
+use rule compare as correlate with:
     output:
         tables=tables_of("correlation"),
         figure=report(
@@ -134,17 +115,6 @@ rule correlate:
         f"{RESULTS}/benchmarks/correlate/{{study}}.tsv"
     wildcard_constraints:
         study=of_kind("correlation"),
-    conda:
-        "../envs/swift_study.yaml"
-    params:
-        settings=study_settings,
-        statistics=statistics_of,
-        scorers=lambda w: scorer_files([w.study]),
-        folder=lambda w, output: str(Path(output.page).parent),
-    shell:
-        f"exec python {SCRIPTS}/correlate.py"
-        " --study {wildcards.study} --settings {params.settings:q}"
-        " --statistics {params.statistics:q} --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
 rule agree:
