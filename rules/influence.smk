@@ -47,17 +47,17 @@ rule decide_verdicts:
         " --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
-rule compute_rivals:
+rule compute_baselines:
     input:
         model=FILES.model(MAIN),
         checkpoints=lambda w: FILES.checkpoints(GRAPH.run_of(w.study)),
         datasets=lambda w: FILES.datasets(GRAPH.panel(w.study)),
     output:
-        "<results>/studies/{study}/rivals.parquet",
+        "<results>/studies/{study}/baselines.parquet",
     log:
-        "<logs>/compute_rivals/{study}.log",
+        "<logs>/compute_baselines/{study}.log",
     benchmark:
-        "<benchmarks>/compute_rivals/{study}.tsv"
+        "<benchmarks>/compute_baselines/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -67,9 +67,9 @@ rule compute_rivals:
         settings=lambda w: GRAPH.compared(w.study),
         run=lambda w: CONFIG.run(GRAPH.run_of(w.study)).model_dump_json(),
         model=as_it_is(CONFIG.model.model_dump_json()),
-        work=lambda w: FILES.work("rivals", w.study),
+        work=lambda w: FILES.work("baselines", w.study),
     shell:
-        f"exec python {SCRIPTS}/compute_rivals.py"
+        f"exec python {SCRIPTS}/compute_baselines.py"
         " --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
         " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
         " --checkpoints {input.checkpoints:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
@@ -79,7 +79,7 @@ rule check_confounds:
     input:
         pairs="<results>/studies/{study}/pairs.parquet",
         families="<results>/studies/{study}/families.parquet",
-        rivals="<results>/studies/{study}/rivals.parquet",
+        baselines="<results>/studies/{study}/baselines.parquet",
     output:
         confounds="<results>/studies/{study}/confounds.parquet",
         power="<results>/studies/{study}/power.parquet",
@@ -99,4 +99,4 @@ rule check_confounds:
         f"exec python {SCRIPTS}/check_confounds.py"
         " --settings {params.settings:q} --statistics {params.statistics:q}"
         " --control {params.control:q} --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input.pairs:q} --families {input.families:q}"
-        " --rivals {input.rivals:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"
+        " --baselines {input.baselines:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

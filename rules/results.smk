@@ -84,7 +84,7 @@ rule draw_loss:
         "../envs/swift_study.yaml"
     shell:
         f"exec python {SCRIPTS}/draw_loss.py"
-        " --run {wildcards.run:q} --history {input:q} --svg {output.svg:q} --png {output.png:q} 2> {log:q}"
+        " --run {wildcards.run:q} --history {input:q} --svg {output.svg:q} 2> {log:q}"
 
 
 rule write_tables:

@@ -28,6 +28,9 @@ rule write_manifest:
         " --study {wildcards.study} --config {resources.config:q} --studies {params.studies:q} --output {output:q} 2> {log:q}"
 
 
+SCRIPT = {"comparison": "compare", "sweep": "sweep", "correlation": "correlate"}
+
+
 rule compare:
     input:
         manifest="<results>/studies/{study}/manifest.parquet",
@@ -62,22 +65,19 @@ rule compare:
     conda:
         "../envs/swift_study.yaml"
     params:
+        script=lambda w: SCRIPT[CONFIG.studies[w.study].kind],
         settings=lambda w: argument(GRAPH.told(w.study)),
         statistics=lambda w: GRAPH.statistics(w.study),
         scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        f"exec python {SCRIPTS}/compare.py"
+        f"exec python {SCRIPTS}/{{params.script}}.py"
         " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --manifest {input.manifest:q} --scorers {params.scorers:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
-rule sweep:
-    input:
-        manifest="<results>/studies/{study}/manifest.parquet",
-        scores=lambda w: GRAPH.score_files(w.study),
-        leakage="<results>/data/leakage/{study}.parquet",
+use rule compare as sweep with:
     output:
         tables=expand(
             "<results>/studies/{{study}}/{table}.{format}",
@@ -103,24 +103,9 @@ rule sweep:
         "<benchmarks>/sweep/{study}.tsv"
     wildcard_constraints:
         study=GRAPH.of_kind("sweep"),
-    conda:
-        "../envs/swift_study.yaml"
-    params:
-        settings=lambda w: argument(GRAPH.told(w.study)),
-        statistics=lambda w: GRAPH.statistics(w.study),
-        scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
-        folder=lambda w, output: str(Path(output.page).parent),
-    shell:
-        f"exec python {SCRIPTS}/sweep.py"
-        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
-rule correlate:
-    input:
-        manifest="<results>/studies/{study}/manifest.parquet",
-        scores=lambda w: GRAPH.score_files(w.study),
-        leakage="<results>/data/leakage/{study}.parquet",
+use rule compare as correlate with:
     output:
         tables=expand(
             "<results>/studies/{{study}}/{table}.{format}",
@@ -146,17 +131,6 @@ rule correlate:
         "<benchmarks>/correlate/{study}.tsv"
     wildcard_constraints:
         study=GRAPH.of_kind("correlation"),
-    conda:
-        "../envs/swift_study.yaml"
-    params:
-        settings=lambda w: argument(GRAPH.told(w.study)),
-        statistics=lambda w: GRAPH.statistics(w.study),
-        scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
-        folder=lambda w, output: str(Path(output.page).parent),
-    shell:
-        f"exec python {SCRIPTS}/correlate.py"
-        " --study {wildcards.study} --settings {params.settings:q}"
-        " --statistics {params.statistics:q} --manifest {input.manifest:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
 
 
 rule agree:

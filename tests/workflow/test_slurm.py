@@ -26,7 +26,7 @@ from swift_study.io.work import hash_files
 from swift_study.models.checkpoints import last_checkpoint
 
 CANARY = f"sk-canary-{secrets.token_hex(8)}"
-GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_rivals")
+GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_baselines")
 # With a judge that is a server, and the network at the submit host.
 ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
 AT_SUBMIT_HOST = ("all", "swift_study_training", "write_config", "write_manifest", "list_costs", "find_model", "load_dataset", *ASKING)

@@ -38,7 +38,7 @@ AFTER_COT = [
     "apply_strategy panel.cot",
     "check_confounds cot",
     "check_leakage cot",
-    "compute_rivals cot",
+    "compute_baselines cot",
     "decide_verdicts cot",
     "figures cot",
     "gradients base.cot",

@@ -403,7 +403,8 @@ class Graph:
 
     def claims(self, study: str) -> list[str]:
         """A study's file of claims; none where it has none."""
-        return [file] if (file := self.config.studies[study].claims) else []
+        file = getattr(self.config.studies[study], "claims", None)
+        return [file] if file else []
 
     # ---- agreements and audits ----
 
@@ -418,7 +419,7 @@ class Graph:
         for name in self.agreement(study).sources():
             files = {"manifest": "manifest.parquet"}
             if name in self.config.influence:
-                files = {"pairs": "pairs.parquet", "verdicts": "verdicts.parquet", "baselines": "rivals.parquet"}
+                files = {"pairs": "pairs.parquet", "verdicts": "verdicts.parquet", "baselines": "baselines.parquet"}
             found[name] = {"settings": self.told(name), **{key: self.files.study(name, file) for key, file in files.items()}}
         return found
 

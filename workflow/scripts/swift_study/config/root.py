@@ -54,8 +54,8 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 RULES = frozenset(
     {
         "agree", "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compare", "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures", "find_model",
-        "gradients", "hold_claims", "list_costs",
+        "compare", "compute_baselines", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures",
+        "find_model", "gradients", "hold_claims", "list_costs",
         "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
         "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep",
         "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",

@@ -40,7 +40,7 @@ plt.rcParams.update(
 )
 
 
-def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: Path, png: Path) -> None:
+def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, stem: Path) -> None:
     """Mean RelInf by step with its interval: one line for each probe set, target set and context of ``contexts``.
 
     References are grey lines without an interval.
@@ -81,10 +81,10 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
     names, columns = _legend(names, 90, 2)
     axes.legend(handles, names, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, handlelength=3.5)
     _grow(figure, _wrapped(title, 80), *names, *[""] * (len(names) // 2 if columns == 1 else 0))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: Path) -> None:
+def draw_layers(table: pl.DataFrame, control: str, title: str, stem: Path) -> None:
     """What each layer carries of the effects, with its interval: a panel for each target set and context, a line for each strategy.
 
     ``table`` is `confounds.layer_table`; what lies outside the layers is a point of its own, right of them.
@@ -95,7 +95,7 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
         axes.set_title(_wrapped(title, 85), fontsize=11)
         _grow(figure, _wrapped(title, 85))
         axes.text(0.5, 0.5, "No inner products by layer: a sketch has none, and gradients.by_module: false keeps none.", ha="center")
-        return _save(figure, svg, png)
+        return _save(figure, stem)
     targets, contexts, strategies = (table[c].unique(maintain_order=True).to_list() for c in ("target_set", "context", "strategy"))
     size = (0.6 + 4.3 * len(contexts), 1.2 + 2.4 * len(targets))
     figure, panels = plt.subplots(len(targets), len(contexts), figsize=size, layout="constrained", squeeze=False, sharex=True)
@@ -117,17 +117,17 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
     for axes in panels[-1]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
-    figure.supylabel(_wrapped(f"RelInf over {baseline}'s, carried by the layer", 48), fontsize=10)
+    figure.supylabel(_wrapped(f"RelInf over {control}'s, carried by the layer", 48), fontsize=10)
     figure.suptitle(_wrapped(title, 55 * len(contexts)), fontsize=11)
     handles, names = panels[0, 0].get_legend_handles_labels()
     names, columns = _legend(names, 60 * len(contexts), len(strategies))
     figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
     panel_titles = [_wrapped(f"cross-task, targets {target}", 50) for target in targets]
     _grow(figure, _wrapped(title, 55 * len(contexts)), *names, *panel_titles, *[""] * (len(names) - 1 if columns == 1 else 0))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_loss(history: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+def draw_loss(history: pl.DataFrame, title: str, stem: Path) -> None:
     """Training loss a step and the learning rate."""
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     axes.plot(history["step"], history["loss"], color=COLOURS[1], linewidth=1.4)
@@ -136,7 +136,7 @@ def draw_loss(history: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
     right.plot(history["step"], history["learning_rate"], color=COLOURS[4], linewidth=1, linestyle=":")
     right.set_ylabel("learning rate (dotted)")
     right.spines["right"].set_visible(True)
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -163,15 +163,16 @@ def _distinct(table: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return table.select(columns).unique(maintain_order=True).rows()
 
 
-def _save(figure: Any, svg: Path, png: Path) -> None:
-    with publish(svg) as part:
+def _save(figure: Any, stem: Path) -> None:
+    """As ``stem``.svg and ``stem``.png."""
+    with publish(Path(f"{stem}.svg")) as part:
         figure.savefig(part, format="svg", metadata={"Date": None})
-    with publish(png) as part:
+    with publish(Path(f"{stem}.png")) as part:
         figure.savefig(part, format="png", dpi=160, metadata={"Software": None})
     plt.close(figure)
 
 
-def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, svg: Path, png: Path) -> None:
+def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, stem: Path) -> None:
     """A comparison: one metric with its interval on the left, the gain in the same or another one on the right; a row of panels for each
     evaluation or group.
 
@@ -217,10 +218,10 @@ def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, svg:
         figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(blocks), 4))
     figure.suptitle(_wrapped(title, 110), fontsize=11)
     _grow(figure, _wrapped(title, 110), *(_wrapped(row, 40) for row in rows))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, svg: Path, png: Path) -> None:
+def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, stem: Path) -> None:
     """Outcomes against a predictor, with both intervals: one panel for each group and outcome, one point for each item."""
     groups = table["group"].unique(maintain_order=True).to_list() or ["no item"]
     figure, panels = plt.subplots(
@@ -242,10 +243,10 @@ def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str],
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set(xlabel=predictor, ylabel=outcome, title=group)
     figure.suptitle(_wrapped(title, 60 * len(groups)), fontsize=11)
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, svg: Path, png: Path) -> None:
+def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, stem: Path) -> None:
     """Metrics over x with their intervals: a panel for each panel and evaluation, a line for each line and metric, a tick for each phase.
 
     x is logarithmic where it spans more than a factor of 20; 0 then stands at the left end.
@@ -287,10 +288,10 @@ def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, sv
     figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(names), 3) or 1)
     figure.suptitle(_wrapped(title, 50 * columns), fontsize=11)
     _grow(figure, _wrapped(title, 50 * columns))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_correlation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+def draw_correlation(table: pl.DataFrame, title: str, stem: Path) -> None:
     """ρ of every metric with the reference, with its interval: pooled, and within and between each column's levels."""
     shown = table.filter(pl.col("scope") != "group")
     metrics = shown["metric"].unique(maintain_order=True).to_list()
@@ -310,7 +311,7 @@ def draw_correlation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> N
     axes.set(xlabel=f"Spearman's ρ with {shown['reference'][0]}" if len(shown) else "ρ", title=_wrapped(title, 80))
     axes.legend(fontsize=8, frameon=False)
     _grow(figure, _wrapped(title, 80))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _around(table: pl.DataFrame, name: str, low: str | None = None, high: str | None = None) -> np.ndarray:

@@ -40,7 +40,7 @@ def ways(graph: Graph, name: str) -> dict[str, dict[str, Files]]:
         compared = [s for s in named if isinstance(studies[s], ComparisonStudy)]
         found[kind] = (_influence(graph, influence) if influence else {}) | (_compared(graph, compared) if compared else {})
         if influence:
-            found[BASELINES] = {"all": _part(graph, "compute_rivals", influence)}
+            found[BASELINES] = {"all": _part(graph, "compute_baselines", influence)}
     return found
 
 
