@@ -135,7 +135,7 @@ def test_a_design_file_that_is_wrong_is_a_sentence(code: str, told: str, tmp_pat
 def test_the_script_writes_a_dataset_that_keeps_its_values(lines: Path, tmp_path: Path) -> None:
     write_examples(tmp_path / "masa.parquet", [REVIEW])
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_design.py"), "--dataset", "masa.lines", "--design", "lines.py"]
-    command += ["--options", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
+    command += ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")

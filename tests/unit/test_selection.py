@@ -15,6 +15,7 @@ from swift_study.data.selection import Row, choose, put_out, rows_of, scores_of_
 from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
+from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import RESPONSES, SCORES, read_examples, write_examples, write_table
 
 CLARIFY = load_strategy(ROOT / "strategies" / "clarify.py")
@@ -294,11 +295,11 @@ def test_the_script_chooses_by_a_runs_scores(tmp_path: Path) -> None:
         write_table(tmp_path / f"{name}.responses.parquet", pl.DataFrame(answers), RESPONSES)
         scores.append(f"{name}.scores.parquet")
         responses.append(f"{name}.responses.parquet")
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "select_examples.py"), "--selection", "tried", "--seed", "17"]
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "select_examples.py"), "--selection", "tried"]
     command += ["--datasets", *(f"data/{name}.parquet" for name in given.datasets), "--scores", *scores, "--responses", *responses]
 
     def run(settings: Selection, name: str) -> subprocess.CompletedProcess[str]:
-        extra = ["--settings", settings.model_dump_json(), "--output", f"{name}.parquet"]
+        extra = ["--settings", as_settings(selection=settings, seed=17), "--output", f"{name}.parquet"]
         return subprocess.run([*command, *extra], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     done = run(of, "positive_analogue")

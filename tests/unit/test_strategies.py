@@ -761,7 +761,7 @@ def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(
     strategy_of(tmp_path, "print('mine is here'); import sys; sys.exit(0)")
     write_examples(tmp_path / "panel.parquet", [SUM])
     command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.mine", "--strategy", "mine.py"]
-    command += ["--settings", "{}", "--teacher", "null", "--teacher-limits", "null", "--parent", "panel.parquet"]
+    command += ["--settings", '{"strategy": {}}', "--parent", "panel.parquet"]
     command += [
         "--cache",
         "cache",

@@ -5,7 +5,7 @@ Unknown keys are refused with the nearest known one. ``config.default.yaml`` and
 """
 
 from swift_study.config import lineage
-from swift_study.config.base import MAIN, Context, LossOn, Section, nearest
+from swift_study.config.base import MAIN, Context, LossOn, Section, Seed, nearest
 from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
     Column,
@@ -119,6 +119,7 @@ __all__ = [
     "Scores",
     "Scoring",
     "Section",
+    "Seed",
     "Selection",
     "Source",
     "Statistics",
