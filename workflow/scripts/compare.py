@@ -27,9 +27,7 @@ def main(a: Namespace) -> None:
     usable = usable_claims(claims, rows, [row for row in study.rows if row not in rows], "row", a.claims)
     held = claims_about_rows(usable, compared, a.study)
     write_formats(folder, "claims", held, claims_schema(study))
-    metrics = study.metrics
-    level, gain = study.figure.get("levels", metrics[0]), study.figure.get("gains", metrics[min(1, len(metrics) - 1)])
-    draw_comparison(table, level, gain, study.question, folder / "figure.svg", folder / "figure.png")
+    draw_comparison(study, table, manifest, folder / "figure.svg", folder / "figure.png")
     sentences = [*compared.missing, *([claims_sentence(held, len(claims) - len(usable))] if claims else [])]
     for sentence in sentences:
         cli.say(f"{a.study}: {sentence}")
