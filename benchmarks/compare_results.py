@@ -20,7 +20,7 @@ PLACES = {
     "confounds": ("influence/*/confounds.parquet", "studies/*/confounds.parquet"),
     "table": ("tables/table*.parquet", "studies/table*/table.parquet"),
 }
-RENAMED = {"baseline": "control", "training_data": "row"}
+RENAMED = {"baseline": "control", "baseline_rel_inf": "control_rel_inf", "training_data": "row"}
 OF_NAMES = ["run", "study", "n_seeds"]  # paths and names may change
 
 

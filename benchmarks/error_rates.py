@@ -30,7 +30,7 @@ import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 import torch  # noqa: E402
 from machine import machine, versions  # noqa: E402
-from null_studies import BASELINE, NULLS, SCORES, STRATEGY, pairs_of, plant, simulate  # noqa: E402
+from null_studies import CONTROL, NULLS, SCORES, STRATEGY, pairs_of, plant, simulate  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from swift_study.config import Statistics  # noqa: E402
@@ -59,7 +59,7 @@ def judged(pairs: pl.DataFrame, settings: Statistics) -> Counts:
     """Verdicts of one study by context and score; for the main score also whether its test or its interval alone would have spoken."""
     no_curves = pl.DataFrame(CURVES.empty_table())  # they only say whether a strategy is `effective`
     counts: Counts = Counter()
-    for row in verdicts(pairs, no_curves, BASELINE, settings).iter_rows(named=True):
+    for row in verdicts(pairs, no_curves, CONTROL, settings).iter_rows(named=True):
         for score, column in VERDICT.items():
             counts[row["context"], score, row[column]] += 1
         counts[row["context"], "rel_inf", "test"] += row["p_value"] <= 1 - settings.confidence + 1e-12
@@ -86,7 +86,7 @@ def real_counts(pool: Path, shuffled: bool, tasks: int, per_task: int, subpool: 
 def between_tasks_sd(null: str, tasks: int, per_task: int) -> dict[str, float]:
     """By context: the between-task standard deviation of the paired difference in RelInf, median over null studies."""
     found: dict[str, list[float]] = {context: [] for context in CONTEXTS}
-    ours, theirs = (pl.col("rel_inf").filter(pl.col("probe_set") == name).mean() for name in (STRATEGY, BASELINE))
+    ours, theirs = (pl.col("rel_inf").filter(pl.col("probe_set") == name).mean() for name in (STRATEGY, CONTROL))
     for number in range(UNIT_STUDIES):
         rng = np.random.default_rng([tasks, per_task, number, 1])
         pairs = pairs_of(simulate(NULLS[null], tasks, per_task, rng), tasks, per_task)
@@ -105,7 +105,7 @@ def power_counts(null: str, tasks: int, per_task: int, first: int, last: int, sd
         for context in CONTEXTS:
             part = pairs.filter(pl.col("context") == context)
             for size in PLANTED:
-                e = effect(plant(part, size * sd[context]), "rel_inf", STRATEGY, BASELINE, context == "in-task", SETTINGS)
+                e = effect(plant(part, size * sd[context]), "rel_inf", STRATEGY, CONTROL, context == "in-task", SETTINGS)
                 counts[context, size] += verdict(e, SETTINGS.confidence) == "helps"
     return counts
 

@@ -1,7 +1,7 @@
 """A pool of real gradients from which panels without any effect are drawn: plain examples, and ones whose completions were shuffled.
 
 The packaged model with a small LoRA adapter, after a few AdamW steps, so that B is not 0. The pool is divided into sub-pools
-that share no example; a panel's strategy and baseline probes come from one sub-pool and are told apart by a coin alone.
+that share no example; a panel's strategy and control probes come from one sub-pool and are told apart by a coin alone.
 """
 
 from collections.abc import Sequence

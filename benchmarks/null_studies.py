@@ -1,6 +1,6 @@
 """Studies in which the truth is known: simulated ones, and random panels of a pool of real gradients.
 
-A study is a pairs table with the probe sets `strategy` and `baseline` and one target set, as ``statistics.verdicts`` takes it. Scores
+A study is a pairs table with the probe sets `strategy` and `control` and one target set, as ``statistics.verdicts`` takes it. Scores
 are averaged over the checkpoints before they enter the table: ``statistics.grid`` would do just that, at the cost of more rows.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 SCORES = ("rel_inf", "rel_inf_mean_loss", "cosine")
-STRATEGY, BASELINE = "strategy", "baseline"
+STRATEGY, CONTROL = "strategy", "control"
 CHECKPOINTS = 4  # that count in the default run
 KEPT = 0.8  # of a direction's variance that one checkpoint shares with the others
 DIMENSIONS = 64  # cosines of unrelated examples vary by 1/8, about as on the packaged model (0.09)
@@ -19,7 +19,7 @@ DIMENSIONS = 64  # cosines of unrelated examples vary by 1/8, about as on the pa
 
 @dataclass(frozen=True)
 class Panel:
-    """Inner products of one study: probes are the strategy's, then the baseline's, task by task in both; targets task by task.
+    """Inner products of one study: probes are the strategy's, then the control's, task by task in both; targets task by task.
 
     ``dots`` (checkpoints, probes, targets), ``probe_sq`` (checkpoints, probes) and ``target_sq`` (checkpoints, targets): squared norms;
     ``probe_tokens`` (probes,) and ``target_tokens`` (targets,): lengths of the completions.
@@ -36,7 +36,7 @@ class Panel:
 class Null:
     """A world in which no strategy helps or hurts, by the ``scores`` that are named.
 
-    ``own_effects``, ``skewed`` and ``longer`` are worlds in which strategy and baseline differ in single tasks, or in length: it is
+    ``own_effects``, ``skewed`` and ``longer`` are worlds in which strategy and control differ in single tasks, or in length: it is
     the mean effect over all tasks there are that is 0. In the others they have the same distribution in every task.
     """
 
@@ -66,7 +66,7 @@ def simulate(null: Null, tasks: int, per_task: int, rng: np.random.Generator) ->
 
     A gradient is tokens × scale × direction. A direction is made of one common to all tasks, one of the task and one of the example, with
     variances 0.02, 0.2 and 0.78: cosines are about 0.2 within a task and 0.02 across, as on the packaged model. The k-th probes of
-    both sets share half of their example's variance, since a strategy works on the baseline's example.
+    both sets share half of their example's variance, since a strategy works on the control's example.
     """
     n = tasks * per_task
 
@@ -81,7 +81,7 @@ def simulate(null: Null, tasks: int, per_task: int, rng: np.random.Generator) ->
     common, task, twin = direction(1), direction(tasks), direction(n)
     noise = rng.lognormal(0.0, 1.0, tasks)[of] if null.uneven else np.ones(n)
     skew = rng.exponential(1.0, tasks)[of] - 1
-    own = {name: direction(n) for name in (STRATEGY, BASELINE, "target")}
+    own = {name: direction(n) for name in (STRATEGY, CONTROL, "target")}
     whole: dict[str, np.ndarray] = {}
     tokens: dict[str, np.ndarray] = {}
     for name, single in own.items():
@@ -98,12 +98,12 @@ def simulate(null: Null, tasks: int, per_task: int, rng: np.random.Generator) ->
         if name == STRATEGY:
             tokens[name] = tokens[name] * null.longer
         whole[name] = g * (tokens[name] * scale)[:, None]
-    probes = np.concatenate([whole[STRATEGY], whole[BASELINE]], axis=1)
+    probes = np.concatenate([whole[STRATEGY], whole[CONTROL]], axis=1)
     return Panel(
         probes @ whole["target"].transpose(0, 2, 1),
         np.square(probes).sum(axis=2),
         np.square(whole["target"]).sum(axis=2),
-        np.concatenate([tokens[STRATEGY], tokens[BASELINE]]),
+        np.concatenate([tokens[STRATEGY], tokens[CONTROL]]),
         tokens["target"],
     )
 
@@ -113,7 +113,7 @@ def _layout(tasks: int, per_task: int) -> pl.DataFrame:
     """The columns of the pairs table that do not depend on the draw, probe by probe."""
     ids = [(f"{t:03}", f"{t:03}.{k}") for t in range(tasks) for k in range(per_task)]
     probes = pl.DataFrame(
-        [(name, task, f"{name}.{i}") for name in (STRATEGY, BASELINE) for task, i in ids],
+        [(name, task, f"{name}.{i}") for name in (STRATEGY, CONTROL) for task, i in ids],
         schema=["probe_set", "probe_task", "probe_id"], orient="row",
     )  # fmt: skip
     targets = pl.DataFrame([("targets", *i) for i in ids], schema=["target_set", "target_task", "target_id"], orient="row")

@@ -19,7 +19,7 @@ from scipy import stats
 from swift_study.config import AgreementStudy, ComparisonStudy, InfluenceStudy, Statistics
 from swift_study.errors import UserError
 from swift_study.influence.statistics import curves, verdicts
-from swift_study.io.tables import RIVALS
+from swift_study.io.tables import BASELINES
 from swift_study.studies.agreement import (
     HALVES,
     SEEDS,
@@ -184,7 +184,7 @@ def test_the_ceiling_is_how_another_seed_orders_the_items() -> None:
 
 def baselines_of(pairs: pl.DataFrame) -> pl.DataFrame:
     scores = {"bm25": pl.col("rel_inf") * 2, "similarity": pl.col("rel_inf") * 3, "loss_change": pl.col("rel_inf") * -1}
-    return pairs.select(*RIVALS.names[:-3], **scores)
+    return pairs.select(*BASELINES.names[:-3], **scores)
 
 
 def influence() -> Influence:
@@ -202,7 +202,7 @@ def comparison(folder: Path, **keys: Any) -> Compared:
     values = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy", "nats_token"],
               "rows": {"Base": "b", "Good": "g", "Bad": "x", "Gone": None}, "against": "Base", "control": "Bad"}  # fmt: skip
     s = ComparisonStudy.model_validate(values | keys)
-    return compare(s, made.manifest, read_scores(made.manifest, QUICK, s.unit, s.within), RULES)
+    return compare(s, read_scores(made.manifest, RULES, QUICK, s.unit, s.within))
 
 
 ROWS = (("proxy", "Base"), ("training", "Good"))
@@ -241,7 +241,7 @@ def test_one_seed_has_the_ceiling_of_half_of_the_queries(tmp_path: Path) -> None
     values = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy"],
               "rows": {"Plain": "p", "Good": "g", "Bad": "x"}, "against": "Plain"}  # fmt: skip
     s = ComparisonStudy.model_validate(values)
-    c = compare(s, made.manifest, read_scores(made.manifest, QUICK, s.unit, s.within), RULES)
+    c = compare(s, read_scores(made.manifest, RULES, QUICK, s.unit, s.within))
     a = study(ceiling=True, items={"g": {n: {"swift": PLACE, "training": {"study": "small", "row": n}} for n in ("Good", "Bad")}})
     row = rank(items_of(a, {"cot": influence(), "small": c}, QUICK), "g", a, HALVES)
     assert 0.9 < row["decision_accuracy"] <= 1

@@ -74,7 +74,7 @@ def compared(made: Made, **keys: Any) -> Compared:
               "rows": {"Base": "b", "Good": "g", "Bad": "x"}, "against": "Base",
               "near": {"accuracy": 0.02, "nats_token": 0.02}}  # fmt: skip
     study = ComparisonStudy.model_validate(values | keys)
-    return compare(study, made.manifest, read_scores(made.manifest, QUICK, study.unit, study.within), RULES)
+    return compare(study, read_scores(made.manifest, RULES, QUICK, study.unit, study.within))
 
 
 def test_claims_about_rows_are_held_against_every_metric_that_has_a_near_on_every_model(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def study(**keys: Any) -> ComparisonStudy:
 
 def compared(made: Made, s: ComparisonStudy | None = None) -> Compared:
     s = s or study()
-    return compare(s, made.manifest, read_scores(made.manifest, QUICK, s.unit, s.within), RULES)
+    return compare(s, read_scores(made.manifest, RULES, QUICK, s.unit, s.within))
 
 
 def by_row(made: Made, s: ComparisonStudy | None = None, **where: Any) -> dict[str, dict[str, Any]]:
@@ -207,10 +207,10 @@ def test_a_metric_of_two_scorers_is_named_with_its_scorer(four: Made) -> None:
         own = labels(values)
         four.add(row, row, {"key_points": own["key_points"], "judge": own["key_points"]})
     rules = RULES | {"judge": RULES["key_points"]}
-    scores = read_scores(four.manifest, QUICK, ["item"], None)
+    scores = read_scores(four.manifest, rules, QUICK, ["item"], None)
     with pytest.raises(UserError, match=r"'accuracy' comes from several scorers \(key_points, judge\). Name one, as key_points.accuracy"):
-        compare(study(metrics=["accuracy"]), four.manifest, scores, rules)
-    c = compare(study(metrics=["judge.accuracy"]), four.manifest, scores, rules)
+        compare(study(metrics=["accuracy"]), scores)
+    c = compare(study(metrics=["judge.accuracy"]), scores)
     assert c.cells[0].scorer == "judge"
     assert comparison_table(c)["gain"].to_list() == [None, 0.25]
 
@@ -229,7 +229,7 @@ def drawn(folder: Path, made: Made, s: ComparisonStudy) -> str:
     """The figure as SVG, which is the same bytes when it is drawn again."""
     table, found = comparison_table(compared(made, s)), []
     for name in ("one", "two"):
-        draw_comparison(s, table, made.manifest, folder / f"{name}.svg", folder / f"{name}.png")
+        draw_comparison(s, table, made.manifest, folder / name)
         found.append((folder / f"{name}.svg").read_text())
     assert found[0] == found[1]
     assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()

@@ -385,6 +385,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ({"runs": {"full_base": {"grid": {"model": ["13b"]}}}}, "runs.full_base.model: there is no model '13b'"),
         ({"validation": {"seeds": [17]}}, "`validation` has another name: write studies of the kinds comparison, agreement and audit"),
         ({"studies": {"cot": {"baseline": "CoT"}}}, "`studies.cot.baseline` has another name: write studies.<name>.control"),
+        ({"studies": {"agreement": {"claims": "data/claims/cot.yaml"}}}, "unknown key `studies.agreement.claims`"),
         ({"studies": {"table1": {"only": ["Base+Cot"]}}}, "only: there is no row 'Base+Cot'"),
         ({"studies": {"table1": {"scorers": ["jugde"]}}}, "scorers/jugde.py: there is no such scorer file"),
         ({"studies": {"table1": {"rows": {"Base": "fullbase"}}}}, "there is no run 'fullbase' (did you mean 'full_base'?)"),

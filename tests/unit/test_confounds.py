@@ -32,7 +32,7 @@ TASKS = 8
 def pairs_table(
     ours: np.ndarray, theirs: np.ndarray, our_tokens: Sequence[int] = (10,) * TASKS, adam: np.ndarray | None = None, target_set: str = "T"
 ) -> pl.DataFrame:
-    """One probe a task and set, one target a task; RelInf of shape (tasks, tasks) at two steps, the baseline's completions of 10 tokens.
+    """One probe a task and set, one target a task; RelInf of shape (tasks, tasks) at two steps, the control's completions of 10 tokens.
 
     The norms of probes and targets are 1, so that the cosine is RelInf. ``adam``: the preconditioned RelInf of the strategy's probes.
     """
@@ -184,12 +184,11 @@ def test_layers_carry_the_effect_between_them(tmp_path: Path) -> None:
         own, effect = table.filter(pl.col("context") == context), row(whole, "sum-loss", context)["effect"]
         assert dict(own.select("layer", "effect").iter_rows()) == pytest.approx({k: v * effect for k, v in shares.items()}, rel=1e-9)  # type: ignore[operator]
         assert ((own["ci_low"] < own["effect"]) & (own["effect"] < own["ci_high"])).all()
-    figures = tmp_path / "layers.svg", tmp_path / "layers.png"
-    draw_layers(table, "plain", "Which layers?", *figures)
-    drawn = figures[0].read_text()
+    draw_layers(table, "plain", "Which layers?", tmp_path / "layers")
+    drawn = (tmp_path / "layers.svg").read_text()
     assert all(words in drawn for words in ("new", "plain", "Which layers?", "in-task, targets T", "cross-task, targets T", "outside"))
-    draw_layers(layer_table(pl.concat(parts).clear(), "plain", QUICK), "plain", "Which layers?", *figures)
-    assert "gradients.by_module" in figures[0].read_text()
+    draw_layers(layer_table(pl.concat(parts).clear(), "plain", QUICK), "plain", "Which layers?", tmp_path / "layers")
+    assert "gradients.by_module" in (tmp_path / "layers.svg").read_text()
 
 
 def test_families_tell_their_own_verdict_and_what_they_carry() -> None:
@@ -238,7 +237,7 @@ def test_baselines_are_judged_by_the_same_rule_on_their_own_scores() -> None:
         .select("study", pl.selectors.ends_with("_set", "_id", "_task"), "context", bm25="rel_inf", similarity=-pl.col("rel_inf"))
         .with_columns(loss_change=pl.col("similarity") * 2)
     )
-    table = confound_table(pairs, "plain", QUICK, 1.5, rivals=alike)
+    table = confound_table(pairs, "plain", QUICK, 1.5, baselines=alike)
     found = row(table, "BM25")
     assert (found["verdict"], found["agrees"], found["n_tasks"]) == ("hurts", False, TASKS)
     assert found["effect"] == pytest.approx(np.diagonal(around(1.0, 3) - around(1.5, 4)).mean(), rel=1e-9)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import error_rates  # noqa: E402
 import null_pool  # noqa: E402
-from null_studies import BASELINE, NULLS, STRATEGY, pairs_of, plant, simulate  # noqa: E402
+from null_studies import CONTROL, NULLS, STRATEGY, pairs_of, plant, simulate  # noqa: E402
 
 from swift_study.config import Statistics  # noqa: E402
 from swift_study.influence.pairs import GradientFile, pairs_at_checkpoint  # noqa: E402
@@ -98,15 +98,15 @@ def test_pairs_are_those_that_the_workflow_would_make_of_the_same_gradients() ->
         rows = pl.DataFrame(
             {
                 "step": [step] * 12,
-                "dataset": [STRATEGY] * 4 + [BASELINE] * 4 + ["targets"] * 4,
-                "example_id": [f"{name}.{t}.{k % 2}" for name in (STRATEGY, BASELINE, "targets") for k, t in enumerate(tasks)],
+                "dataset": [STRATEGY] * 4 + [CONTROL] * 4 + ["targets"] * 4,
+                "example_id": [f"{name}.{t}.{k % 2}" for name in (STRATEGY, CONTROL, "targets") for k, t in enumerate(tasks)],
                 "task": tasks * 3,
                 "norm_sq": squared[step],
                 "n_tokens": tokens,
             }
         )
         file = GradientFile(Path("gradients"), rows.with_row_index("row"), gradients[step], {})
-        names = {name: name for name in (STRATEGY, BASELINE)}
+        names = {name: name for name in (STRATEGY, CONTROL)}
         found = pairs_at_checkpoint(file, "null", "base", names, {"targets": "targets"}, 0.0)
         theirs += [frame.cast({pl.Enum: pl.String}) for frame in found]
     keys = ["probe_set", "probe_id", "target_id", "context"]
@@ -122,7 +122,7 @@ def test_the_worlds_are_as_they_are_described() -> None:
     rng = np.random.default_rng(1)
     for name, null in NULLS.items():
         pairs = pl.concat([pairs_of(simulate(null, 24, 1, rng), 24, 1) for _ in range(40)])
-        means = pairs.group_by("context").agg(pl.col("cosine").filter(pl.col("probe_set") == BASELINE).mean())
+        means = pairs.group_by("context").agg(pl.col("cosine").filter(pl.col("probe_set") == CONTROL).mean())
         in_task, cross_task = (means.filter(pl.col("context") == c)["cosine"].item() for c in ("in-task", "cross-task"))
         assert 0.08 < in_task < 0.3, name
         assert -0.01 < cross_task < 0.06, name

@@ -24,7 +24,7 @@ from swift_study.models.tokens import Tokens
 METADATA = {"scope": "lora", "representation": "exact", "projection_seed": "none", "checkpoint": "c1", "panel": "p1"}
 FLOOR = 1e-12
 TASKS = ["a", "b", "c"]
-VECTORS = np.random.default_rng(0).standard_normal((9, 5))  # 3 probes, 3 of the baseline, 3 targets
+VECTORS = np.random.default_rng(0).standard_normal((9, 5))  # 3 probes, 3 of the control, 3 targets
 
 
 def example(task: str, number: int) -> Example:

@@ -36,8 +36,9 @@ def texts(svg: Path) -> str:
 @pytest.mark.parametrize("name", ODD)
 def test_names_stand_in_a_figure_as_they_were_written(name: str, tmp_path: Path) -> None:
     rows = [row | {"probe_set": name, "target_set": name} for row in curve_rows(f"{name} → In-task {name}")]
-    svg = tmp_path / "figure of it's [x] {y} $z.svg"
-    draw_curves(pl.DataFrame(rows), ["in-task"], f"Title: {name}", svg, svg.with_suffix(".png"))
+    place = tmp_path / "figure of it's [x] {y} $z"
+    svg = place.with_suffix(".svg")
+    draw_curves(pl.DataFrame(rows), ["in-task"], f"Title: {name}", place)
     assert f"Title: {name}" in texts(svg)
     assert f"{name} → In-task {name}" in texts(svg)
     assert svg.with_suffix(".png").stat().st_size > 1000
@@ -75,7 +76,7 @@ def test_long_names_and_titles_stay_within_the_figure(tmp_path: Path) -> None:
     rows = [
         row | {"probe_set": name, "target_set": target} for name in (probe, "plain") for row in curve_rows(f"{name} → In-task {target}")
     ]
-    draw_curves(pl.DataFrame(rows), ["in-task"], title, tmp_path / "f.svg", tmp_path / "f.png")
+    draw_curves(pl.DataFrame(rows), ["in-task"], title, tmp_path / "f")
     root = ET.parse(tmp_path / "f.svg").getroot()
     width, height = map(float, root.attrib["viewBox"].split()[2:])
     words = list(root.iter("{http://www.w3.org/2000/svg}text"))

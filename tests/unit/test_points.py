@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 from configuration import configured
 
-from swift_study.config import Config, rows_of
+from swift_study.config import Config, Entry, Graph, rows_of
 from swift_study.errors import UserError
-from swift_study.studies.manifest import Entry, digest, entries, table
+from swift_study.studies.manifest import digest, table
 
 SDE = {
     "like": "full_base",
@@ -43,7 +43,7 @@ def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str]
 
 
 def test_factors_are_columns_of_the_manifest(config: Config) -> None:
-    found = entries(config, "designs")
+    found = Graph(config).entries("designs")
     frame = table(found)
     assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "queries", "domain", "mode", "epochs"]
     assert frame["row"].unique(maintain_order=True).to_list() == ["Base", "json", "lines"]
@@ -68,13 +68,13 @@ def test_a_manifest_names_the_datasets_of_an_evaluation_that_is_asked_in_several
     alone = study | {"rows": {"json": "sde[mode=json,epochs=1]"}}
     values = {"runs": {"sde": SDE}, "designs": designs, "evaluations": evaluations, "studies": {"both": study, "alone": alone}}
     config = configured(values)
-    frame = table(entries(config, "both"))
+    frame = table(Graph(config).entries("both"))
     found = set(frame.select("evaluation", "row", "queries").rows())
     assert found == {
         *((f"own/decoding={k}", mode, f"results/data/panel.{mode}.parquet") for k in (1, 2) for mode in ("json", "lines")),
         *(("plain", mode, None) for mode in ("json", "lines")),
     }
-    assert table(entries(config, "alone"))["queries"].null_count() == 2 * 2 * 3
+    assert table(Graph(config).entries("alone"))["queries"].null_count() == 2 * 2 * 3
 
 
 def test_a_factor_with_the_name_of_a_column_is_refused() -> None:

@@ -118,7 +118,7 @@ def test_effect_is_the_difference_of_the_means_over_the_counted_checkpoints() ->
     for row in table.to_dicts():
         counts = np.eye(5, dtype=bool) if row["context"] == "in-task" else ~np.eye(5, dtype=bool)
         assert row["strategy_rel_inf"] == pytest.approx(new[1:, counts].mean())
-        assert row["baseline_rel_inf"] == pytest.approx(old[1:, counts].mean())
+        assert row["control_rel_inf"] == pytest.approx(old[1:, counts].mean())
         assert row["effect"] == pytest.approx(new[1:, counts].mean() - old[1:, counts].mean())
         assert (row["n_checkpoints"], row["n_probes"], row["n_tasks"]) == (3, 5, 5)
 
@@ -371,7 +371,7 @@ def test_two_tasks_can_never_give_a_verdict() -> None:
 
 
 def test_false_verdicts_are_as_rare_as_promised() -> None:
-    """300 studies of 12 tasks in which strategy and baseline differ by chance alone, with heavy tails."""
+    """300 studies of 12 tasks in which strategy and control differ by chance alone, with heavy tails."""
     rng = np.random.default_rng(11)
     false = 0
     for _ in range(300):
@@ -415,14 +415,14 @@ def test_effective_needs_the_share_of_checkpoints_with_an_interval_above_0() -> 
         assert row["effective"] is effective
 
 
-def test_baseline_is_never_a_strategy_and_every_other_set_is() -> None:
+def test_control_is_never_a_strategy_and_every_other_set_is() -> None:
     rng = np.random.default_rng(8)
     sets = itertools.product(("new", "old", "third"), "AB")
     pairs = pl.concat([pairs_table(rng.standard_normal((2, 4, 4)), p, target_set=t) for p, t in sets])
     table = verdicts(pairs, curves(pairs, QUICK), "old", QUICK)
     keys = list(zip(table["strategy"], table["target_set"], table["context"], strict=True))
     assert sorted(keys) == sorted(itertools.product(("new", "third"), "AB", ("in-task", "cross-task")))
-    assert set(table["baseline"]) == {"old"}
+    assert set(table["control"]) == {"old"}
 
 
 def test_comparison_is_over_the_tasks_that_both_have() -> None:
@@ -433,7 +433,7 @@ def test_comparison_is_over_the_tasks_that_both_have() -> None:
     row = judged(pairs_new, pairs_old).row(by_predicate=pl.col("context") == "in-task", named=True)
     assert (row["n_tasks"], row["n_probes"]) == (2, 2)
     assert row["strategy_rel_inf"] == pytest.approx((new[0, 2, 2] + new[0, 3, 3]) / 2)
-    assert row["baseline_rel_inf"] == pytest.approx((old[0, 0, 2] + old[0, 1, 3]) / 2)
+    assert row["control_rel_inf"] == pytest.approx((old[0, 0, 2] + old[0, 1, 3]) / 2)
 
 
 def test_no_task_in_common_is_no_evidence() -> None:

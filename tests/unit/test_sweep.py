@@ -66,7 +66,7 @@ def grown(tmp_path: Path) -> Made:
 
 
 def lines(made: Made, study: SweepStudy) -> list[Line]:
-    return lines_of(study, made.manifest, read_scores(made.manifest, QUICK, study.unit, study.within), RULES)
+    return lines_of(study, read_scores(made.manifest, RULES, QUICK, study.unit, study.within))
 
 
 def test_lines_share_the_run_that_stands_for_both(grown: Made) -> None:
@@ -89,7 +89,7 @@ def test_phases_are_where_a_bar_is_reached_or_nowhere(grown: Made, tmp_path: Pat
     assert found["format", "source=rule"]["reached"] < 0.05
     assert found["task", "source=human"]["x_sure"] == 10
     whole = sweep_table(own)
-    draw_sweep(whole, table, "n", study.question, tmp_path / "f.svg", tmp_path / "f.png")
+    draw_sweep(whole, table, "n", study.question, tmp_path / "f")
     assert "source=human" in (tmp_path / "f.svg").read_text()
     assert "none within" not in sweep_page(study, whole, table, savings_table(study, own, 0.95), QUICK)
 
@@ -131,8 +131,7 @@ def rated(folder: Path, human: np.ndarray, metric: np.ndarray) -> tuple[Correlat
             "groups": ["query_id", "run"],
         }
     )
-    scores = read_scores(made.manifest, QUICK, ["item"], None)
-    return study, responses_of(study, made.manifest, scores, {"ratings": PLAIN})
+    return study, responses_of(study, read_scores(made.manifest, {"ratings": PLAIN}, QUICK, ["item"], None))
 
 
 def test_correlations_are_scipys_pooled_within_and_between(tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_correlations_are_scipys_pooled_within_and_between(tmp_path: Path) -> No
     assert found["between", "run", None] == pytest.approx(stats.spearmanr(human.mean(1), metric.mean(1)).statistic)
     row = table.row(by_predicate=pl.col("scope") == "pooled", named=True)
     assert row["low"] < row["rho"] < row["high"]
-    draw_correlation(table, "?", tmp_path / "f.svg", tmp_path / "f.png")
+    draw_correlation(table, "?", tmp_path / "f")
     assert "within query_id" in (tmp_path / "f.svg").read_text()
     assert "Correlation with human" in correlation_page(study, table, QUICK)
 

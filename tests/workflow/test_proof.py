@@ -23,13 +23,13 @@ from swift_study.evaluation.scorers import read_statistics
 from swift_study.io.tables import (
     AGREEMENT,
     AUDIT_SUMMARY,
+    BASELINES,
     COMPARISON,
     CONSUMED,
     COSTS,
     ITEMS,
     RANK_AGREEMENT,
     RESPONSES,
-    RIVALS,
     SCHEDULE,
     read_table,
 )
@@ -115,7 +115,7 @@ def test_tables_of_the_comparisons_are_there_and_whole(proved: Checkout) -> None
     assert set(audit["measure"]) == {"agreement", "kappa", "repeatability", "hostile flips"}
     costs = read_table(results / "studies/agreement/costs.parquet", COSTS)
     assert (costs.filter(pl.col("part") == "training")["seconds"] > 0).all()
-    pairs = read_table(results / "studies/cot/rivals.parquet", RIVALS)
+    pairs = read_table(results / "studies/cot/baselines.parquet", BASELINES)
     compared = pl.read_parquet(results / "studies/cot/pairs.parquet").filter(pl.col("step") == 8)
     assert pairs.select("probe_id", "target_id").equals(compared.select("probe_id", "target_id"))
     judged = pl.col("probe_set").is_in(["CoT", "non-CoT"])

@@ -6,15 +6,15 @@ from pathlib import Path
 from swift_study.config import Confounds, Statistics
 from swift_study.influence.confounds import confound_table, disagreements, power_table
 from swift_study.io import cli
-from swift_study.io.tables import CONFOUNDS, FAMILIES, PAIRS, POWER, RIVALS, read_table, write_table
+from swift_study.io.tables import BASELINES, CONFOUNDS, FAMILIES, PAIRS, POWER, read_table, write_table
 
 
 def main(a: Namespace) -> None:
     settings, statistics = Confounds.model_validate_json(a.settings), Statistics.model_validate_json(a.statistics)
-    rivals = read_table(Path(a.rivals), RIVALS)
+    baselines = read_table(Path(a.baselines), BASELINES)
     pairs = read_table(Path(a.pairs), PAIRS)
     families = read_table(Path(a.families), FAMILIES)
-    table = confound_table(pairs, a.control, statistics, settings.length_factor, a.unwanted, families, rivals, a.unit)
+    table = confound_table(pairs, a.control, statistics, settings.length_factor, a.unwanted, families, baselines, a.unit)
     write_table(Path(a.output), table, CONFOUNDS)
     write_table(Path(a.power), power_table(pairs, a.control, statistics, a.unwanted, a.unit), POWER)
     for sentence in disagreements(table):
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         control="the study's control",
         pairs="Parquet file",
         families="Parquet file of the pairs by family of modules",
-        rivals="Parquet file of BM25, the similarity of hidden states and the loss change",
+        baselines="Parquet file of BM25, the similarity of hidden states and the loss change",
         output="Parquet file",
         power="Parquet file of how often an effect would be told from zero",
     )

@@ -7,8 +7,7 @@ import polars as pl
 
 from swift_study.io import cli
 from swift_study.io.tables import COSTS
-from swift_study.io.work import publish
-from swift_study.report.pages import html_table, page, paragraph, write_formats
+from swift_study.report.pages import html_table, page, paragraph, write_formats, write_page
 from swift_study.studies.costs import cost_sentences, costs, read_ways, untimed
 
 NOTE = (
@@ -27,8 +26,7 @@ def main(a: Namespace) -> None:
     for sentence in sentences:
         cli.say(sentence)
     shown = table.with_columns(pl.col("seconds", "cpu_seconds").round(1))
-    with publish(Path(a.folder) / "costs.html") as part:
-        part.write_text(page("Costs", paragraph(" ".join(sentences)), html_table(shown), paragraph(NOTE)))
+    write_page(Path(a.folder) / "costs.html", page("Costs", paragraph(" ".join(sentences)), html_table(shown), paragraph(NOTE)))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import polars as pl
 from swift_study.data.datasets import describe
 from swift_study.io import cli
 from swift_study.io.tables import DATASETS, LEAKAGE, REJECTS, read_table
-from swift_study.io.work import publish
 from swift_study.models.lengths import about_lengths
-from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
+from swift_study.report.pages import heading, html_table, page, paragraph, write_formats, write_page
 
 
 def main(a: Namespace) -> None:
@@ -20,8 +19,7 @@ def main(a: Namespace) -> None:
     parts = [html_table(datasets), heading("Leak check of the evaluations"), html_table(read_table(Path(a.leakage), LEAKAGE))]
     parts += [heading("Rejects"), html_table(rejects) if len(rejects) else paragraph("Nothing was rejected.")]
     parts += [heading("Lengths, in tokens"), html_table(about_lengths(a.lengths))]
-    with publish(Path(a.folder) / "data.html") as part:
-        part.write_text(page(f"Data of {a.study}", *parts))
+    write_page(Path(a.folder) / "data.html", page(f"Data of {a.study}", *parts))
 
 
 if __name__ == "__main__":

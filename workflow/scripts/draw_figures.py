@@ -19,9 +19,9 @@ def main(a: Namespace) -> None:
         folder.mkdir()
         for name, contexts in figures.items():
             where = f" ({', '.join(contexts)})" if len(figures) > 1 else ""
-            draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / f"{name}.svg", folder / f"{name}.png")
+            draw_curves(table, contexts, f"{a.title.rstrip('.')}{where}", folder / name)
         layers = layer_table(read_table(Path(a.layers), LAYERS), a.control, Statistics.model_validate_json(a.statistics), a.unit)
-        draw_layers(layers, a.control, f"{a.title.rstrip('.')}, by layer", folder / "layers.svg", folder / "layers.png")
+        draw_layers(layers, a.control, f"{a.title.rstrip('.')}, by layer", folder / "layers")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ import polars as pl
 
 from swift_study.io import cli
 from swift_study.io.tables import AUDIT, AUDIT_SUMMARY, CONFUSION, read_table
-from swift_study.io.work import publish
-from swift_study.report.pages import heading, html_table, page, paragraph, write_formats
+from swift_study.report.pages import heading, html_table, page, paragraph, write_formats, write_page
 
 NOTE = (
     "Responses whose label is known were given to the judge: how often it agrees (with Wilson's interval), Cohen's kappa (with a bootstrap "
@@ -29,8 +28,7 @@ def main(a: Namespace) -> None:
     write_formats(folder, "disagreements", differing, AUDIT)
     parts = [paragraph(NOTE), html_table(summary), heading("Expected and given labels (none: not parsed)"), html_table(confusion)]
     parts += [heading("Where judge and label disagree"), html_table(differing) if len(differing) else paragraph("Nowhere.")]
-    with publish(folder / "page.html") as part:
-        part.write_text(page("Audit of the scorers", *parts))
+    write_page(folder / "page.html", page("Audit of the scorers", *parts))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,9 @@ from swift_study.io.tables import (
     VERDICTS,
     read_table,
 )
-from swift_study.io.work import publish
 from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.lengths import about_lengths
-from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats
+from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats, write_page
 
 
 def main(a: Namespace) -> None:
@@ -90,11 +89,6 @@ def main(a: Namespace) -> None:
             preformatted(Path(a.config).read_text()),
         ),
     )
-
-
-def write_page(path: Path, content: str) -> None:
-    with publish(path) as part:
-        part.write_text(content)
 
 
 def outcome(path: Path) -> dict[str, object]:

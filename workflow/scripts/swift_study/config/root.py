@@ -27,8 +27,8 @@ from swift_study.config.evaluations import (
     scorer_file,
     scorer_instructions,
 )
+from swift_study.config.families import Point, matching, parse_name, resolve_runs
 from swift_study.config.gradients import Gradients
-from swift_study.config.graph import Point, matching, parse_name, resolve_runs
 from swift_study.config.grid import Level, fields, fill, path_of, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
@@ -55,10 +55,10 @@ from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
 RULES = frozenset(
     {
         "agree", "all", "apply_design", "apply_strategy", "audit_scorer", "audit_scorer_with_endpoint", "check_confounds", "check_leakage",
-        "compare", "compute_rivals", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures", "find_model",
-        "gradients", "hold_claims", "list_costs",
+        "compare", "compute_baselines", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures",
+        "find_model", "gradients", "hold_claims", "list_costs",
         "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
-        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift",
+        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep",
         "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip

@@ -88,13 +88,18 @@ class Asked(Section):
     """What it asks, in one sentence."""
     caption: Prose = ""
     """Below the figures in the report; empty: the question."""
+
+
+class ClaimedStudy(Asked):
+    """A study against whose results claims are held."""
+
     claims: FilePath | None = None
     """File of claims, such as a paper's; each is held against the results by its interval (docs/studies.md)."""
     near: dict[str, Positive] = {}
     """By metric (`rel_inf` in an influence study) how small a difference counts as none, where a claim says that two things are near."""
 
 
-class InfluenceStudy(StudyPanel, Asked):
+class InfluenceStudy(StudyPanel, ClaimedStudy):
     """Do probe sets push a run towards the targets more than the control does?"""
 
     kind: Literal["influence"] = "influence"
@@ -191,7 +196,7 @@ class Scatter(Section):
     """The vertical axis."""
 
 
-class ComparisonStudy(ScoredStudy):
+class ComparisonStudy(ScoredStudy, ClaimedStudy):
     """Do rows (trainings on other data, scorers, annotators) differ in a metric?"""
 
     kind: Literal["comparison"] = "comparison"

@@ -8,18 +8,19 @@ A record is an object of JSON. The record of an example that has none is its own
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from swift_study.errors import Rejected, Stopped, UserError
+from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, Message
-from swift_study.io.user_files import line_of, load_module, told
+from swift_study.io.user_files import UserFile, load_functions
 
 FUNCTIONS = ("render", "parse")
+REMEDY = "Mend the function, or raise Rejected with the reason."
 Record = dict[str, Any]
 
 
@@ -51,51 +52,32 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class DesignFile:
-    """A design file's two functions. Whatever goes wrong in one of them is a UserError that names file and line."""
-
-    path: Path
-    functions: Mapping[str, Callable[..., Any]]
+class DesignFile(UserFile):
+    """A design file's two functions."""
 
     def render(self, record: Record, options: Mapping[str, Any]) -> Rendered:
         """Raises Rejected where the record cannot be rendered."""
-        made = self._call("render", record, record, options)
+        made = self.call("render", _about(record), REMEDY, record, options)
         if type(made) is not Rendered or not all(isinstance(part, str) for part in made.parts):
-            raise self._wrong("render", record, f"returned {type(made).__name__}", "Return Rendered(query, parts) with parts of text.")
+            what = f"returned {type(made).__name__}"
+            raise self.wrong("render", _about(record), what, "Return Rendered(query, parts) with parts of text.")
         return made
 
     def parse(self, response: str, record: Record, options: Mapping[str, Any]) -> Record:
         """Raises Rejected where the response cannot be read."""
-        found = self._call("parse", record, response, record, options)
+        found = self.call("parse", _about(record), REMEDY, response, record, options)
         if not isinstance(found, dict):
-            raise self._wrong("parse", record, f"returned {type(found).__name__}", "Return a dict of the record's fields.")
+            raise self.wrong("parse", _about(record), f"returned {type(found).__name__}", "Return a dict of the record's fields.")
         return found
 
-    def _call(self, name: str, record: Record, *arguments: object) -> Any:
-        try:
-            return self.functions[name](*arguments)
-        except (Rejected, Stopped):
-            raise
-        except BaseException as error:  # it may call sys.exit
-            remedy = "Mend the function, or raise Rejected with the reason."
-            raise self._wrong(name, record, f"raised {told(error)}", remedy, line_of(self.path, error)) from error
 
-    def _wrong(self, name: str, record: Record, what: str, remedy: str, line: int | None = None) -> UserError:
-        line = line or getattr(getattr(self.functions[name], "__code__", None), "co_firstlineno", None)
-        shown = json.dumps(record, ensure_ascii=False, default=str)[:80]
-        return UserError(f"{self.path}{f', line {line}' if line else ''}: {name} {what} for the record {shown}. {remedy}")
+def _about(record: Record) -> str:
+    return f"the record {json.dumps(record, ensure_ascii=False, default=str)[:80]}"
 
 
 def load_design(path: Path) -> DesignFile:
     """Import a design file. UserError if it is missing, does not run, or lacks one of the two functions."""
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such design file. Write it (docs/data.md shows how) or remove its name from `designs`.")
-    module = load_module(path, "design")
-    functions = {name: getattr(module, name, None) for name in FUNCTIONS}
-    for name, function in functions.items():
-        if not callable(function):
-            raise UserError(f"{path}: the function `{name}` is missing; a design file has render and parse.")
-    return DesignFile(path, cast(dict[str, Callable[..., Any]], functions))
+    return DesignFile(path, load_functions(path, "design", "designs", "docs/data.md", FUNCTIONS))
 
 
 def record_of(example: Example) -> Record:

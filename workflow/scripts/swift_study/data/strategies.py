@@ -19,28 +19,26 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
 from swift_study.config import FileSource, Strategy
 from swift_study.data.rows import file_rows
-from swift_study.errors import Rejected, Stopped, UserError
+from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, KeyPoint, Message, as_number, fold, occurs
 from swift_study.io.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.io.replies import whole_text, without_reasoning
-from swift_study.io.user_files import line_of, load_module, told
+from swift_study.io.user_files import UserFile, broken_rules, described, load_functions, short
 from swift_study.numerals import Number, tokens
 
 FUNCTIONS = ("from_fields", "prompt", "from_reply")
 
 
 @dataclass(frozen=True)
-class StrategyFile:
-    """A strategy file's three functions. Whatever goes wrong in one of them is a UserError that names file, line and example."""
+class StrategyFile(UserFile):
+    """A strategy file's three functions."""
 
-    path: Path
-    functions: Mapping[str, Callable[..., Any]]
     options: Mapping[str, Any] = field(default_factory=dict)
     parents: Mapping[str, Example] = field(default_factory=dict)
     """By id the examples that the strategy's own parents were made from."""
@@ -54,7 +52,8 @@ class StrategyFile:
         messages = self._call("prompt", example)
         if isinstance(messages, list | tuple) and messages and all(type(m) is Message for m in messages):
             return list(messages)
-        raise self._wrong("prompt", example, f"returned {_described(messages)}", "Return a list of Message, as `user(text)` makes it.")
+        remedy = "Return a list of Message, as `user(text)` makes it."
+        raise self.wrong("prompt", _about(example), f"returned {_described(messages)}", remedy)
 
     def from_reply(self, example: Example, reply: str) -> Example | list[Example]:
         """Raises Rejected where the reply breaks the acceptance rule, also where the result breaks the rules of an example."""
@@ -64,35 +63,24 @@ class StrategyFile:
         function = self.functions[name]
         offered = {"options": dict(self.options), "parent": self.parents.get(example.parent_id or "")}
         extra = {key: value for key, value in offered.items() if key in _parameters(function)}
-        try:
-            return function(example, *arguments, **extra)
-        except (Rejected, Stopped):
-            raise
-        except ValidationError as error:
-            raise Rejected(_reason(error)) from error
-        except BaseException as error:  # a strategy may also call sys.exit, which would end the job without a word
-            remedy = "Mend the function, or raise Rejected with the reason where the example cannot be made."
-            raise self._wrong(name, example, f"raised {told(error)}", remedy, line_of(self.path, error)) from error
+        remedy = "Mend the function, or raise Rejected with the reason where the example cannot be made."
+        return self.call(name, _about(example), remedy, example, *arguments, **extra)
 
     def _checked(self, name: str, example: Example, made: object) -> Example | list[Example]:
         several: list[Any] = made if isinstance(made, list) and made else [made]
         for one in several:
             if type(one) is not Example:
                 remedy = "Return an Example, as `example.derive(…)` makes it, or a list of them."
-                raise self._wrong(name, example, f"returned {_described(one)}", remedy)
+                raise self.wrong(name, _about(example), f"returned {_described(one)}", remedy)
         try:  # `model_copy` and `model_construct` check nothing
             checked = [Example.model_validate(one.model_dump(warnings=False)) for one in several]
         except ValidationError as error:
-            raise Rejected(_reason(error)) from error
+            raise Rejected(broken_rules(error)) from error
         return checked if isinstance(made, list) else checked[0]
 
-    def _wrong(self, name: str, example: Example, what: str, remedy: str, line: int | None = None) -> UserError:
-        if line is None:
-            line = getattr(getattr(self.functions[name], "__code__", None), "co_firstlineno", None)
-        return UserError(
-            f"{self.path}{f', line {line}' if line else ''}: {name} {what} for the example {example.example_id} (task {example.task!r}, "
-            f"query {_short(example.query)}). {remedy}"
-        )
+
+def _about(example: Example) -> str:
+    return f"the example {example.example_id} (task {example.task!r}, query {short(example.query)})"
 
 
 @dataclass(frozen=True)
@@ -110,22 +98,13 @@ class Reject:
 def load_strategy(path: Path, options: Mapping[str, Any] | None = None, parents: Sequence[Example] = ()) -> StrategyFile:
     """Import a strategy file. UserError if it is missing, does not run, or lacks one of the three functions, and where there are options
     of which no function has the parameter."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: there is no such strategy file. Write it (docs/strategies.md shows how) or remove its name from `strategies`."
-        )
-    module = load_module(path, "strategy")
-    functions = {name: getattr(module, name, None) for name in FUNCTIONS}
-    for name, function in functions.items():
-        if not callable(function):
-            raise UserError(f"{path}: the function `{name}` is missing; a strategy file has from_fields, prompt and from_reply.")
+    functions = load_functions(path, "strategy", "strategies", "docs/strategies.md", FUNCTIONS)
     if options and not any("options" in _parameters(function) for function in functions.values()):
         raise UserError(
             f"{path}: the configuration gives the strategy options ({', '.join(options)}), but none of its functions has the parameter "
             "`options`. Add it, or remove the options."
         )
-    known = cast(dict[str, Callable[..., Any]], functions)
-    return StrategyFile(path, known, options or {}, {e.example_id: e for e in parents})
+    return StrategyFile(path, functions, options or {}, {e.example_id: e for e in parents})
 
 
 def _parameters(function: Any) -> Collection[str]:
@@ -137,17 +116,10 @@ def _parameters(function: Any) -> Collection[str]:
 
 def _described(value: object) -> str:
     """What a function returned, where it is not what it should be."""
-    if value is None:
-        return "nothing (None)"
     if isinstance(value, list | tuple):
         other = next((item for item in value if type(item) is not Message), None)
         return f"a {type(value).__name__} that holds {_described(other)}" if value else f"an empty {type(value).__name__}"
-    return f"{_short(value)}, which is of the type {type(value).__module__}.{type(value).__qualname__}"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return described(value)
 
 
 def apply_strategy(
@@ -272,10 +244,6 @@ def _by_file(strategy: StrategyFile, examples: Sequence[Example], dataset: str, 
         except Rejected as error:
             rejects.append(Reject(dataset, example.task, example.example_id, str(error), 1, reply))
     return made, rejects
-
-
-def _reason(error: ValidationError) -> str:
-    return "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False))
 
 
 # ---- what several strategy files need ----

@@ -1,4 +1,4 @@
-"""Rivals: three cheaper ways of guessing what a probe does to a target, to hold RelInf against.
+"""Baselines: three cheaper ways of guessing what a probe does to a target, to hold RelInf against.
 
 - `bm25`: how well the probe's words match the target's;
 - `similarity`: the cosine of the two examples' hidden states (mean over the tokens, last layer);
@@ -113,7 +113,7 @@ def _norm(tensors: Sequence[torch.Tensor]) -> float:
     return float(sum(t.detach().double().square().sum().cpu() for t in tensors) ** 0.5)
 
 
-def rivals_at_checkpoint(
+def baselines_at_checkpoint(
     model: torch.nn.Module,
     members: Sequence[Member],
     grids: Sequence[tuple[Mapping[str, str], Mapping[str, str]]],
@@ -122,7 +122,7 @@ def rivals_at_checkpoint(
     changed: Mapping[str, Sequence[float]] | None = None,
     progress: Callable[[int, str, list[float]], None] = lambda done, probe_id, after: None,
 ) -> pl.DataFrame:
-    """Every probe × target of each grid of probe and target sets: the columns of the rivals table that depend on them.
+    """Every probe × target of each grid of probe and target sets: the columns of the baselines table that depend on them.
 
     For BM25 a target is the query, and the documents are all the probes. The change of loss is that of the first grid, null in the others:
     a step is dear, and it is made once for each probe, however many sets it is in. ``changed`` holds the targets' losses after the

@@ -24,8 +24,8 @@ SCORES = {MAIN_CHECK: "rel_inf", "mean-loss": "rel_inf_mean_loss", "cosine": "co
 LENGTH_MATCHED = "length-matched"
 WITHOUT = "without: "
 FAMILY = "family: "
-# Baselines by their columns in the table of rivals.
-BASELINES = {"BM25": "bm25", "similarity": "similarity", "loss change": "loss_change"}
+# Baselines, and their columns in `baselines.parquet`.
+BASELINE_SCORES = {"BM25": "bm25", "similarity": "similarity", "loss change": "loss_change"}
 CANNOT_TELL = "cannot tell"
 
 
@@ -36,11 +36,11 @@ def fewest_tasks(confidence: float) -> int:
 
 @dataclass(frozen=True)
 class Asked:
-    """One verdict that is asked for again: a strategy against its baseline, on a target set in a context."""
+    """One verdict that is asked for again: a strategy against its control, on a target set in a context."""
 
     study: str
     strategy: str
-    baseline: str
+    control: str
     context: str
     target_set: str
     wanted: bool
@@ -53,7 +53,7 @@ class Asked:
         ``part``: the check leaves out pairs, so that too few tasks can be left to tell. ``way``: from floor to ceiling, by this score.
         """
         own = pairs.filter((pl.col("target_set") == self.target_set) & (pl.col("context") == self.context))
-        e = effect(own, score, self.strategy, self.baseline, self.context == "in-task", self.settings, self.unit)
+        e = effect(own, score, self.strategy, self.control, self.context == "in-task", self.settings, self.unit)
         too_few = part and e.n_tasks < fewest_tasks(self.settings.confidence)
         return {
             "study": self.study,
@@ -75,34 +75,34 @@ class Asked:
 
 def confound_table(
     pairs: pl.DataFrame,
-    baseline: str,
+    control: str,
     settings: Statistics,
     length_factor: float,
     unwanted: Collection[str] = (),
     families: pl.DataFrame | None = None,
-    rivals: pl.DataFrame | None = None,
+    baselines: pl.DataFrame | None = None,
     unit: Unit = "task",
 ) -> pl.DataFrame:
     """The confounds table of one study, in the order of its verdicts and, within one, of the checks.
 
     ``families``: the pairs again by family of modules. A family's row tells its own effect, by its own norms, and in ``carried`` which
-    share of the sum-loss effect it carries; the shares add up to 1. ``rivals``: the table of the baselines, like pairs of one checkpoint.
+    share of the sum-loss effect it carries; the shares add up to 1. ``baselines``: their table, like pairs of one checkpoint.
     """
     pairs = counted(with_scores(pairs), settings)
     if pairs.is_empty():
         raise UserError(f"No checkpoint lies after step {settings.after_step} (statistics.after_step); lower it or train longer.")
     by_family = [] if families is None else list(counted(families, settings).group_by("family", maintain_order=True))
     rows = []
-    for asked in verdicts_of(pairs, baseline, settings, unwanted, unit):
+    for asked in verdicts_of(pairs, control, settings, unwanted, unit):
         own = [
             asked.again(check, pairs, score, way=floor_to_ceiling(pairs, score, asked.target_set))
             for check, score in SCORES.items()
             if pairs[score].count()
         ]
         way = floor_to_ceiling(pairs, "rel_inf", asked.target_set)
-        matched = matched_tasks(pairs, asked.strategy, baseline, length_factor)
+        matched = matched_tasks(pairs, asked.strategy, control, length_factor)
         own.append(asked.again(LENGTH_MATCHED, pairs.filter(pl.col("probe_task").is_in(matched)), "rel_inf", True, way))
-        tasks = pairs.filter(pl.col("probe_set").is_in([asked.strategy, baseline]))["probe_task"].unique().sort()
+        tasks = pairs.filter(pl.col("probe_set").is_in([asked.strategy, control]))["probe_task"].unique().sort()
         own += [
             asked.again(f"{WITHOUT}{task}", pairs.filter(pl.col("probe_task") != task, pl.col("target_task") != task), "rel_inf", True, way)
             for task in tasks
@@ -113,34 +113,34 @@ def confound_table(
             share = carried / whole if isinstance(carried, float) and isinstance(whole, float) and whole else None
             own.append(again | {"carried": share})
         own += [
-            asked.again(name, rivals, score, way=floor_to_ceiling(rivals, score, asked.target_set))
-            for name, score in BASELINES.items()
-            if rivals is not None
+            asked.again(name, baselines, score, way=floor_to_ceiling(baselines, score, asked.target_set))
+            for name, score in BASELINE_SCORES.items()
+            if baselines is not None
         ]
         rows += [row | {"agrees": agrees(row, own[0])} for row in own]
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def power_table(
-    pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str] = (), unit: Unit = "task"
+    pairs: pl.DataFrame, control: str, settings: Statistics, unwanted: Collection[str] = (), unit: Unit = "task"
 ) -> pl.DataFrame:
     """The power table of one study: for every verdict, how often a study of as many tasks as this one, of twice and of four times as many,
     would tell an effect from zero (`statistics.power`, 100 draws each). No rows for a crossed design."""
     pairs = counted(pairs, settings)
     parts = []
-    for asked in verdicts_of(pairs, baseline, settings, unwanted):
+    for asked in verdicts_of(pairs, control, settings, unwanted):
         own = pairs.filter((pl.col("target_set") == asked.target_set) & (pl.col("context") == asked.context))
-        sides = (set(own.filter(pl.col("probe_set") == name)["probe_task"]) for name in (asked.strategy, baseline))
+        sides = (set(own.filter(pl.col("probe_set") == name)["probe_task"]) for name in (asked.strategy, control))
         tasks = len(set.intersection(*sides))
         if is_crossed(own, unit):
             continue
-        told = power(own, "rel_inf", asked.strategy, baseline, asked.context == "in-task", settings, (tasks, 2 * tasks, 4 * tasks), 100)
+        told = power(own, "rel_inf", asked.strategy, control, asked.context == "in-task", settings, (tasks, 2 * tasks, 4 * tasks), 100)
         names = {"study": asked.study, "strategy": asked.strategy, "context": asked.context, "target_set": asked.target_set}
         parts.append(told.select(*(pl.lit(value).alias(name) for name, value in names.items()), pl.all()))
     return pl.concat(parts) if parts else pl.DataFrame(POWER.empty_table())
 
 
-def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics, unit: Unit = "task") -> pl.DataFrame:
+def layer_table(layers: pl.DataFrame, control: str, settings: Statistics, unit: Unit = "task") -> pl.DataFrame:
     """What each decoder layer carries of every effect of a study, with its interval: over all parts it adds up to the sum-loss effect.
 
     ``layers``: the pairs again by layer. Layer null is all that lies outside the decoder's layers.
@@ -149,7 +149,7 @@ def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics, unit:
     by_layer = list(layers.group_by("layer", maintain_order=True))
     rows = [
         asked.again("", found, "carried") | {"layer": layer}
-        for asked in verdicts_of(layers, baseline, settings, (), unit)
+        for asked in verdicts_of(layers, control, settings, (), unit)
         for (layer,), found in by_layer
     ]
     names, numbers = ("strategy", "context", "target_set"), ("effect", "ci_low", "ci_high")
@@ -157,13 +157,13 @@ def layer_table(layers: pl.DataFrame, baseline: str, settings: Statistics, unit:
     return pl.DataFrame([[row[name] for name in schema] for row in rows], schema=schema, orient="row")
 
 
-def verdicts_of(pairs: pl.DataFrame, baseline: str, settings: Statistics, unwanted: Collection[str], unit: Unit = "task") -> list[Asked]:
+def verdicts_of(pairs: pl.DataFrame, control: str, settings: Statistics, unwanted: Collection[str], unit: Unit = "task") -> list[Asked]:
     """The verdicts of a study, in the order of the verdicts table."""
-    found = pairs.filter(~pl.col("probe_set").is_in([baseline, CEILING, FLOOR]))
+    found = pairs.filter(~pl.col("probe_set").is_in([control, CEILING, FLOOR]))
     found = found.select("study", "probe_set", "context", "target_set").unique(maintain_order=True)
     found = found.sort("context", "target_set", "probe_set", descending=[True, True, False])
     return [
-        Asked(study, strategy, baseline, context, target_set, target_set not in unwanted, settings, unit)
+        Asked(study, strategy, control, context, target_set, target_set not in unwanted, settings, unit)
         for study, strategy, context, target_set in found.iter_rows()
     ]
 
@@ -182,11 +182,11 @@ def floor_to_ceiling(pairs: pl.DataFrame, score: str, target_set: str) -> float 
     return ceiling - floor
 
 
-def matched_tasks(pairs: pl.DataFrame, strategy: str, baseline: str, factor: float) -> list[str]:
+def matched_tasks(pairs: pl.DataFrame, strategy: str, control: str, factor: float) -> list[str]:
     """Tasks whose mean completion length in tokens differs between the two probe sets by no more than the factor."""
     lengths = pairs.select("probe_set", "probe_task", "probe_id", "probe_tokens").unique()
     lengths = lengths.group_by("probe_set", "probe_task").agg(pl.col("probe_tokens").mean().alias("length"))
-    ours, theirs = (lengths.filter(pl.col("probe_set") == name).select("probe_task", "length") for name in (strategy, baseline))
+    ours, theirs = (lengths.filter(pl.col("probe_set") == name).select("probe_task", "length") for name in (strategy, control))
     ratio = pl.col("length") / pl.col("length_right")
     matched = ours.join(theirs, on="probe_task").filter((ratio <= factor) & (ratio >= 1 / factor))
     return matched["probe_task"].sort().to_list()
@@ -288,7 +288,7 @@ def panel(table: pl.DataFrame) -> pl.DataFrame:
                 **{BY_SCORE[c]: by_check[c]["verdict"] if c in by_check else None for c in SCORES},
                 "like lengths": f"{lengths['verdict']} ({_tasks(lengths['n_tasks'])})",
                 "families of modules": _families(families),
-                **{name: by_check[name]["verdict"] if name in by_check else None for name in BASELINES},
+                **{name: by_check[name]["verdict"] if name in by_check else None for name in BASELINE_SCORES},
                 "flips when left out": ", ".join(flips) or ("none" if told else CANNOT_TELL),
             }
         )

@@ -4,7 +4,7 @@ Tasks are the sampling unit, since pairs share examples. An interval comes from 
 within a drawn task its probes; both sides of a cross-task pair follow the same draw of tasks. With a dozen tasks a percentile interval is
 too narrow, so its levels are widened by the t distribution (the expanded percentile interval; Hesterberg, What Teachers Should
 Know About the Bootstrap, 2015, §3.2). The verdict's p value is that of a paired sign-flip test over probe tasks: if strategy and
-baseline were interchangeable, swapping the two within a task would change nothing.
+control were interchangeable, swapping the two within a task would change nothing.
 
 Where probes and targets are different things, no unit stands on both sides: their tasks differ, or the unit is `item`. Interval and p are
 then those of a crossed design (``crossed_mean``). Which of the two applies follows from the panel.
@@ -46,10 +46,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Effect:
-    """A strategy's mean score minus its baseline's, over the tasks that both have probes for; NaN where there is none."""
+    """A strategy's mean score minus its control's, over the tasks that both have probes for; NaN where there is none."""
 
     strategy: float
-    baseline: float
+    control: float
     low: float
     high: float
     p_value: float
@@ -59,7 +59,7 @@ class Effect:
 
     @property
     def difference(self) -> float:
-        return self.strategy - self.baseline
+        return self.strategy - self.control
 
 
 def counted(table: pl.DataFrame, settings: Statistics) -> pl.DataFrame:
@@ -218,12 +218,12 @@ def _bootstrap(g: Grid, settings: Statistics) -> tuple[float, float]:
 def verdicts(
     pairs: pl.DataFrame,
     curve_table: pl.DataFrame,
-    baseline: str,
+    control: str,
     settings: Statistics,
     unwanted: Collection[str] = (),
     unit: Unit = "task",
 ) -> pl.DataFrame:
-    """The verdicts table of one study: strategy × context × target set, each against the baseline's curve.
+    """The verdicts table of one study: strategy × context × target set, each against the control's curve.
 
     Only checkpoints after ``settings.after_step`` count. *helps* (*hurts*) needs the interval of the paired difference above (below) 0
     and p <= 1 - confidence; anything else is *no evidence*. References get no verdict. For ``unwanted`` target sets it is the other way
@@ -236,10 +236,10 @@ def verdicts(
     rows = []
     for (target_set, context), part in pairs.group_by("target_set", "context", maintain_order=True):
         for strategy in part["probe_set"].unique(maintain_order=True):
-            if strategy in (baseline, CEILING, FLOOR):
+            if strategy in (control, CEILING, FLOOR):
                 continue
             outcome = {
-                score: _compare(part, score, str(strategy), baseline, context == "in-task", settings, target_set not in unwanted, unit)
+                score: _compare(part, score, str(strategy), control, context == "in-task", settings, target_set not in unwanted, unit)
                 for score in ("rel_inf", "rel_inf_mean_loss", "cosine")
             }
             own = counted_curves.filter(
@@ -253,7 +253,7 @@ def verdicts(
                     "strategy": strategy,
                     "context": context,
                     "target_set": target_set,
-                    "baseline": baseline,
+                    "control": control,
                     **main,
                     "wanted": target_set not in unwanted,
                     "n_checkpoints": part["step"].n_unique(),
@@ -269,13 +269,13 @@ def verdicts(
 
 
 def _compare(
-    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, wanted: bool, unit: Unit
+    pairs: pl.DataFrame, score: str, strategy: str, control: str, in_task: bool, settings: Statistics, wanted: bool, unit: Unit
 ) -> dict[str, object]:
-    """Strategy minus baseline as columns of the verdicts table, with the verdict."""
-    e = effect(pairs, score, strategy, baseline, in_task, settings, unit)
+    """Strategy minus control as columns of the verdicts table, with the verdict."""
+    e = effect(pairs, score, strategy, control, in_task, settings, unit)
     return {
         "strategy_rel_inf": e.strategy,
-        "baseline_rel_inf": e.baseline,
+        "control_rel_inf": e.control,
         "effect": e.difference,
         "ci_low": e.low,
         "ci_high": e.high,
@@ -294,13 +294,13 @@ def verdict(e: Effect, confidence: float, wanted: bool = True) -> str:
 
 
 def effect(
-    pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool, settings: Statistics, unit: Unit = "task"
+    pairs: pl.DataFrame, score: str, strategy: str, control: str, in_task: bool, settings: Statistics, unit: Unit = "task"
 ) -> Effect:
-    """Strategy minus baseline in the column ``score``, over the pairs and steps that are given: of one target set and context.
+    """Strategy minus control in the column ``score``, over the pairs and steps that are given: of one target set and context.
 
     Tasks that stand on both sides are drawn on both (``difference``); tasks or, by ``unit``, items that do not are a crossed design.
     """
-    a, b = grids(pairs, score, strategy, baseline, in_task)
+    a, b = grids(pairs, score, strategy, control, in_task)
     if not len(a.probe_task):
         return Effect(NAN, NAN, NAN, NAN, 1.0, 0, 0, np.full(settings.resamples, NAN))
     if unit == "item" and len(set(a.probe_task) | set(a.target_task)) <= MOST_TASKS_OF_ITEMS:
@@ -316,9 +316,9 @@ def is_crossed(pairs: pl.DataFrame, unit: Unit) -> bool:
     return not probes & targets or (unit == "item" and len(probes | targets) <= MOST_TASKS_OF_ITEMS)
 
 
-def grids(pairs: pl.DataFrame, score: str, strategy: str, baseline: str, in_task: bool) -> tuple[Grid, Grid]:
-    """Strategy's and baseline's grid over the tasks that both have probes for, averaged over the steps that are given."""
-    ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, baseline))
+def grids(pairs: pl.DataFrame, score: str, strategy: str, control: str, in_task: bool) -> tuple[Grid, Grid]:
+    """Strategy's and control's grid over the tasks that both have probes for, averaged over the steps that are given."""
+    ours, theirs = (pairs.filter(pl.col("probe_set") == name) for name in (strategy, control))
     common = set(ours["probe_task"]) & set(theirs["probe_task"])
     ours, theirs = (p.filter(pl.col("probe_task").is_in(list(common))) for p in (ours, theirs))
     tasks = sorted(common | set(ours["target_task"]))
@@ -465,7 +465,7 @@ def power(
     pairs: pl.DataFrame,
     score: str,
     strategy: str,
-    baseline: str,
+    control: str,
     in_task: bool,
     settings: Statistics,
     numbers: Sequence[int] = POWER_TASKS,
@@ -475,7 +475,7 @@ def power(
 
     ``pairs`` are as for ``effect``: of one target set and context, at the steps that count. Each draw takes so many of the study's own
     tasks with replacement, each with all its probes and targets; a pair of two draws of one task is no cross-task pair. Strategy minus
-    baseline is centred, the effect is planted, and the draw gets the verdict's rule: interval and sign-flip test, with at most 500
+    control is centred, the effect is planted, and the draw gets the verdict's rule: interval and sign-flip test, with at most 500
     bootstrap resamples and 2,000 sign patterns. Two effects are planted: the `observed` one, and half a between-task standard deviation
     of the paired difference (`standardised`). The observed one answers no more than the p value does for this number of tasks (Hoenig
     and Heisey, The Abuse of Power, 2001): read it for other numbers.
@@ -494,7 +494,7 @@ def power(
         "ci_low": pl.Float64,
         "ci_high": pl.Float64,
     }
-    a, b = grids(pairs, score, strategy, baseline, in_task)
+    a, b = grids(pairs, score, strategy, control, in_task)
     own = _by_probe_task(a) - _by_probe_task(b)
     own = own[~np.isnan(own)]
     if len(own) < 2:

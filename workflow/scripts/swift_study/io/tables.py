@@ -17,515 +17,204 @@ from swift_study.examples import Example
 from swift_study.io.work import publish
 
 NUMBERED = pa.dictionary(pa.uint32(), pa.large_string())
-KEY_POINT = pa.struct([("text", pa.string()), ("check", pa.string()), ("value", pa.string())])
-EXAMPLES = pa.schema(
-    [
-        ("example_id", pa.string()),
-        ("parent_id", pa.string()),
-        ("root_id", pa.string()),
-        ("source", pa.string()),
-        ("task", pa.string()),
-        ("strategy", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("rationale", pa.string()),
-        ("requirements", pa.list_(pa.string())),
-        ("key_points", pa.list_(KEY_POINT)),
-        ("golden", pa.string()),
-        ("unsatisfactory", pa.string()),
-        ("record", pa.string()),
-        ("value_spans", pa.list_(pa.list_(pa.int64()))),
-    ]
+Columns = list[pa.Field]
+
+
+def _of(kind: pa.DataType, names: Sequence[str], null: bool) -> Columns:
+    return [pa.field(name, kind, null) for name in names]
+
+
+def texts(*names: str, null: bool = True) -> Columns:
+    """Columns of strings; ``null``: whether a row may lack them."""
+    return _of(pa.string(), names, null)
+
+
+def whole(*names: str, null: bool = True) -> Columns:
+    return _of(pa.int64(), names, null)
+
+
+def numbers(*names: str, null: bool = True) -> Columns:
+    return _of(pa.float64(), names, null)
+
+
+def truths(*names: str) -> Columns:
+    return _of(pa.bool_(), names, True)
+
+
+def interval(name: str) -> Columns:
+    """A number with the ends of its interval."""
+    return numbers(name, f"{name}_low", f"{name}_high")
+
+
+def table_of(*columns: Columns) -> pa.Schema:
+    return pa.schema([field for run in columns for field in run])
+
+
+# ---- data and runs ----
+
+MESSAGE = pa.struct(texts("role", "content"))
+KEY_POINT = pa.struct(texts("text", "check", "value"))
+EXAMPLES = table_of(
+    texts("example_id", "parent_id", "root_id", "source", "task", "strategy"),
+    [pa.field("messages", pa.list_(MESSAGE))],
+    texts("rationale"),
+    [pa.field("requirements", pa.list_(pa.string())), pa.field("key_points", pa.list_(KEY_POINT))],
+    texts("golden", "unsatisfactory", "record"),
+    [pa.field("value_spans", pa.list_(pa.list_(pa.int64())))],
 )
-REJECTS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("task", pa.string()),
-        ("example_id", pa.string()),
-        ("reason", pa.string()),
-        ("attempts", pa.int64()),
-        ("reply", pa.string()),
-    ]
-)
+REJECTS = table_of(texts("dataset", "task", "example_id", "reason"), whole("attempts"), texts("reply"))
 # How long each example of a dataset is for a model; ``reason`` says why a run or a panel leaves it out, null: it does not.
-LENGTHS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("dataset", pa.string()),
-        ("example_id", pa.string()),
-        ("task", pa.string()),
-        ("prompt_tokens", pa.int64()),
-        ("completion_tokens", pa.int64()),
-        ("reason", pa.string()),
-    ]
-)
+LENGTHS = table_of(texts("model", "dataset", "example_id", "task"), whole("prompt_tokens", "completion_tokens"), texts("reason"))
 # The lengths of a dataset's examples for a model, as people read them.
-TOKENS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("dataset", pa.string()),
-        ("n_examples", pa.int64()),
-        ("n_left_out", pa.int64()),
-        ("mean_prompt_tokens", pa.float64()),
-        ("mean_completion_tokens", pa.float64()),
-        ("longest", pa.int64()),
-    ]
+TOKENS = table_of(
+    texts("model", "dataset"),
+    whole("n_examples", "n_left_out"),
+    numbers("mean_prompt_tokens", "mean_completion_tokens"),
+    whole("longest"),
 )
-ACCOUNTS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("requests_sent", pa.int64()),
-        ("replies_from_cache", pa.int64()),
-        ("retries", pa.int64()),
-        ("rejected", pa.int64()),
-        ("failures", pa.int64()),
-        ("prompt_tokens", pa.int64()),
-        ("completion_tokens", pa.int64()),
-        ("cost_usd", pa.float64()),
-    ]
+ACCOUNTS = table_of(
+    texts("dataset"),
+    whole("requests_sent", "replies_from_cache", "retries", "rejected", "failures", "prompt_tokens", "completion_tokens"),
+    numbers("cost_usd"),
 )
-DATASETS = pa.schema(
-    [
-        ("dataset", pa.string()),
-        ("n_examples", pa.int64()),
-        ("n_tasks", pa.int64()),
-        ("mean_completion_words", pa.float64()),
-        ("n_rejected", pa.int64()),
-    ]
+DATASETS = table_of(texts("dataset"), whole("n_examples", "n_tasks"), numbers("mean_completion_words"), whole("n_rejected"))
+LEAKAGE = table_of(texts("study", "dataset"), whole("n_examples", "n_trained", "leaks"))
+SCHEDULE = table_of(whole("epoch", "step", "position"), texts("example_id", "dataset"))
+CONSUMED = table_of(whole("step", "process", "micro_batch"), texts("example_id"))
+HISTORY = table_of(
+    whole("step"),
+    numbers("loss", "learning_rate", "grad_norm"),
+    whole("tokens"),
+    numbers("held_out_loss"),  # null where it was not measured
 )
-CERTIFICATES = pa.schema(
-    [
-        ("panel", pa.string()),
-        ("step", pa.int64()),
-        ("dtype", pa.string()),
-        ("attention", pa.string()),
-        ("tf32", pa.bool_()),
-        ("device", pa.string()),
-        ("examples_checked", pa.int64()),
-        ("alone_vs_batched", pa.float64()),
-        ("against_float64", pa.float64()),
-        ("reference", pa.string()),
-        ("tolerance", pa.float64()),
-        ("not_finite", pa.int64()),
-        ("duplicates", pa.int64()),
-        ("passed", pa.bool_()),
-    ]
+CHECKPOINTS = table_of(
+    whole("number"),  # from 1, in the order of the steps
+    whole("step"),
+    texts("path"),  # folder beside the table; null where it is the model itself
+    texts("kind"),  # adapter, full or model
 )
-LEAKAGE = pa.schema(
-    [
-        ("study", pa.string()),
-        ("dataset", pa.string()),
-        ("n_examples", pa.int64()),
-        ("n_trained", pa.int64()),
-        ("leaks", pa.int64()),
-    ]
+CERTIFICATES = table_of(
+    texts("panel"),
+    whole("step"),
+    texts("dtype", "attention"),
+    truths("tf32"),
+    texts("device"),
+    whole("examples_checked"),
+    numbers("alone_vs_batched", "against_float64"),
+    texts("reference"),
+    numbers("tolerance"),
+    whole("not_finite", "duplicates"),
+    truths("passed"),
 )
-SCHEDULE = pa.schema(
-    [
-        ("epoch", pa.int64()),
-        ("step", pa.int64()),
-        ("position", pa.int64()),
-        ("example_id", pa.string()),
-        ("dataset", pa.string()),
-    ]
+
+# ---- responses, scores, audits ----
+
+RESPONSES = table_of(texts("query_id", "response", "finish_reason"), whole("n_tokens", "seed"))
+SCORES = table_of(texts("query_id", "task", "statistic"), numbers("value"))
+ITEMS = table_of(texts("query_id", "reason", "raw", "judge", "prompt_hash"), whole("tokens"), numbers("cost"))
+AUDIT = table_of(
+    texts("judge", "source", "query_id", "task", "query", "response"),
+    whole("expected", "label"),
+    texts("reason"),
+    whole("label_again"),
+    texts("hostile"),
+    whole("label_hostile", "tokens"),
+    numbers("cost"),
 )
-HISTORY = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("loss", pa.float64()),
-        ("learning_rate", pa.float64()),
-        ("grad_norm", pa.float64()),
-        ("tokens", pa.int64()),
-        ("held_out_loss", pa.float64()),  # null where it was not measured
-    ]
-)
-CHECKPOINTS = pa.schema(
-    [
-        ("number", pa.int64()),  # from 1, in the order of the steps
-        ("step", pa.int64()),
-        ("path", pa.string()),  # folder beside the table; null where it is the model itself
-        ("kind", pa.string()),  # adapter, full or model
-    ]
-)
-RESPONSES = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("response", pa.string()),
-        ("finish_reason", pa.string()),
-        ("n_tokens", pa.int64()),
-        ("seed", pa.int64()),
-    ]
-)
-SCORES = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("task", pa.string()),
-        ("statistic", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
-ITEMS = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("reason", pa.string()),
-        ("raw", pa.string()),
-        ("judge", pa.string()),
-        ("prompt_hash", pa.string()),
-        ("tokens", pa.int64()),
-        ("cost", pa.float64()),
-    ]
-)
-PAIRS = pa.schema(
-    [
-        ("study", pa.string(), False),
-        ("run", pa.string(), False),
-        ("step", pa.int64(), False),
-        ("probe_set", pa.string(), False),
-        ("target_set", pa.string(), False),
-        ("probe_id", pa.string(), False),
-        ("target_id", pa.string(), False),
-        ("probe_task", pa.string(), False),
-        ("target_task", pa.string(), False),
-        ("context", pa.string(), False),
-        ("dot", pa.float64(), False),
-        ("dot_error", pa.float64()),
-        ("probe_norm_sq", pa.float64(), False),
-        ("target_norm_sq", pa.float64(), False),
-        ("rel_inf", pa.float64()),
-        ("cosine", pa.float64()),
-        ("rel_inf_adam", pa.float64()),
-        ("probe_tokens", pa.int64(), False),
-        ("target_tokens", pa.int64(), False),
-    ]
+AUDIT_SUMMARY = table_of(texts("judge", "measure"), whole("n", "unparsed"), numbers("value", "ci_low", "ci_high", "reference"))
+CONFUSION = table_of(texts("judge"), whole("expected", "label", "n"))
+
+# ---- influence ----
+
+PAIR = [
+    *texts("study", "run", null=False),
+    *whole("step", null=False),
+    *texts("probe_set", "target_set", "probe_id", "target_id", "probe_task", "target_task", "context", null=False),
+]
+NORMS = numbers("probe_norm_sq", "target_norm_sq", null=False)
+LENGTHS_OF_PAIR = whole("probe_tokens", "target_tokens", null=False)
+PAIRS = table_of(
+    PAIR, numbers("dot", null=False), numbers("dot_error"), NORMS, numbers("rel_inf", "cosine", "rel_inf_adam"), LENGTHS_OF_PAIR
 )
 # Pairs again for each family or layer of modules by itself.
 FAMILIES, LAYERS = (
-    pa.schema(
-        [
-            *(PAIRS.field(name) for name in PAIRS.names[:3]),
-            by,
-            *(PAIRS.field(name) for name in PAIRS.names[3:] if name not in ("dot_error", "rel_inf_adam")),
-            ("carried", pa.float64()),
-        ]
-    )
-    for by in (("family", pa.string()), ("layer", pa.int32()))
+    table_of(PAIR[:3], [by], PAIR[3:], numbers("dot", null=False), NORMS, numbers("rel_inf", "cosine"), LENGTHS_OF_PAIR, numbers("carried"))
+    for by in (pa.field("family", pa.string()), pa.field("layer", pa.int32()))
 )
-POWER = pa.schema(
-    [
-        ("study", pa.string()),
-        ("strategy", pa.string()),
-        ("context", pa.string()),
-        ("target_set", pa.string()),
-        ("n_tasks", pa.int64()),
-        ("planted", pa.string()),
-        ("effect", pa.float64()),
-        ("power", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-    ]
+BASELINES = table_of(PAIR, numbers("bm25", "similarity", "loss_change"))
+CURVES = table_of(
+    texts("study", "curve", "probe_set", "target_set", "context"),
+    whole("step", "n_pairs", "n_skipped"),
+    numbers("rel_inf", "ci_low", "ci_high", "rel_inf_mean_loss", "cosine"),
 )
-CURVES = pa.schema(
-    [
-        ("study", pa.string()),
-        ("curve", pa.string()),
-        ("probe_set", pa.string()),
-        ("target_set", pa.string()),
-        ("context", pa.string()),
-        ("step", pa.int64()),
-        ("n_pairs", pa.int64()),
-        ("n_skipped", pa.int64()),
-        ("rel_inf", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("rel_inf_mean_loss", pa.float64()),
-        ("cosine", pa.float64()),
-    ]
+VERDICT = texts("study", "strategy", "context", "target_set")
+EFFECT = [*numbers("effect", "ci_low", "ci_high", "p_value"), *whole("n_probes", "n_tasks")]
+VERDICTS = table_of(
+    VERDICT,
+    texts("control"),
+    numbers("strategy_rel_inf", "control_rel_inf"),
+    EFFECT,
+    whole("n_checkpoints"),
+    texts("verdict"),
+    truths("wanted"),
+    numbers("effective_share"),
+    truths("effective"),
+    texts("verdict_mean_loss"),
+    numbers("effect_mean_loss"),
+    texts("verdict_cosine"),
+    numbers("effect_cosine"),
 )
-EFFECT = [
-    ("effect", pa.float64()),
-    ("ci_low", pa.float64()),
-    ("ci_high", pa.float64()),
-    ("p_value", pa.float64()),
-    ("n_probes", pa.int64()),
-    ("n_tasks", pa.int64()),
-]
-VERDICTS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("strategy", pa.string()),
-        ("context", pa.string()),
-        ("target_set", pa.string()),
-        ("baseline", pa.string()),
-        ("strategy_rel_inf", pa.float64()),
-        ("baseline_rel_inf", pa.float64()),
-        *EFFECT,
-        ("n_checkpoints", pa.int64()),
-        ("verdict", pa.string()),
-        ("wanted", pa.bool_()),
-        ("effective_share", pa.float64()),
-        ("effective", pa.bool_()),
-        ("verdict_mean_loss", pa.string()),
-        ("effect_mean_loss", pa.float64()),
-        ("verdict_cosine", pa.string()),
-        ("effect_cosine", pa.float64()),
-    ]
-)
-CONFOUNDS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("strategy", pa.string()),
-        ("context", pa.string()),
-        ("target_set", pa.string()),
-        ("check", pa.string()),
-        *EFFECT,
-        ("verdict", pa.string()),
-        ("agrees", pa.bool_()),
-        ("of_scale", pa.float64()),
-        ("carried", pa.float64()),
-    ]
-)
-RIVALS = pa.schema(
-    [
-        *(PAIRS.field(name) for name in PAIRS.names[: PAIRS.get_field_index("dot")]),
-        ("bm25", pa.float64()),
-        ("similarity", pa.float64()),
-        ("loss_change", pa.float64()),
-    ]
-)
-CONSUMED = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("process", pa.int64()),
-        ("micro_batch", pa.int64()),
-        ("example_id", pa.string()),
-    ]
-)
-AUDIT = pa.schema(
-    [
-        ("judge", pa.string()),
-        ("source", pa.string()),
-        ("query_id", pa.string()),
-        ("task", pa.string()),
-        ("query", pa.string()),
-        ("response", pa.string()),
-        ("expected", pa.int64()),
-        ("label", pa.int64()),
-        ("reason", pa.string()),
-        ("label_again", pa.int64()),
-        ("hostile", pa.string()),
-        ("label_hostile", pa.int64()),
-        ("tokens", pa.int64()),
-        ("cost", pa.float64()),
-    ]
-)
-AUDIT_SUMMARY = pa.schema(
-    [
-        ("judge", pa.string()),
-        ("measure", pa.string()),
-        ("n", pa.int64()),
-        ("unparsed", pa.int64()),
-        ("value", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("reference", pa.float64()),
-    ]
-)
-CONFUSION = pa.schema(
-    [
-        ("judge", pa.string()),
-        ("expected", pa.int64()),
-        ("label", pa.int64()),
-        ("n", pa.int64()),
-    ]
-)
+CONFOUNDS = table_of(VERDICT, texts("check"), EFFECT, texts("verdict"), truths("agrees"), numbers("of_scale", "carried"))
+POWER = table_of(VERDICT, whole("n_tasks"), texts("planted"), numbers("effect", "power", "ci_low", "ci_high"))
+
+# ---- studies of scores ----
+
 # Beside these a manifest has a column for each factor, and a study's table those of its published values.
-MANIFEST = pa.schema(
-    [
-        ("row", pa.string()),
-        ("run", pa.string()),
-        ("seed", pa.int64()),
-        ("model", pa.string()),
-        ("evaluation", pa.string()),
-        ("scorer", pa.string()),
-        ("path", pa.string()),
-        ("queries", pa.string()),
-    ]
+MANIFEST = table_of(texts("row", "run"), whole("seed"), texts("model", "evaluation", "scorer", "path", "queries"))
+LEVEL = [*whole("n_seeds", "n", "unscored"), *numbers("value", "low", "high", "sd")]
+COMPARISON = table_of(
+    texts("block", "model", "row", "run", "evaluation", "metric", "scorer"),
+    LEVEL,
+    texts("against"),
+    interval("gain"),
+    numbers("gain_p", "gain_p_holm"),
+    interval("relative_gain"),
+    texts("control"),
+    interval("over_control"),
+    numbers("over_control_p"),
 )
-SCORES = pa.schema(
-    [
-        ("query_id", pa.string()),
-        ("task", pa.string()),
-        ("statistic", pa.string()),
-        ("value", pa.float64()),
-    ]
+CLAIMS = table_of(
+    texts("study", "source", "claim", "block", "model", "evaluation", "metric", "this", "that"),
+    numbers("estimate", "ci_low", "ci_high"),
+    texts("outcome"),
 )
-COMPARISON = pa.schema(
-    [
-        ("block", pa.string()),
-        ("model", pa.string()),
-        ("row", pa.string()),
-        ("run", pa.string()),
-        ("evaluation", pa.string()),
-        ("metric", pa.string()),
-        ("scorer", pa.string()),
-        ("n_seeds", pa.int64()),
-        ("n", pa.int64()),
-        ("unscored", pa.int64()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("sd", pa.float64()),
-        ("against", pa.string()),
-        ("gain", pa.float64()),
-        ("gain_low", pa.float64()),
-        ("gain_high", pa.float64()),
-        ("gain_p", pa.float64()),
-        ("gain_p_holm", pa.float64()),
-        ("relative_gain", pa.float64()),
-        ("relative_gain_low", pa.float64()),
-        ("relative_gain_high", pa.float64()),
-        ("control", pa.string()),
-        ("over_control", pa.float64()),
-        ("over_control_low", pa.float64()),
-        ("over_control_high", pa.float64()),
-        ("over_control_p", pa.float64()),
-    ]
+SWEEP = table_of(texts("line", "panel", "evaluation", "metric"), numbers("x"), texts("run"), LEVEL, interval("over_start"))
+PHASES = table_of(
+    texts("phase", "line", "panel", "evaluation", "metric"), numbers("bar"), interval("x"), numbers("x_sure", "reached", "last_x")
 )
-CLAIMS = pa.schema(
-    [
-        ("study", pa.string()),
-        ("source", pa.string()),
-        ("claim", pa.string()),
-        ("block", pa.string()),
-        ("model", pa.string()),
-        ("evaluation", pa.string()),
-        ("metric", pa.string()),
-        ("this", pa.string()),
-        ("that", pa.string()),
-        ("estimate", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("outcome", pa.string()),
-    ]
+SAVINGS = table_of(
+    texts("saving", "line", "against", "panel", "evaluation", "metric"), numbers("x", "value"), interval("saved"), numbers("beyond")
 )
+CORRELATION = table_of(texts("metric", "reference", "scope", "column", "level"), whole("n_groups", "n"), numbers("rho", "low", "high"))
 # Beside these, for each predictor and outcome its number with `_low` and `_high`.
-AGREEMENT = pa.schema(
-    [
-        ("group", pa.string()),
-        ("item", pa.string()),
-        ("verdict", pa.string()),
-    ]
+AGREEMENT = table_of(texts("group", "item", "verdict"))
+RANK_AGREEMENT = table_of(
+    texts("group", "predictor", "outcome"),
+    whole("n_items"),
+    numbers("kendall_tau", "tau_low", "tau_high"),
+    whole("n_decisions"),
+    numbers("decision_accuracy", "decision_low", "decision_high"),
+    whole("n_decided"),
+    numbers("decided_accuracy", "decided_low", "decided_high"),
 )
-RANK_AGREEMENT = pa.schema(
-    [
-        ("group", pa.string()),
-        ("predictor", pa.string()),
-        ("outcome", pa.string()),
-        ("n_items", pa.int64()),
-        ("kendall_tau", pa.float64()),
-        ("tau_low", pa.float64()),
-        ("tau_high", pa.float64()),
-        ("n_decisions", pa.int64()),
-        ("decision_accuracy", pa.float64()),
-        ("decision_low", pa.float64()),
-        ("decision_high", pa.float64()),
-        ("n_decided", pa.int64()),
-        ("decided_accuracy", pa.float64()),
-        ("decided_low", pa.float64()),
-        ("decided_high", pa.float64()),
-    ]
+DECISIONS = table_of(
+    texts("group", "item_a", "item_b", "outcome"),
+    numbers("measured_difference", "low", "high"),
+    truths("decided"),
+    texts("predictor"),
+    numbers("predicted_difference", "right"),
 )
-DECISIONS = pa.schema(
-    [
-        ("group", pa.string()),
-        ("item_a", pa.string()),
-        ("item_b", pa.string()),
-        ("outcome", pa.string()),
-        ("measured_difference", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("decided", pa.bool_()),
-        ("predictor", pa.string()),
-        ("predicted_difference", pa.float64()),
-        ("right", pa.float64()),
-    ]
-)
-SWEEP = pa.schema(
-    [
-        ("line", pa.string()),
-        ("panel", pa.string()),
-        ("evaluation", pa.string()),
-        ("metric", pa.string()),
-        ("x", pa.float64()),
-        ("run", pa.string()),
-        ("n_seeds", pa.int64()),
-        ("n", pa.int64()),
-        ("unscored", pa.int64()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("sd", pa.float64()),
-        ("over_start", pa.float64()),
-        ("over_start_low", pa.float64()),
-        ("over_start_high", pa.float64()),
-    ]
-)
-PHASES = pa.schema(
-    [
-        ("phase", pa.string()),
-        ("line", pa.string()),
-        ("panel", pa.string()),
-        ("evaluation", pa.string()),
-        ("metric", pa.string()),
-        ("bar", pa.float64()),
-        ("x", pa.float64()),
-        ("x_low", pa.float64()),
-        ("x_high", pa.float64()),
-        ("x_sure", pa.float64()),
-        ("reached", pa.float64()),
-        ("last_x", pa.float64()),
-    ]
-)
-SAVINGS = pa.schema(
-    [
-        ("saving", pa.string()),
-        ("line", pa.string()),
-        ("against", pa.string()),
-        ("panel", pa.string()),
-        ("evaluation", pa.string()),
-        ("metric", pa.string()),
-        ("x", pa.float64()),
-        ("value", pa.float64()),
-        ("saved", pa.float64()),
-        ("saved_low", pa.float64()),
-        ("saved_high", pa.float64()),
-        ("beyond", pa.float64()),
-    ]
-)
-CORRELATION = pa.schema(
-    [
-        ("metric", pa.string()),
-        ("reference", pa.string()),
-        ("scope", pa.string()),
-        ("column", pa.string()),
-        ("level", pa.string()),
-        ("n_groups", pa.int64()),
-        ("n", pa.int64()),
-        ("rho", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-    ]
-)
-COSTS = pa.schema(
-    [
-        ("way", pa.string()),
-        ("part", pa.string()),
-        ("jobs", pa.int64()),
-        ("seconds", pa.float64()),
-        ("cpu_seconds", pa.float64()),
-        ("tokens", pa.int64()),
-        ("cost_usd", pa.float64()),
-    ]
-)
+COSTS = table_of(texts("way", "part"), whole("jobs"), numbers("seconds", "cpu_seconds"), whole("tokens"), numbers("cost_usd"))
 
 
 def write_table(path: Path, frame: pl.DataFrame, schema: pa.Schema, metadata: Mapping[str, str] | None = None) -> None:

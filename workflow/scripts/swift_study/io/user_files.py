@@ -6,13 +6,53 @@ A file may do anything when it is imported or called, also call ``sys.exit``; wh
 import ast
 import importlib.util
 import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from swift_study.errors import Stopped, UserError
+from pydantic import ValidationError
+
+from swift_study.errors import Rejected, Stopped, UserError
 
 REPOSITORY = Path(__file__).resolve().parents[4]
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """A file's functions. Whatever goes wrong in one of them is a UserError that names file, line and what it was called with."""
+
+    path: Path
+    functions: Mapping[str, Callable[..., Any]]
+
+    def call(self, name: str, about: str, remedy: str, *arguments: object, **named: object) -> Any:
+        """Call a function; ``about`` says with what. Raises Rejected as well where what it makes breaks the rules of an example."""
+        try:
+            return self.functions[name](*arguments, **named)
+        except (Rejected, Stopped):
+            raise
+        except ValidationError as error:
+            raise Rejected(broken_rules(error)) from error
+        except BaseException as error:  # it may also call sys.exit, which would end the job without a word
+            raise self.wrong(name, about, f"raised {told(error)}", remedy, line_of(self.path, error)) from error
+
+    def wrong(self, name: str, about: str, what: str, remedy: str, line: int | None = None) -> UserError:
+        line = line or getattr(getattr(self.functions[name], "__code__", None), "co_firstlineno", None)
+        return UserError(f"{self.path}{f', line {line}' if line else ''}: {name} {what} for {about}. {remedy}")
+
+
+def load_functions(path: Path, kind: str, section: str, page: str, names: Sequence[str]) -> dict[str, Callable[..., Any]]:
+    """Import a file named in the configuration's ``section``, and take its functions. UserError if it is missing, does not run, or lacks
+    one of them; ``page`` tells how to write one."""
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such {kind} file. Write it ({page} shows how) or remove its name from `{section}`.")
+    module = load_module(path, kind)
+    functions = {name: getattr(module, name, None) for name in names}
+    for name, function in functions.items():
+        if not callable(function):
+            raise UserError(f"{path}: the function `{name}` is missing; a {kind} file has {', '.join(names[:-1])} and {names[-1]}.")
+    return cast(dict[str, Callable[..., Any]], functions)
 
 
 def find_file(folder: str, name: str) -> Path:
@@ -86,3 +126,8 @@ def described(value: object) -> str:
     if value is None:
         return "nothing (None)"
     return f"{short(value)}, which is of the type {type(value).__module__}.{type(value).__qualname__}"
+
+
+def broken_rules(error: ValidationError) -> str:
+    """What an example lacks or has too much, as a part of a sentence."""
+    return "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors(include_url=False))

@@ -22,7 +22,7 @@ ACTIVATION_BYTES = 34
 # Logits in float32: as they are, as log-probabilities for the backward pass, and their gradient.
 LOGIT_COPIES = 3
 LIVE_PARAMETERS = 10**9  # so many weights are gathered at once at ZeRO stage 3: stage3_max_live_parameters of deepspeed/zero-3.json
-BATCH = 8  # examples in one pass of score_with_model.py and compute_rivals.py
+BATCH = 8  # examples in one pass of score_with_model.py and compute_baselines.py
 # A gradients file in bytes, as measured on small panels: Parquet's share on top of a value, the other columns of a row, and the rest.
 GRADIENT_VALUE, GRADIENT_ROW, GRADIENT_FILE = 1.15, 48, 4050
 MODULE_VALUE, MODULE_FILE = 0.83, 2850  # the same of the file beside it, of each matrix's inner products

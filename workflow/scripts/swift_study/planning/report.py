@@ -68,7 +68,7 @@ class Planner:
     def plan(self) -> Planned:
         self.trainings()
         self.gradients()
-        self.rivals()
+        self.baselines()
         self.responses()
         self.likelihoods()
         self.files()
@@ -175,13 +175,13 @@ class Planner:
         if studies:
             self.file("gradients/", files, disk)
 
-    def rivals(self) -> None:
+    def baselines(self) -> None:
         """At one checkpoint: hidden states of all, losses of the targets, and for each probe a gradient and the targets' losses again.
 
         References are probes whose hidden states alone are wanted.
         """
         tokens = completions = flops = 0.0
-        studies = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_rivals"]
+        studies = [j.wildcards["study"] for j in self.jobs if j.rule == "compute_baselines"]
         for study in studies:
             s, size = self.config.influence[study], self.sizes[MAIN]
             run = self.config.run(s.run)
@@ -194,9 +194,9 @@ class Planner:
             flops += forward_flops(size, forward) + gradient_flops(run, size, of_probes)
             longest = max(x.both for x in everything)
             memory = gradient_memory(run, size, self.config.model.dtype, 1, longest, 2)  # gradient, and the weights as they were
-            self.remember(f"rivals {study}", f"{len(probes)} probes, {len(targets)} targets", memory)
-            self.warn(f"The job of the rivals of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
-        self.part("rivals", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
+            self.remember(f"baselines {study}", f"{len(probes)} probes, {len(targets)} targets", memory)
+            self.warn(f"The job of the baselines of {study!r}", memory, "Shorten its longest examples, or lower lora.rank.")
+        self.part("baselines", len(studies), tokens, completions, flops, gpu_hours(flops, self.config.plan, self.config.model.dtype))
 
     def asked(self, job: Job) -> Asked:
         return self.config.evaluation(job.wildcards["evaluation"], job.wildcards["run"])

@@ -48,7 +48,7 @@ plt.rcParams.update(
 )
 
 
-def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: Path, png: Path) -> None:
+def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, stem: Path) -> None:
     """Mean RelInf by step with its interval: one line for each probe set, target set and context of ``contexts``.
 
     References are grey lines without an interval.
@@ -89,10 +89,10 @@ def draw_curves(table: pl.DataFrame, contexts: Sequence[str], title: str, svg: P
     names, columns = _legend(names, 90, 2)
     axes.legend(handles, names, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, handlelength=3.5)
     _grow(figure, _wrapped(title, 80), *names, *[""] * (len(names) // 2 if columns == 1 else 0))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: Path) -> None:
+def draw_layers(table: pl.DataFrame, control: str, title: str, stem: Path) -> None:
     """What each layer carries of the effects, with its interval: a panel for each target set and context, a line for each strategy.
 
     ``table`` is `confounds.layer_table`; what lies outside the layers is a point of its own, right of them.
@@ -103,7 +103,7 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
         axes.set_title(_wrapped(title, 85), fontsize=11)
         _grow(figure, _wrapped(title, 85))
         axes.text(0.5, 0.5, "No inner products by layer: a sketch has none, and gradients.by_module: false keeps none.", ha="center")
-        return _save(figure, svg, png)
+        return _save(figure, stem)
     targets, contexts, strategies = (table[c].unique(maintain_order=True).to_list() for c in ("target_set", "context", "strategy"))
     size = (0.6 + 4.3 * len(contexts), 1.2 + 2.4 * len(targets))
     figure, panels = plt.subplots(len(targets), len(contexts), figsize=size, layout="constrained", squeeze=False, sharex=True)
@@ -125,17 +125,17 @@ def draw_layers(table: pl.DataFrame, baseline: str, title: str, svg: Path, png: 
     for axes in panels[-1]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("layer" + ("; far right: outside the layers" if table["layer"].has_nulls() else ""))
-    figure.supylabel(_wrapped(f"RelInf over {baseline}'s, carried by the layer", 48), fontsize=10)
+    figure.supylabel(_wrapped(f"RelInf over {control}'s, carried by the layer", 48), fontsize=10)
     figure.suptitle(_wrapped(title, 55 * len(contexts)), fontsize=11)
     handles, names = panels[0, 0].get_legend_handles_labels()
     names, columns = _legend(names, 60 * len(contexts), len(strategies))
     figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=columns)
     panel_titles = [_wrapped(f"cross-task, targets {target}", 50) for target in targets]
     _grow(figure, _wrapped(title, 55 * len(contexts)), *names, *panel_titles, *[""] * (len(names) - 1 if columns == 1 else 0))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_loss(history: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+def draw_loss(history: pl.DataFrame, title: str, stem: Path) -> None:
     """Training loss a step and the learning rate."""
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     axes.plot(history["step"], history["loss"], color=COLOURS[1], linewidth=1.4)
@@ -144,7 +144,7 @@ def draw_loss(history: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
     right.plot(history["step"], history["learning_rate"], color=COLOURS[4], linewidth=1, linestyle=":")
     right.set_ylabel("learning rate (dotted)")
     right.spines["right"].set_visible(True)
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -171,30 +171,31 @@ def _distinct(table: pl.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return table.select(columns).unique(maintain_order=True).rows()
 
 
-def _save(figure: Any, svg: Path, png: Path) -> None:
-    with publish(svg) as part:
+def _save(figure: Any, stem: Path) -> None:
+    """As ``stem``.svg and ``stem``.png."""
+    with publish(Path(f"{stem}.svg")) as part:
         figure.savefig(part, format="svg", metadata={"Date": None})
-    with publish(png) as part:
+    with publish(Path(f"{stem}.png")) as part:
         figure.savefig(part, format="png", dpi=160, metadata={"Software": None})
     plt.close(figure)
 
 
-def draw_comparison(study: ComparisonStudy, table: pl.DataFrame, manifest: pl.DataFrame, svg: Path, png: Path) -> None:
+def draw_comparison(study: ComparisonStudy, table: pl.DataFrame, manifest: pl.DataFrame, stem: Path) -> None:
     """The figure that a comparison asks for. ``table`` is that of ``comparison.comparison_table``; ``manifest`` has its rows' factors.
 
     UserError where a cell or a point would be several rows.
     """
     shown, metrics = study.figure or Bars(), study.metrics
     if isinstance(shown, Bars):
-        draw_bars(table, shown.levels or metrics[0], shown.gains or metrics[min(1, len(metrics) - 1)], study.question, svg, png)
+        draw_bars(table, shown.levels or metrics[0], shown.gains or metrics[min(1, len(metrics) - 1)], study.question, stem)
     elif isinstance(shown, HeatMap):
-        draw_heat_map(cells_of(shown, shown.metric or metrics[0], table, manifest), shown, study.question, svg, png)
+        draw_heat_map(cells_of(shown, shown.metric or metrics[0], table, manifest), shown, study.question, stem)
     else:
         x, y = (_column(axis, axis.metric or metrics[0], table) for axis in (shown.x, shown.y))
-        draw_scatter(x, y, study.question, svg, png)
+        draw_scatter(x, y, study.question, stem)
 
 
-def draw_bars(table: pl.DataFrame, level: str, gain: str, title: str, svg: Path, png: Path) -> None:
+def draw_bars(table: pl.DataFrame, level: str, gain: str, title: str, stem: Path) -> None:
     """A comparison: one metric with its interval on the left, the gain in the same or another one on the right; a row of panels for each
     evaluation or group.
 
@@ -240,7 +241,7 @@ def draw_bars(table: pl.DataFrame, level: str, gain: str, title: str, svg: Path,
         figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(blocks), 4))
     figure.suptitle(_wrapped(title, 110), fontsize=11)
     _grow(figure, _wrapped(title, 110), *(_wrapped(row, 40) for row in rows))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def cells_of(shown: HeatMap, metric: str, table: pl.DataFrame, manifest: pl.DataFrame) -> pl.DataFrame:
@@ -274,7 +275,7 @@ def cells_of(shown: HeatMap, metric: str, table: pl.DataFrame, manifest: pl.Data
     return pl.DataFrame(rows, schema=texts | numbers | {"label": pl.String}, orient="row")
 
 
-def draw_heat_map(cells: pl.DataFrame, shown: HeatMap, title: str, svg: Path, png: Path) -> None:
+def draw_heat_map(cells: pl.DataFrame, shown: HeatMap, title: str, stem: Path) -> None:
     """``cells`` of ``cells_of``: a number in each, bold where its interval excludes 0; the colours of gains are centred on 0."""
     panels, rows, columns = (cells[c].unique(maintain_order=True).to_list() or [""] for c in ("panel", "row", "column"))
     values = cells["value"].drop_nulls().to_numpy()
@@ -324,7 +325,7 @@ def draw_heat_map(cells: pl.DataFrame, shown: HeatMap, title: str, svg: Path, pn
     bar.outline.set_visible(False)
     figure.suptitle(_wrapped(title, round(10 * width)), fontsize=11)
     _grow(figure, _wrapped(title, round(10 * width)))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _column(axis: Axis, metric: str, table: pl.DataFrame) -> tuple[str, pl.DataFrame]:
@@ -347,7 +348,7 @@ def _column(axis: Axis, metric: str, table: pl.DataFrame) -> tuple[str, pl.DataF
     return f"{label}, {wanted}" if len(known) > 1 else label, numbers.drop_nulls("value")
 
 
-def draw_scatter(x: tuple[str, pl.DataFrame], y: tuple[str, pl.DataFrame], title: str, svg: Path, png: Path) -> None:
+def draw_scatter(x: tuple[str, pl.DataFrame], y: tuple[str, pl.DataFrame], title: str, stem: Path) -> None:
     """One number of every row against another, each with its interval: ``x`` and ``y`` are their labels and ``_column``s.
 
     A point has the row's name; where there are many or long ones a number, and the names stand below.
@@ -380,7 +381,7 @@ def draw_scatter(x: tuple[str, pl.DataFrame], y: tuple[str, pl.DataFrame], title
         axes.legend(fontsize=8, frameon=False, loc="best")
     _grow(figure, _wrapped(title, 80))
     _annotate(figure, axes, points["value"].to_list(), points["value_y"].to_list(), texts)
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _annotate(figure: Any, axes: Any, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
@@ -416,7 +417,7 @@ def _shared(box: Any, other: Any) -> float:
     return float(max(0.0, width) * max(0.0, height))
 
 
-def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, svg: Path, png: Path) -> None:
+def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, stem: Path) -> None:
     """Outcomes against a predictor, with both intervals: one panel for each group and outcome, one point for each item."""
     groups = table["group"].unique(maintain_order=True).to_list() or ["no item"]
     figure, panels = plt.subplots(
@@ -438,10 +439,10 @@ def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str],
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set(xlabel=predictor, ylabel=outcome, title=group)
     figure.suptitle(_wrapped(title, 60 * len(groups)), fontsize=11)
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, svg: Path, png: Path) -> None:
+def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, stem: Path) -> None:
     """Metrics over x with their intervals: a panel for each panel and evaluation, a line for each line and metric, a tick for each phase.
 
     x is logarithmic where it spans more than a factor of 20; 0 then stands at the left end.
@@ -483,10 +484,10 @@ def draw_sweep(table: pl.DataFrame, phases: pl.DataFrame, x: str, title: str, sv
     figure.legend(handles, names, fontsize=8, frameon=False, loc="outside lower center", ncols=min(len(names), 3) or 1)
     figure.suptitle(_wrapped(title, 50 * columns), fontsize=11)
     _grow(figure, _wrapped(title, 50 * columns))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
-def draw_correlation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> None:
+def draw_correlation(table: pl.DataFrame, title: str, stem: Path) -> None:
     """ρ of every metric with the reference, with its interval: pooled, and within and between each column's levels."""
     shown = table.filter(pl.col("scope") != "group")
     metrics = shown["metric"].unique(maintain_order=True).to_list()
@@ -506,7 +507,7 @@ def draw_correlation(table: pl.DataFrame, title: str, svg: Path, png: Path) -> N
     axes.set(xlabel=f"Spearman's ρ with {shown['reference'][0]}" if len(shown) else "ρ", title=_wrapped(title, 80))
     axes.legend(fontsize=8, frameon=False)
     _grow(figure, _wrapped(title, 80))
-    _save(figure, svg, png)
+    _save(figure, stem)
 
 
 def _around(table: pl.DataFrame, name: str, low: str | None = None, high: str | None = None) -> np.ndarray:

@@ -60,6 +60,11 @@ def page(title: str, *parts: str) -> str:
     )
 
 
+def write_page(path: Path, content: str) -> None:
+    with publish(path) as part:
+        part.write_text(content)
+
+
 def paragraph(content: str) -> str:
     return f"<p>{html.escape(content)}</p>"
 
@@ -106,11 +111,11 @@ def verdict_page(
             pl.col("target_set").alias("target"),
             "verdict",
             pl.format("{} [{}, {}]", *(pl.col(c).round_sig_figs(2) for c in ("effect", "ci_low", "ci_high"))).alias(
-                "effect over baseline [interval]"
+                "effect over control [interval]"
             ),
             pl.col("p_value").round_sig_figs(2).alias("p"),
             pl.col("strategy_rel_inf").round_sig_figs(2).alias("strategy RelInf"),
-            pl.col("baseline_rel_inf").round_sig_figs(2).alias("baseline RelInf"),
+            pl.col("control_rel_inf").round_sig_figs(2).alias("control RelInf"),
             pl.col("effective").alias("above 0 throughout"),
             pl.col("n_tasks").alias("tasks"),
         )

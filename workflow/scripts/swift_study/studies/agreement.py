@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from swift_study.config import AgreementStudy, InfluenceStudy, Place, Predictor, Statistics
 from swift_study.errors import UserError
+from swift_study.influence.confounds import BASELINE_SCORES
 from swift_study.influence.statistics import counted, effect, with_scores
 from swift_study.io.tables import AGREEMENT, DECISIONS, RANK_AGREEMENT, as_frame
 from swift_study.studies.claims import curves_of, is_curve
@@ -24,7 +25,6 @@ from swift_study.studies.comparison import Cell, Compared
 from swift_study.studies.estimates import NAN, Statistic, nanmean, scored
 
 INFLUENCE_SCORES = ("rel_inf", "rel_inf_mean_loss", "cosine")
-BASELINE_SCORES = ("bm25", "similarity", "loss_change")
 CONTROL = "control"  # the item that stands for plain data, with score and outcome 0
 SEEDS, HALVES = "ceiling: another seed", "ceiling: half of the queries"
 N_HALVES = 200  # random halves of the queries
@@ -135,11 +135,13 @@ def _from_influence(source: Influence, place: Place, p: Predictor, over_control:
     probe_set, target_set, context = source.pairs.filter(is_curve(place.row)).select("probe_set", "target_set", "context").row(0)
     if p.score in INFLUENCE_SCORES:
         table = counted(with_scores(source.pairs), statistics)
-    elif p.score in BASELINE_SCORES:
+    elif p.score in BASELINE_SCORES.values():
         table = counted(source.baselines, statistics)
         table = source.baselines if table.is_empty() else table
     else:
-        raise UserError(f"{where}: influence studies have no score {p.score!r}; they have {', '.join(INFLUENCE_SCORES + BASELINE_SCORES)}.")
+        raise UserError(
+            f"{where}: influence studies have no score {p.score!r}; they have {', '.join((*INFLUENCE_SCORES, *BASELINE_SCORES.values()))}."
+        )
     own = table.filter((pl.col("target_set") == target_set) & (pl.col("context") == context))
     e = effect(own, p.score, probe_set, source.study.control, context == "in-task", statistics, source.study.unit)
     wanted = target_set not in source.study.unwanted

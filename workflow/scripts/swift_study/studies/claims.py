@@ -100,6 +100,13 @@ def usable_claims(claims: Sequence[Claim], known: Collection[str], left_out: Col
     return usable
 
 
+def read_claims(file: str, known: Collection[str], left_out: Collection[str], kind: str) -> tuple[list[Claim], int]:
+    """The usable claims of a file, and how many others it has; none without a file."""
+    claims = load_claims(Path(file)) if file else []
+    usable = usable_claims(claims, known, left_out, kind, file)
+    return usable, len(claims) - len(usable)
+
+
 def outcome(says: str, low: float, high: float, near: float, value: float = 0.0) -> str:
     """Whether a claim about a number with the interval [low, high] holds, fails, or cannot be told; ``near`` is the tolerance of near."""
     low, high = low - value, high - value

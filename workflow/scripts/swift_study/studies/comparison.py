@@ -105,8 +105,9 @@ def _same_seeds(a: Cell, b: Cell) -> tuple[list[Statistic], list[Statistic]]:
     )
 
 
-def compare(study: ComparisonStudy, manifest: pl.DataFrame, scores: Scores, rules: Mapping[str, Rule]) -> Compared:
+def compare(study: ComparisonStudy, scores: Scores) -> Compared:
     """All cells of a comparison. UserError if no scorer gives a metric, unless the study has `if_missing: "null"`."""
+    manifest, rules = scores.manifest, scores.rules
     factors = [c for c in manifest.columns if c not in FIXED]
     blocks = block_factors(manifest, factors)
     cells: list[Cell] = []

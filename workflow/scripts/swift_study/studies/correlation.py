@@ -5,7 +5,7 @@ and then averaged over them (`within`), in each level (`group`), and between the
 says: queries with all their responses, or several crossed columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -13,22 +13,22 @@ import polars as pl
 from swift_study.config import CorrelationStudy, Statistics
 from swift_study.errors import UserError
 from swift_study.io.tables import CORRELATION, as_frame
-from swift_study.studies.estimates import ITEM, NAN, Resamples, Rule, nanmean, resample, spearman
+from swift_study.studies.estimates import ITEM, NAN, Resamples, nanmean, resample, spearman
 from swift_study.studies.scores import Scores, metric_of
 
 
-def responses_of(study: CorrelationStudy, manifest: pl.DataFrame, scores: Scores, rules: Mapping[str, Rule]) -> pl.DataFrame:
+def responses_of(study: CorrelationStudy, scores: Scores) -> pl.DataFrame:
     """A row for each response: `query_id`, `task`, `run`, `evaluation`, the factors, and the value of each metric (NaN: not scored)."""
     frames = []
-    factors = [c for c in manifest.columns if c not in ("row", "scorer", "path", "evaluation", "run")]
+    factors = [c for c in scores.manifest.columns if c not in ("row", "scorer", "path", "evaluation", "run")]
     wanted = [*study.metrics, study.reference]
-    runs = manifest.select("run", "evaluation", *factors).unique(["run", "evaluation"], maintain_order=True)
+    runs = scores.manifest.select("run", "evaluation", *factors).unique(["run", "evaluation"], maintain_order=True)
     for entry in runs.iter_rows(named=True):
         own = scores.statistics[entry["run"], entry["evaluation"]]
         asked = scores.asked[entry["evaluation"]]
         columns: dict[str, object] = {"query_id": np.array(scores.resamples.ids)[asked].tolist()}
         for metric in wanted:
-            place = metric_of(metric, rules, own)
+            place = metric_of(metric, scores.rules, own)
             if place is None:
                 if study.if_missing is not None:
                     columns[metric] = np.full(int(asked.sum()), NAN)
@@ -36,7 +36,7 @@ def responses_of(study: CorrelationStudy, manifest: pl.DataFrame, scores: Scores
                 raise UserError(f"No scorer of {entry['evaluation']} gives the metric {metric!r}. Add one that does.")
             statistics = own[place[0]]
             one_each = np.eye(len(asked))[asked]
-            columns[metric] = rules[place[0]].of(statistics, one_each)[place[1]]
+            columns[metric] = scores.rules[place[0]].of(statistics, one_each)[place[1]]
         about = {name: pl.lit(value) for name, value in entry.items()}
         frames.append(pl.DataFrame(columns).with_columns(**about))
     return pl.concat(frames, how="vertical_relaxed").join(tasks_of(scores), on="query_id", how="left", maintain_order="left")

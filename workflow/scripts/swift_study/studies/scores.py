@@ -20,11 +20,14 @@ from swift_study.studies.estimates import NAN, Resamples, Rule, Statistic, resam
 
 @dataclass(frozen=True)
 class Scores:
-    """What every run did: ``statistics[run, evaluation][scorer]`` on the items of ``resamples``, NaN where there is no score.
+    """What every run of the manifest did: ``statistics[run, evaluation][scorer]`` on the items of ``resamples``, NaN where there is no
+    score; ``rules`` has the metrics of every scorer.
 
     ``asked[evaluation]`` (items,) says which items an evaluation asks, whether or not a run has a score for them.
     """
 
+    manifest: pl.DataFrame
+    rules: Mapping[str, Rule]
     resamples: Resamples
     asked: dict[str, np.ndarray]
     tasks: list[str]  # of the items
@@ -32,7 +35,7 @@ class Scores:
     pairing: list[str]  # sentences: how queries of several datasets were paired
 
 
-def read_scores(manifest: pl.DataFrame, settings: Statistics, unit: Sequence[str], within: str | None) -> Scores:
+def read_scores(manifest: pl.DataFrame, rules: Mapping[str, Rule], settings: Statistics, unit: Sequence[str], within: str | None) -> Scores:
     """Read every file of a manifest once. UserError names a file whose queries are not those of the other runs of its evaluation.
 
     An item that two evaluations ask is one item, drawn for both alike. Items have the columns `task` and `evaluation`.
@@ -73,7 +76,7 @@ def read_scores(manifest: pl.DataFrame, settings: Statistics, unit: Sequence[str
             values[places] = frame[name].to_numpy()
             own[name] = values
         statistics.setdefault((run, evaluation), {})[scorer] = own
-    return Scores(resamples, asked, items["task"].to_list(), statistics, pairing)
+    return Scores(manifest, rules, resamples, asked, items["task"].to_list(), statistics, pairing)
 
 
 def roots_of(manifest: pl.DataFrame) -> tuple[dict[tuple[str, str], dict[str, str | None]], list[str]]:

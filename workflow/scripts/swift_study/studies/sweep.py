@@ -14,7 +14,7 @@ import polars as pl
 from swift_study.config import SweepStudy
 from swift_study.errors import UserError
 from swift_study.io.tables import PHASES, SAVINGS, SWEEP, as_frame
-from swift_study.studies.estimates import NAN, Estimate, Rule, gains, levels, scored
+from swift_study.studies.estimates import NAN, Estimate, gains, levels, scored
 from swift_study.studies.scores import Scores, metric_of
 
 Factors = tuple[tuple[str, Any], ...]
@@ -66,11 +66,12 @@ def named(factors: Factors) -> str | None:
     return ", ".join(f"{name}={level}" for name, level in factors) or None
 
 
-def lines_of(study: SweepStudy, manifest: pl.DataFrame, scores: Scores, rules: Mapping[str, Rule]) -> list[Line]:
+def lines_of(study: SweepStudy, scores: Scores) -> list[Line]:
     """Every line of a sweep. UserError where x is no number, where two runs stand at one x, and where no scorer gives a metric.
 
     A run that has no level of a line's or a panel's factor (it stands for several points) is on every line.
     """
+    manifest = scores.manifest
     for name in (study.x, *study.lines, *study.panels):
         if name not in manifest.columns:
             raise UserError(f"The runs of the sweep have no factor {name!r}; change x, lines or panels.")
@@ -87,15 +88,13 @@ def lines_of(study: SweepStudy, manifest: pl.DataFrame, scores: Scores, rules: M
         for evaluation in dict.fromkeys(e["evaluation"] for e in own):
             here = [e for e in own if e["evaluation"] == evaluation]
             for metric in study.metrics:
-                spots = _spots(study, here, evaluation, metric, scores, rules)
+                spots = _spots(study, here, evaluation, metric, scores)
                 if spots:
                     found.append(Line(line, panel, evaluation, metric, spots))
     return found
 
 
-def _spots(
-    study: SweepStudy, entries: Sequence[Mapping[str, Any]], evaluation: str, metric: str, scores: Scores, rules: Mapping[str, Rule]
-) -> list[Spot]:
+def _spots(study: SweepStudy, entries: Sequence[Mapping[str, Any]], evaluation: str, metric: str, scores: Scores) -> list[Spot]:
     at: dict[float, dict[int, str]] = {}
     for e in entries:
         by_seed = at.setdefault(float(e[study.x]), {})
@@ -107,7 +106,7 @@ def _spots(
     rows = {}
     for x in sorted(at):
         by_scorer = [scores.statistics[run, evaluation] for run in at[x].values()]
-        place = metric_of(metric, rules, by_scorer[0])
+        place = metric_of(metric, scores.rules, by_scorer[0])
         if place is None:
             if study.if_missing is not None:
                 return []
@@ -116,7 +115,7 @@ def _spots(
     spots = []
     start = min(rows)
     for x, ((scorer, name), statistics) in rows.items():
-        level = levels(statistics, rules[scorer], scores.resamples)[name]
+        level = levels(statistics, scores.rules[scorer], scores.resamples)[name]
         over_start = None
         if x != start:
             seeds = [s for s in at[x] if s in at[start]]
@@ -125,7 +124,7 @@ def _spots(
                 pairs = [(k, 0) for k in range(len(statistics))]  # one run at the start, whatever the seed
             if pairs:
                 ours, theirs = [statistics[i] for i, _ in pairs], [rows[start][1][j] for _, j in pairs]
-                over_start = gains(ours, theirs, rules[scorer], scores.resamples, with_p=False)[name].estimate
+                over_start = gains(ours, theirs, scores.rules[scorer], scores.resamples, with_p=False)[name].estimate
         asked = scores.asked[evaluation]
         unscored = sum(int((asked & ~scored(s)).sum()) for s in statistics)
         spots.append(Spot(x, next(iter(at[x].values())), len(at[x]), int(asked.sum()), unscored, level, over_start))

@@ -1,4 +1,4 @@
-"""Cheap rivals of RelInf for a study's pairs, at its run's last checkpoint: BM25, similarity, and the loss's change after a step.
+"""Cheap baselines for a study's pairs, at its run's last checkpoint: BM25, similarity, and the loss's change after a step.
 
 Each finished probe is kept in a work folder, so that a killed job goes on with the next one.
 """
@@ -15,10 +15,10 @@ from swift_study.config import Model, Run, StudyPanel
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gradients.panel import read_panel
-from swift_study.influence.baselines import STEP, rivals_at_checkpoint
+from swift_study.influence.baselines import STEP, baselines_at_checkpoint
 from swift_study.io import cli
 from swift_study.io.lines import append_lines, read_lines
-from swift_study.io.tables import RIVALS, write_table
+from swift_study.io.tables import BASELINES, write_table
 from swift_study.io.work import fingerprint, hash_files, remove, work_folder
 from swift_study.models.checkpoints import read_checkpoints
 from swift_study.models.gpus import check_gpus
@@ -50,19 +50,19 @@ def main(a: Namespace) -> None:
     model = load_checkpoint(folder, base, last.folder, run.lora)
     select_weights(model, run.method, None)
     kept = {row["probe_id"]: row["losses"] for row in read_lines(file)}
-    progress, start = cli.Progress(f"rivals {a.study}"), time.monotonic()
+    progress, start = cli.Progress(f"baselines {a.study}"), time.monotonic()
     total = len({m.example.example_id for m in members if m.dataset in panel.probes.values()})
 
     def keep(done: int, probe_id: str, losses: list[float]) -> None:
         append_lines(file, [{"probe_id": probe_id, "losses": losses}])
         progress(f"{done} of {total} probes")
 
-    rows = rivals_at_checkpoint(model, members, panel.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
+    rows = baselines_at_checkpoint(model, members, panel.grids(), renderer.pad_id, a.batch_size, kept, keep).with_columns(
         pl.lit(a.study).alias("study"),
         pl.lit(panel.run).alias("run"),
         pl.lit(last.step).alias("step"),
     )
-    write_table(Path(a.output), rows, RIVALS, about_threads())
+    write_table(Path(a.output), rows, BASELINES, about_threads())
     remove(work)
     progress(f"{len(rows)} pairs of {total} probes in {time.monotonic() - start:.0f} s", True)
 

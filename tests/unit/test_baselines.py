@@ -1,4 +1,4 @@
-"""The rivals of RelInf against steps and means computed by hand, on a tiny random model with an adapter."""
+"""The baselines of RelInf against steps and means computed by hand, on a tiny random model with an adapter."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,9 @@ from swift_study.config import Gradients, Lora, Model
 from swift_study.examples import Example, Message
 from swift_study.gradients.engine import PanelGradients, gradient_table, panel_gradients
 from swift_study.gradients.panel import Member
-from swift_study.influence.baselines import STEP, bm25, cosines, embeddings, losses_after, mean_losses, rivals_at_checkpoint
+from swift_study.influence.baselines import STEP, baselines_at_checkpoint, bm25, cosines, embeddings, losses_after, mean_losses
 from swift_study.influence.pairs import pairs_at_checkpoint, read_gradients
-from swift_study.io.tables import PAIRS, RIVALS, read_table, write_arrow, write_table
+from swift_study.io.tables import BASELINES, PAIRS, read_table, write_arrow, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import Tokens
@@ -127,12 +127,12 @@ def test_the_pairs_are_those_of_the_pairs_table(model: torch.nn.Module, members:
     path = tmp_path / "step-000008.parquet"
     write_arrow(path, gradient_table(8, [m.dataset for m in members], examples, tokens, gradients))
     pairs = pl.concat(pairs_at_checkpoint(read_gradients(path), "s", "base", PROBES, TARGETS, 1e-12))
-    rows = rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4)
+    rows = baselines_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4)
     rows = rows.with_columns(pl.lit("s").alias("study"), pl.lit("base").alias("run"), pl.lit(8).alias("step"))
-    write_table(tmp_path / "rivals.parquet", rows, RIVALS)
-    shared = RIVALS.names[:-3]
+    write_table(tmp_path / "baselines.parquet", rows, BASELINES)
+    shared = BASELINES.names[:-3]
     assert shared == PAIRS.names[: len(shared)]
-    found = read_table(tmp_path / "rivals.parquet", RIVALS)
+    found = read_table(tmp_path / "baselines.parquet", BASELINES)
     assert found.select(shared).equals(pairs.select(shared))
     assert found.filter(pl.col("probe_id") == pl.col("target_id"))["similarity"].to_list() == pytest.approx([1.0] * 4)
     # The mean loss's gradient is the sum loss's over the number of tokens: the first-order sign is that of the inner product.
@@ -145,7 +145,7 @@ def test_probes_of_an_earlier_call_are_not_computed_again(
     model: torch.nn.Module, members: list[Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, list[float]] = {}
-    call: Callable[..., pl.DataFrame] = lambda *more: rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, *more)  # noqa: E731
+    call: Callable[..., pl.DataFrame] = lambda *more: baselines_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, *more)  # noqa: E731
     whole = call(None, lambda done, probe_id, losses: kept.__setitem__(probe_id, losses))
     assert len(kept) == 5  # 3 + 3 probes, one of them the same
     half = dict(list(kept.items())[:2])
@@ -158,7 +158,7 @@ def test_probes_of_an_earlier_call_are_not_computed_again(
 def test_numbers_that_are_not_finite_are_null(model: torch.nn.Module, members: list[Member]) -> None:
     ids = [m.example.example_id for m in members if m.dataset in PROBES.values()]
     n = len({m.example.example_id for m in members if m.dataset in TARGETS.values()})
-    rows = rivals_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, {i: [float("nan")] * n for i in ids})
+    rows = baselines_at_checkpoint(model, members, [(PROBES, TARGETS)], PAD, 4, {i: [float("nan")] * n for i in ids})
     assert rows["loss_change"].null_count() == len(rows)
     assert rows["similarity"].null_count() == 0
 
@@ -189,9 +189,9 @@ def test_each_pair_of_each_grid_has_a_row_and_references_no_change_of_loss(
     probes, targets = {"CoT": "panel.cot", "non-CoT": "panel"}, {"T": "panel.similar"}
     grids = [(probes, targets), ({"paraphrase": "panel"}, targets), ({"unrelated": "panel.similar"}, targets)]
     stepped: list[str] = []
-    rows = rivals_at_checkpoint(model, members, grids, PAD, 4, None, lambda done, probe_id, losses: stepped.append(probe_id))
+    rows = baselines_at_checkpoint(model, members, grids, PAD, 4, None, lambda done, probe_id, losses: stepped.append(probe_id))
     assert sorted(stepped) == sorted({m.example.example_id for m in members if m.dataset in probes.values()})
-    alone = rivals_at_checkpoint(model, members, grids[:1], PAD, 4)
+    alone = baselines_at_checkpoint(model, members, grids[:1], PAD, 4)
     assert rows[: len(alone)].drop("bm25").equals(alone.drop("bm25"))
     assert alone["loss_change"].null_count() == 0
     assert rows[len(alone) :]["loss_change"].null_count() == len(rows) - len(alone) == 3 * 2 + 2 * 2
@@ -203,5 +203,5 @@ def test_each_pair_of_each_grid_has_a_row_and_references_no_change_of_loss(
         by_hand = bm25([own[row["target_id"]]], [own[d] for d in documents])[0, documents.index(row["probe_id"])]
         assert row["bm25"] == pytest.approx(by_hand, rel=1e-12)
     whole = rows.with_columns(pl.lit("cot").alias("study"), pl.lit("base").alias("run"), pl.lit(8, pl.Int64).alias("step"))
-    write_table(tmp_path / "s.parquet", whole, RIVALS)
-    assert read_table(tmp_path / "s.parquet", RIVALS).height == len(rows)
+    write_table(tmp_path / "s.parquet", whole, BASELINES)
+    assert read_table(tmp_path / "s.parquet", BASELINES).height == len(rows)
