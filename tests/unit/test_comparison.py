@@ -183,6 +183,29 @@ def test_groups_are_means_of_rescaled_evaluations(tmp_path: Path) -> None:
     assert gain == pytest.approx((raw["copa"]["value"][1] - raw["copa"]["value"][0]) / 0.5)
 
 
+def test_chance_and_groups_name_the_points_of_an_evaluation_with_a_grid(tmp_path: Path) -> None:
+    made = Made(tmp_path, 12, 3)
+    for evaluation, right in (("arc/k=1", 6), ("arc/k=2", 9), ("copa", 12)):
+        for row, more in (("Base", 0), ("Good", -3)):
+            made.add(row, row, labels(np.arange(12) < right + more), evaluation=evaluation)
+    s = study(
+        evaluations=["arc", "copa"],
+        metrics=["accuracy"],
+        unit=["item"],
+        chance={"arc": 0.5},
+        groups={"both": ["arc"], "all": ["both", "copa"]},
+    )
+    table = comparison_table(compared(made, s))
+    values = {e: table.filter(evaluation=e)["value"].to_list() for e in table["evaluation"].unique()}
+    assert values == {
+        "arc/k=1": [0.0, -0.5], "arc/k=2": [0.5, 0.0], "copa": [1.0, 0.75], "both": [0.25, -0.25], "all": [0.625, 0.25],
+    }  # fmt: skip
+    assert table.filter(evaluation="arc/k=2")["gain"][1] == pytest.approx(-0.5)
+    some = study(evaluations=["arc[k=2]", "copa"], metrics=["accuracy"], chance={"arc[k=2]": 0.5}, groups={"mean": ["arc[k=2]", "copa"]})
+    made.entries = [e for e in made.entries if e.evaluation != "arc/k=1"]
+    assert comparison_table(compared(made, some)).filter(evaluation="mean")["value"].to_list() == [0.75, 0.375]
+
+
 def test_p_is_adjusted_over_the_gains_of_a_metric(tmp_path: Path) -> None:
     made = Made(tmp_path, 40, 8)
     for row, right in {"Base": 10, "Good": 22, "Bad": 2}.items():

@@ -20,7 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from swift_study.config import CEILING, FLOOR, Axis, Bars, ComparisonStudy, HeatMap, label_of, parse_name
+from swift_study.config import CEILING, FLOOR, Axis, Bars, ComparisonStudy, HeatMap, label_of
+from swift_study.config.families import means
 from swift_study.config.grid import read_path
 from swift_study.errors import UserError
 from swift_study.io.work import publish
@@ -333,8 +334,7 @@ def _column(axis: Axis, metric: str, table: pl.DataFrame) -> tuple[str, pl.DataF
     there = table.filter(pl.col("metric") == metric)
     known = there["evaluation"].unique(maintain_order=True).to_list()
     wanted = axis.evaluation or (known[0] if known else "")
-    family, levels = parse_name(wanted) if "/" not in wanted else read_path(wanted)
-    named = [e for e in known if e == wanted or (read_path(e)[0] == family and levels.items() <= read_path(e)[1].items())]
+    named = [wanted] if wanted in known else [evaluation for evaluation in known if means(wanted, evaluation)]
     if len(named) != 1:
         raise UserError(
             f"The figure's axis {metric!r} is to be of {wanted!r}, which is {len(named)} evaluations of the table ({', '.join(known)}). "
