@@ -13,16 +13,16 @@ from swift_study.studies.comparison import compare, comparison_schema, compariso
 
 def main(s: Settings[ComparisonStudy], a: Namespace) -> None:
     study, statistics = s.study, s.statistics
-    compared = compare(study, scores_of(s, a, study.unit, study.within))
+    scores = scores_of(s, a, study.unit, study.within)
+    compared = compare(study, scores)
     rows = compared.rows()
     claims, left_out = read_claims(a.claims, rows, [row for row in study.rows if row not in rows], "row")
     table, held = comparison_table(compared), claims_about_rows(claims, compared, a.study)
     sentences = [*compared.missing, *([claims_sentence(held, left_out)] if a.claims else [])]
-    first, second = study.metrics[0], study.metrics[min(1, len(study.metrics) - 1)]
     end_study(
         a,
         {"table": (table, comparison_schema(study)), "claims": (held, claims_schema(study))},
-        partial(draw_comparison, table, study.figure.get("levels", first), study.figure.get("gains", second), study.question),
+        partial(draw_comparison, study, table, scores.manifest),
         comparison_page(study, table, held, sentences, statistics),
         sentences,
     )

@@ -38,6 +38,7 @@ from swift_study.config.studies import (
     AuditStudy,
     ComparisonStudy,
     CorrelationStudy,
+    HeatMap,
     InfluenceStudy,
     Place,
     ScoredStudy,
@@ -286,6 +287,14 @@ class Config(Section):
             if isinstance(study, ComparisonStudy):
                 rows = rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
                 runs = [point for own in rows.values() for point in own]
+                if isinstance(study.figure, HeatMap):
+                    families = [self.evaluations.get(e.partition("[")[0]) for e in study.evaluations]
+                    factors = dict.fromkeys(f for levels in (*(p.levels for p in runs), *(e.grid for e in families if e)) for f in levels)
+                    known = ["row", "evaluation", *(f for f in factors if f != "seed")]  # a row is the mean over its seeds
+                    for key, axis in (("rows", study.figure.rows), ("columns", study.figure.columns)):
+                        if axis not in known:
+                            raise ValueError(f"{where}.figure.{key}: there is no factor {axis!r}{nearest(axis, known)}; known: "
+                                             f"{', '.join(known)}")  # fmt: skip
             if isinstance(study, SweepStudy):
                 runs = self.named(study.runs, f"{where}.runs")
                 for factor in (study.x, *study.lines, *study.panels):
