@@ -32,17 +32,33 @@ include: "rules/plan.smk"
 
 localrules:
     all,
-    swift,
-
-
-rule swift:
-    input:
-        swift_targets(),
-        rules.write_tables.output if INFLUENCE else [],
-        [f"{RESULTS}/runs/{run}/loss.svg" for run in swift_runs(INFLUENCE)],
 
 
 rule all:
     default_target: True
     input:
-        rules.swift.input,
+        [path for study in STUDIES for path in GRAPH.ends(study)],
+        rules.write_tables.output if INFLUENCE else [],
+        [f"<results>/runs/{run}/loss.svg" for run in GRAPH.influence_runs(INFLUENCE)],
+
+
+def ends_of(name):
+    """What a study, or the studies of a collection, end in."""
+    if name in GATHERED.lacking:
+        raise WorkflowError(
+            f"The collection {name} has no values at the scale {CONFIG.scale}. Add them under `at` in studies/{name}.yaml."
+        )
+    studies = [name] if name in CONFIG.studies else GATHERED.studies[name]
+    return [path for study in studies for path in GRAPH.ends(study)]
+
+
+# A target for each study and each collection.
+for name in GATHERED.targets(CONFIG.studies):
+
+    rule:
+        name:
+            name
+        input:
+            lambda w, name=name: ends_of(name),
+            rules.write_config.output,
+        localrule: True

@@ -3,19 +3,19 @@
 
 rule find_model:
     output:
-        f"{RESULTS}/models/{{model}}.json",
+        "<results>/models/{model}.json",
     log:
-        f"{RESULTS}/logs/find_model/{{model}}.log",
+        "<logs>/find_model/{model}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/find_model/{{model}}.tsv"
+        "<benchmarks>/find_model/{model}.tsv"
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
     # What is to be trained on the model does not change the model: no parameter.
     resources:
-        runs=lambda w: runs_to_check(w.model),
+        runs=lambda w: GRAPH.trained_on(w.model),
     params:
-        settings=lambda w: settings_of(w.model).model_dump_json(),
+        settings=lambda w: GRAPH.model(w.model).model_dump_json(),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/find_model.py"
@@ -25,15 +25,17 @@ rule find_model:
 
 rule load_dataset:
     input:
-        files=lambda w: source_files(w.loaded),
-        exclude=lambda w: files_of(CONFIG.datasets[w.loaded.split(".")[0]].exclude),
+        files=lambda w: GRAPH.user_files(w.loaded),
+        exclude=lambda w: FILES.datasets(
+            CONFIG.datasets[w.loaded.split(".")[0]].exclude
+        ),
     output:
-        examples=f"{RESULTS}/data/{{loaded}}.parquet",
-        rejects=f"{RESULTS}/data/rejects/{{loaded}}.parquet",
+        examples="<results>/data/{loaded}.parquet",
+        rejects="<results>/data/rejects/{loaded}.parquet",
     log:
-        f"{RESULTS}/logs/load_dataset/{{loaded}}.log",
+        "<logs>/load_dataset/{loaded}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/load_dataset/{{loaded}}.tsv"
+        "<benchmarks>/load_dataset/{loaded}.tsv"
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
@@ -50,28 +52,28 @@ rule load_dataset:
 
 rule apply_strategy:
     input:
-        parent=f"{RESULTS}/data/{{parent}}.parquet",
-        analogues=lambda w: analogues(w.parent),
-        ancestors=lambda w: files_of(lineage.parents(CONFIG, w.parent)),
-        strategy=lambda w: code_file("strategies", CONFIG.strategies, w.strategy),
+        parent="<results>/data/{parent}.parquet",
+        analogues=lambda w: GRAPH.analogues(w.parent),
+        ancestors=lambda w: GRAPH.parents(w.parent),
+        strategy=lambda w: GRAPH.strategy_file(w.strategy),
         replies=lambda w: CONFIG.strategies[w.strategy].file or [],
     output:
-        examples=f"{RESULTS}/data/{{parent}}.{{strategy}}.parquet",
-        rejects=f"{RESULTS}/data/rejects/{{parent}}.{{strategy}}.parquet",
-        account=f"{RESULTS}/data/accounts/{{parent}}.{{strategy}}.parquet",
+        examples="<results>/data/{parent}.{strategy}.parquet",
+        rejects="<results>/data/rejects/{parent}.{strategy}.parquet",
+        account="<results>/data/accounts/{parent}.{strategy}.parquet",
     log:
-        f"{RESULTS}/logs/apply_strategy/{{parent}}.{{strategy}}.log",
+        "<logs>/apply_strategy/{parent}.{strategy}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/apply_strategy/{{parent}}.{{strategy}}.tsv"
-    localrule: at_submit_host(by_teacher())
+        "<benchmarks>/apply_strategy/{parent}.{strategy}.tsv"
+    localrule: at_submit_host(GRAPH.has_teacher())
     conda:
         "../envs/swift_study.yaml"
     resources:
         # Not a parameter: how fast and at what price replies come changes no reply, so it reruns nothing.
-        teacher_limits=lambda w: teacher(w.strategy, affects_replies=False),
+        teacher_limits=lambda w: GRAPH.teacher(w.strategy, affects_replies=False),
     params:
         settings=lambda w: CONFIG.strategies[w.strategy].model_dump_json(),
-        teacher=lambda w: teacher(w.strategy, affects_replies=True),
+        teacher=lambda w: GRAPH.teacher(w.strategy, affects_replies=True),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/apply_strategy.py"
@@ -84,14 +86,14 @@ rule apply_strategy:
 
 rule apply_design:
     input:
-        parent=f"{RESULTS}/data/{{parent}}.parquet",
-        design=lambda w: code_file("designs", CONFIG.designs, w.design),
+        parent="<results>/data/{parent}.parquet",
+        design=lambda w: GRAPH.design_file(w.design),
     output:
-        f"{RESULTS}/data/{{parent}}.{{design}}.parquet",
+        "<results>/data/{parent}.{design}.parquet",
     log:
-        f"{RESULTS}/logs/apply_design/{{parent}}.{{design}}.log",
+        "<logs>/apply_design/{parent}.{design}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/apply_design/{{parent}}.{{design}}.tsv"
+        "<benchmarks>/apply_design/{parent}.{design}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -104,17 +106,15 @@ rule apply_design:
 
 rule check_leakage:
     input:
-        trained=lambda w: [dataset(name) for name in seen_before(w.study)],
-        datasets=lambda w: [dataset(name) for name in held_out(w.study)],
-        ancestors=lambda w: files_of(
-            lineage.ancestors(CONFIG, [*seen_before(w.study), *held_out(w.study)])
-        ),
+        trained=lambda w: FILES.datasets(GRAPH.seen_before(w.study)),
+        datasets=lambda w: FILES.datasets(GRAPH.held_out(w.study)),
+        ancestors=lambda w: FILES.datasets(GRAPH.between(w.study)),
     output:
-        f"{RESULTS}/data/leakage/{{study}}.parquet",
+        "<results>/data/leakage/{study}.parquet",
     log:
-        f"{RESULTS}/logs/check_leakage/{{study}}.log",
+        "<logs>/check_leakage/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/check_leakage/{{study}}.tsv"
+        "<benchmarks>/check_leakage/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -128,19 +128,19 @@ rule check_leakage:
 # Datasets know no model. What a model's template or context refuses is told here, before anything is trained on it.
 rule measure_lengths:
     input:
-        model=f"{RESULTS}/models/{{model}}.json",
-        dataset=f"{RESULTS}/data/{{dataset}}.parquet",
+        model="<results>/models/{model}.json",
+        dataset="<results>/data/{dataset}.parquet",
     output:
-        f"{RESULTS}/lengths/{{model}}/{{dataset}}.parquet",
+        "<results>/lengths/{model}/{dataset}.parquet",
     log:
-        f"{RESULTS}/logs/measure_lengths/{{model}}/{{dataset}}.log",
+        "<logs>/measure_lengths/{model}/{dataset}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/measure_lengths/{{model}}/{{dataset}}.tsv"
+        "<benchmarks>/measure_lengths/{model}/{dataset}.tsv"
     priority: 1
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: settings_of(w.model).model_dump_json(include=AFFECT_TOKENS),
+        settings=lambda w: GRAPH.model(w.model).model_dump_json(include=AFFECT_TOKENS),
     shell:
         f"exec python {SCRIPTS}/measure_lengths.py"
         " --name {wildcards.model} --model {input.model:q}"

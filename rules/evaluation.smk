@@ -1,7 +1,6 @@
 # What runs respond to queries, and what scorers make of it.
 
-RESPONSES = f"{RESULTS}/responses/{{run}}/evaluation={{evaluation}}/responses.parquet"
-SCORES = f"{RESULTS}/scores/{{run}}/evaluation={{evaluation}}/scorer={{scorer}}"
+RESPONSES = "<results>/responses/{run}/evaluation={evaluation}/responses.parquet"
 
 
 # Responses are made by one of three rules, by what the evaluation says: by the run's checkpoint, by an endpoint, or read from a file.
@@ -9,19 +8,19 @@ SCORES = f"{RESULTS}/scores/{{run}}/evaluation={{evaluation}}/scorer={{scorer}}"
 
 rule respond:
     input:
-        model=lambda w: model_of(w.run),
-        checkpoints=checkpoints("{run}"),
-        dataset=lambda w: asked(w),
-        lengths=lambda w: lengths_of(w),
-        shots=lambda w: shots(w),
+        model=lambda w: GRAPH.model_file(w.run),
+        checkpoints="<results>/runs/{run}/checkpoints",
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
+        lengths=lambda w: GRAPH.lengths_asked(w.evaluation, w.run),
+        shots=lambda w: GRAPH.shots(w.evaluation, w.run),
     output:
         RESPONSES,
     log:
-        f"{RESULTS}/logs/respond/{{run}}/{{evaluation}}.log",
+        "<logs>/respond/{run}/{evaluation}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/respond/{{run}}/{{evaluation}}.tsv"
+        "<benchmarks>/respond/{run}/{evaluation}.tsv"
     wildcard_constraints:
-        evaluation=evaluations_by("checkpoint"),
+        evaluation=GRAPH.evaluations_by("checkpoint"),
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -34,7 +33,7 @@ rule respond:
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
         shots=lambda w, input: option("--shots", input.shots),
-        work=lambda w: f"{RESULTS}/work/respond/{w.run}/{w.evaluation}",
+        work=lambda w: FILES.work("respond", f"{w.run}/{w.evaluation}"),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/respond.py"
@@ -47,17 +46,17 @@ rule respond:
 rule respond_with_endpoint:
     input:
         # A server that is told the run's name serves its checkpoint.
-        checkpoints=lambda w: served(w),
-        dataset=lambda w: asked(w),
-        shots=lambda w: shots(w),
+        checkpoints=lambda w: GRAPH.served(w.evaluation, w.run),
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
+        shots=lambda w: GRAPH.shots(w.evaluation, w.run),
     output:
         RESPONSES,
     log:
-        f"{RESULTS}/logs/respond_with_endpoint/{{run}}/{{evaluation}}.log",
+        "<logs>/respond_with_endpoint/{run}/{evaluation}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/respond_with_endpoint/{{run}}/{{evaluation}}.tsv"
+        "<benchmarks>/respond_with_endpoint/{run}/{evaluation}.tsv"
     wildcard_constraints:
-        evaluation=evaluations_by("endpoint"),
+        evaluation=GRAPH.evaluations_by("endpoint"),
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
@@ -80,15 +79,15 @@ rule respond_with_endpoint:
 rule read_responses:
     input:
         file=lambda w: CONFIG.evaluation(w.evaluation, w.run).responses,
-        dataset=lambda w: asked(w),
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
     output:
         RESPONSES,
     log:
-        f"{RESULTS}/logs/read_responses/{{run}}/{{evaluation}}.log",
+        "<logs>/read_responses/{run}/{evaluation}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/read_responses/{{run}}/{{evaluation}}.tsv"
+        "<benchmarks>/read_responses/{run}/{evaluation}.tsv"
     wildcard_constraints:
-        evaluation=evaluations_by("file"),
+        evaluation=GRAPH.evaluations_by("file"),
     conda:
         "../envs/swift_study.yaml"
     shell:
@@ -102,20 +101,20 @@ rule read_responses:
 
 rule score:
     input:
-        scorer=lambda w: scorer_file(w.scorer),
-        dataset=lambda w: asked(w),
+        scorer=lambda w: GRAPH.scorer_file(w.scorer),
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
         responses=RESPONSES,
-        opponents=lambda w: opponents(w),
-        design=lambda w: design_file(w),
+        opponents=lambda w: GRAPH.opponents(w.scorer, w.evaluation, w.run),
+        design=lambda w: GRAPH.design_read(w.scorer, w.evaluation, w.run),
     output:
-        scores=f"{SCORES}/scores.parquet",
-        rows=f"{SCORES}/items.parquet",
+        scores="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/scores.parquet",
+        rows="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/items.parquet",
     log:
-        f"{RESULTS}/logs/score/{{run}}/{{evaluation}}/{{scorer}}.log",
+        "<logs>/score/{run}/{evaluation}/{scorer}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score/{{run}}/{{evaluation}}/{{scorer}}.tsv"
+        "<benchmarks>/score/{run}/{evaluation}/{scorer}.tsv"
     wildcard_constraints:
-        scorer=scorers_that_need(None),
+        scorer=GRAPH.scorers_that_need(None),
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -132,23 +131,23 @@ rule score:
 
 rule score_with_model:
     input:
-        scorer=lambda w: scorer_file(w.scorer),
-        model=lambda w: model_of(w.run),
-        checkpoints=checkpoints("{run}"),
-        dataset=lambda w: asked(w),
-        lengths=lambda w: lengths_of(w),
-        responses=lambda w: scored_responses(w),
-        shots=lambda w: shots(w),
-        design=lambda w: design_file(w),
+        scorer=lambda w: GRAPH.scorer_file(w.scorer),
+        model=lambda w: GRAPH.model_file(w.run),
+        checkpoints="<results>/runs/{run}/checkpoints",
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
+        lengths=lambda w: GRAPH.lengths_asked(w.evaluation, w.run),
+        responses=lambda w: GRAPH.responses_read(w.scorer, w.evaluation, w.run),
+        shots=lambda w: GRAPH.shots(w.evaluation, w.run),
+        design=lambda w: GRAPH.design_read(w.scorer, w.evaluation, w.run),
     output:
-        scores=f"{SCORES}/scores.parquet",
-        rows=f"{SCORES}/items.parquet",
+        scores="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/scores.parquet",
+        rows="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/items.parquet",
     log:
-        f"{RESULTS}/logs/score_with_model/{{run}}/{{evaluation}}/{{scorer}}.log",
+        "<logs>/score_with_model/{run}/{evaluation}/{scorer}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score_with_model/{{run}}/{{evaluation}}/{{scorer}}.tsv"
+        "<benchmarks>/score_with_model/{run}/{evaluation}/{scorer}.tsv"
     wildcard_constraints:
-        scorer=scorers_that_need("model"),
+        scorer=GRAPH.scorers_that_need("model"),
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -173,22 +172,22 @@ rule score_with_model:
 
 rule score_with_endpoint:
     input:
-        scorer=lambda w: scorer_file(w.scorer),
-        instructions=lambda w: instructions(w.scorer),
-        dataset=lambda w: asked(w),
+        scorer=lambda w: GRAPH.scorer_file(w.scorer),
+        instructions=lambda w: GRAPH.instructions(w.scorer),
+        dataset=lambda w: GRAPH.asked(w.evaluation, w.run),
         responses=RESPONSES,
-        opponents=lambda w: opponents(w),
-        design=lambda w: design_file(w),
+        opponents=lambda w: GRAPH.opponents(w.scorer, w.evaluation, w.run),
+        design=lambda w: GRAPH.design_read(w.scorer, w.evaluation, w.run),
     output:
-        scores=f"{SCORES}/scores.parquet",
-        rows=f"{SCORES}/items.parquet",
-        account=f"{SCORES}/account.parquet",
+        scores="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/scores.parquet",
+        rows="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/items.parquet",
+        account="<results>/scores/{run}/evaluation={evaluation}/scorer={scorer}/account.parquet",
     log:
-        f"{RESULTS}/logs/score_with_endpoint/{{run}}/{{evaluation}}/{{scorer}}.log",
+        "<logs>/score_with_endpoint/{run}/{evaluation}/{scorer}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/score_with_endpoint/{{run}}/{{evaluation}}/{{scorer}}.tsv"
+        "<benchmarks>/score_with_endpoint/{run}/{evaluation}/{scorer}.tsv"
     wildcard_constraints:
-        scorer=scorers_that_need("endpoint"),
+        scorer=GRAPH.scorers_that_need("endpoint"),
     localrule: at_submit_host(True)
     conda:
         "../envs/swift_study.yaml"
@@ -213,27 +212,27 @@ rule score_with_endpoint:
 
 # The audit of a scorer that labels, where the scorer itself works: those that ask an endpoint at the submit host.
 
-AUDIT = f"{RESULTS}/studies/{{study}}/audit/scorer={{scorer}}"
+AUDIT = "<results>/studies/{study}/audit/scorer={scorer}"
 
 
 rule audit_scorer:
     input:
-        scorer=lambda w: scorer_file(w.scorer),
-        dataset=lambda w: audited(w.study),
+        scorer=lambda w: GRAPH.scorer_file(w.scorer),
+        dataset=lambda w: GRAPH.audited(w.study),
         labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
-        instructions=lambda w: instructions(w.scorer),
+        instructions=lambda w: GRAPH.instructions(w.scorer),
     output:
         rows=f"{AUDIT}/rows.parquet",
         summary=f"{AUDIT}/summary.parquet",
         confusion=f"{AUDIT}/confusion.parquet",
         account=f"{AUDIT}/account.parquet",
     log:
-        f"{RESULTS}/logs/audit_scorer/{{study}}/{{scorer}}.log",
+        "<logs>/audit_scorer/{study}/{scorer}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer/{{study}}/{{scorer}}.tsv"
+        "<benchmarks>/audit_scorer/{study}/{scorer}.tsv"
     wildcard_constraints:
-        study=of_kind("audit"),
-        scorer=scorers_that_need(None, "model"),  # a model: told that it cannot be
+        study=GRAPH.of_kind("audit"),
+        scorer=GRAPH.scorers_that_need(None, "model"),  # a model: told that it cannot be
     conda:
         "../envs/swift_study.yaml"
     resources:
@@ -253,10 +252,10 @@ rule audit_scorer:
 
 use rule audit_scorer as audit_scorer_with_endpoint with:
     log:
-        f"{RESULTS}/logs/audit_scorer_with_endpoint/{{study}}/{{scorer}}.log",
+        "<logs>/audit_scorer_with_endpoint/{study}/{scorer}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/audit_scorer_with_endpoint/{{study}}/{{scorer}}.tsv"
+        "<benchmarks>/audit_scorer_with_endpoint/{study}/{scorer}.tsv"
     wildcard_constraints:
-        study=of_kind("audit"),
-        scorer=scorers_that_need("endpoint"),
+        study=GRAPH.of_kind("audit"),
+        scorer=GRAPH.scorers_that_need("endpoint"),
     localrule: at_submit_host(True)

@@ -3,17 +3,17 @@
 
 rule gradients:
     input:
-        model=lambda w: model_of(w.run),
-        checkpoints=checkpoints("{run}"),
-        datasets=lambda w: [dataset(d) for d in panel(w.study)],
-        lengths=lambda w: lengths(CONFIG.run(w.run).model, panel(w.study)),
-        leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
+        model=lambda w: GRAPH.model_file(w.run),
+        checkpoints="<results>/runs/{run}/checkpoints",
+        datasets=lambda w: FILES.datasets(GRAPH.panel(w.study)),
+        lengths=lambda w: GRAPH.lengths(w.run, GRAPH.panel(w.study)),
+        leakage="<results>/data/leakage/{study}.parquet",
     output:
-        directory(f"{RESULTS}/gradients/{{run}}/{{study}}"),
+        directory("<results>/gradients/{run}/{study}"),
     log:
-        f"{RESULTS}/logs/gradients/{{run}}/{{study}}.log",
+        "<logs>/gradients/{run}/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/gradients/{{run}}/{{study}}.tsv"
+        "<benchmarks>/gradients/{run}/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -24,11 +24,13 @@ rule gradients:
         engine_host_mb=int(CONFIG.gradients.host_memory_gb * 1000),
     params:
         numerics=GRADIENTS,
-        settings=settings(CONFIG.gradients, ("memory_gb", "host_memory_gb")),
+        settings=as_it_is(
+            CONFIG.gradients.model_dump_json(exclude={"memory_gb", "host_memory_gb"})
+        ),
         run=lambda w: CONFIG.run(w.run).model_dump_json(),
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         loss_on=lambda w: json.dumps(CONFIG.studies[w.study].loss_of()),
-        work=lambda w: f"{RESULTS}/work/gradients/{w.run}/{w.study}",
+        work=lambda w: FILES.work("gradients", f"{w.run}/{w.study}"),
     shell:
         f"exec python {SCRIPTS}/compute_gradients.py"
         " --gpus {resources.gpu} --panel {wildcards.study} --settings {params.settings:q}"

@@ -3,19 +3,19 @@
 
 rule pair_influence:
     input:
-        lambda w: gradients(w.study),
+        lambda w: GRAPH.gradients(w.study),
     output:
-        pairs=f"{RESULTS}/studies/{{study}}/pairs.parquet",
-        families=f"{RESULTS}/studies/{{study}}/families.parquet",
-        layers=f"{RESULTS}/studies/{{study}}/layers.parquet",
+        pairs="<results>/studies/{study}/pairs.parquet",
+        families="<results>/studies/{study}/families.parquet",
+        layers="<results>/studies/{study}/layers.parquet",
     log:
-        f"{RESULTS}/logs/pair_influence/{{study}}.log",
+        "<logs>/pair_influence/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/pair_influence/{{study}}.tsv"
+        "<benchmarks>/pair_influence/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: compared(w.study),
+        settings=lambda w: GRAPH.compared(w.study),
         norm_floor=CONFIG.statistics.norm_floor,
     shell:
         f"exec python {SCRIPTS}/pair_influence.py"
@@ -26,18 +26,18 @@ rule pair_influence:
 
 rule decide_verdicts:
     input:
-        f"{RESULTS}/studies/{{study}}/pairs.parquet",
+        "<results>/studies/{study}/pairs.parquet",
     output:
-        curves=f"{RESULTS}/studies/{{study}}/curves.parquet",
-        verdicts=f"{RESULTS}/studies/{{study}}/verdicts.parquet",
+        curves="<results>/studies/{study}/curves.parquet",
+        verdicts="<results>/studies/{study}/verdicts.parquet",
     log:
-        f"{RESULTS}/logs/decide_verdicts/{{study}}.log",
+        "<logs>/decide_verdicts/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/decide_verdicts/{{study}}.tsv"
+        "<benchmarks>/decide_verdicts/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=statistics_of,
+        settings=lambda w: GRAPH.statistics(w.study),
         control=lambda w: CONFIG.studies[w.study].control,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
         unit=lambda w: CONFIG.studies[w.study].unit,
@@ -49,25 +49,25 @@ rule decide_verdicts:
 
 rule compute_baselines:
     input:
-        model=model_file(MAIN),
-        checkpoints=lambda w: checkpoints(run_of(w.study)),
-        datasets=lambda w: [dataset(d) for d in panel(w.study)],
+        model=FILES.model(MAIN),
+        checkpoints=lambda w: FILES.checkpoints(GRAPH.run_of(w.study)),
+        datasets=lambda w: FILES.datasets(GRAPH.panel(w.study)),
     output:
-        f"{RESULTS}/studies/{{study}}/baselines.parquet",
+        "<results>/studies/{study}/baselines.parquet",
     log:
-        f"{RESULTS}/logs/compute_baselines/{{study}}.log",
+        "<logs>/compute_baselines/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compute_baselines/{{study}}.tsv"
+        "<benchmarks>/compute_baselines/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
         gpu=gpus(1),
     params:
-        settings=lambda w: compared(w.study),
-        run=lambda w: CONFIG.run(run_of(w.study)).model_dump_json(),
-        model=settings(CONFIG.model),
-        work=lambda w: f"{RESULTS}/work/baselines/{w.study}",
+        settings=lambda w: GRAPH.compared(w.study),
+        run=lambda w: CONFIG.run(GRAPH.run_of(w.study)).model_dump_json(),
+        model=as_it_is(CONFIG.model.model_dump_json()),
+        work=lambda w: FILES.work("baselines", w.study),
     shell:
         f"exec python {SCRIPTS}/compute_baselines.py"
         " --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
@@ -77,21 +77,21 @@ rule compute_baselines:
 
 rule check_confounds:
     input:
-        pairs=f"{RESULTS}/studies/{{study}}/pairs.parquet",
-        families=f"{RESULTS}/studies/{{study}}/families.parquet",
-        baselines=f"{RESULTS}/studies/{{study}}/baselines.parquet",
+        pairs="<results>/studies/{study}/pairs.parquet",
+        families="<results>/studies/{study}/families.parquet",
+        baselines="<results>/studies/{study}/baselines.parquet",
     output:
-        confounds=f"{RESULTS}/studies/{{study}}/confounds.parquet",
-        power=f"{RESULTS}/studies/{{study}}/power.parquet",
+        confounds="<results>/studies/{study}/confounds.parquet",
+        power="<results>/studies/{study}/power.parquet",
     log:
-        f"{RESULTS}/logs/check_confounds/{{study}}.log",
+        "<logs>/check_confounds/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/check_confounds/{{study}}.tsv"
+        "<benchmarks>/check_confounds/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=settings(CONFIG.confounds),
-        statistics=statistics_of,
+        settings=as_it_is(CONFIG.confounds.model_dump_json()),
+        statistics=lambda w: GRAPH.statistics(w.study),
         control=lambda w: CONFIG.studies[w.study].control,
         unwanted=lambda w: CONFIG.studies[w.study].unwanted,
         unit=lambda w: CONFIG.studies[w.study].unit,

@@ -3,12 +3,12 @@
 
 rule plan:
     log:
-        f"{RESULTS}/logs/plan.log",
+        "<logs>/plan.log",
     localrule: True
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=lambda w: as_json(config),
+        config=lambda w: argument(config),
         studies=as_it_is(shipped("studies")),
         snakefile=as_it_is(shipped("Snakefile")),
     shell:

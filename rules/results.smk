@@ -5,17 +5,30 @@ localrules:
     write_config,
 
 
+# The influence studies that the report is about, and its tables.
+INFLUENCE = [study for study in STUDIES if study in CONFIG.influence]
+REPORTED = (
+    "verdicts",
+    "confounds",
+    "power",
+    "datasets",
+    "rejects",
+    "tokens",
+    "certificates",
+)
+
+
 rule write_config:
     output:
-        f"{RESULTS}/config.yaml",
+        "<results>/config.yaml",
     log:
-        f"{RESULTS}/logs/write_config.log",
+        "<logs>/write_config.log",
     benchmark:
-        f"{RESULTS}/benchmarks/write_config.tsv"
+        "<benchmarks>/write_config.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        config=lambda w: as_json(config),
+        config=lambda w: argument(config),
     shell:
         f"exec python {SCRIPTS}/write_config.py"
         " --config {params.config:q} --output {output:q} 2> {log:q}"
@@ -23,27 +36,27 @@ rule write_config:
 
 rule figures:
     input:
-        curves=f"{RESULTS}/studies/{{study}}/curves.parquet",
-        layers=f"{RESULTS}/studies/{{study}}/layers.parquet",
+        curves="<results>/studies/{study}/curves.parquet",
+        layers="<results>/studies/{study}/layers.parquet",
     output:
         report(
-            directory(figures("{study}")),
+            directory("<results>/studies/{study}/figures"),
             patterns=["{figure}.svg"],
             caption="../workflow/report/figure.rst",
             category="2 Figures",
             labels={"study": "{study}", "figure": "{figure}"},
         ),
     log:
-        f"{RESULTS}/logs/figures/{{study}}.log",
+        "<logs>/figures/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/figures/{{study}}.tsv"
+        "<benchmarks>/figures/{study}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
         figures=lambda w: json.dumps(CONFIG.studies[w.study].figures),
         title=lambda w: CONFIG.studies[w.study].caption
         or CONFIG.studies[w.study].question,
-        statistics=statistics_of,
+        statistics=lambda w: GRAPH.statistics(w.study),
         control=lambda w: CONFIG.studies[w.study].control,
         unit=lambda w: CONFIG.studies[w.study].unit,
     shell:
@@ -54,19 +67,19 @@ rule figures:
 
 rule draw_loss:
     input:
-        f"{RESULTS}/runs/{{run}}/history.parquet",
+        "<results>/runs/{run}/history.parquet",
     output:
         svg=report(
-            f"{RESULTS}/runs/{{run}}/loss.svg",
+            "<results>/runs/{run}/loss.svg",
             caption="../workflow/report/loss.rst",
             category="4 Training",
             labels={"run": "{run}"},
         ),
-        png=f"{RESULTS}/runs/{{run}}/loss.png",
+        png="<results>/runs/{run}/loss.png",
     log:
-        f"{RESULTS}/logs/draw_loss/{{run}}.log",
+        "<logs>/draw_loss/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw_loss/{{run}}.tsv"
+        "<benchmarks>/draw_loss/{run}.tsv"
     conda:
         "../envs/swift_study.yaml"
     shell:
@@ -76,68 +89,65 @@ rule draw_loss:
 
 rule write_tables:
     input:
-        config=f"{RESULTS}/config.yaml",
-        verdicts=[f"{RESULTS}/studies/{s}/verdicts.parquet" for s in INFLUENCE],
-        confounds=[f"{RESULTS}/studies/{s}/confounds.parquet" for s in INFLUENCE],
-        power=[f"{RESULTS}/studies/{s}/power.parquet" for s in INFLUENCE],
-        datasets=[dataset(name) for name in made_datasets()],
-        rejects=reject_files(made_datasets()),
-        leakage=[f"{RESULTS}/data/leakage/{s}.parquet" for s in INFLUENCE],
-        lengths=all_lengths(
-            swift_runs(INFLUENCE), [d for s in INFLUENCE for d in panel(s)]
+        config="<results>/config.yaml",
+        verdicts=[FILES.study(s, "verdicts.parquet") for s in INFLUENCE],
+        confounds=[FILES.study(s, "confounds.parquet") for s in INFLUENCE],
+        power=[FILES.study(s, "power.parquet") for s in INFLUENCE],
+        datasets=FILES.datasets(GRAPH.datasets_of(INFLUENCE)),
+        rejects=GRAPH.rejects(GRAPH.datasets_of(INFLUENCE)),
+        leakage=[FILES.leakage(s) for s in INFLUENCE],
+        lengths=GRAPH.lengths_shown(
+            GRAPH.influence_runs(INFLUENCE),
+            [d for s in INFLUENCE for d in GRAPH.panel(s)],
         ),
-        scores=[f for s in selections_used() for f in selection_scores(s)],
-        accounts=account_files(made_datasets()),
-        gradients=[gradients(s) for s in INFLUENCE],
-        checkpoints=[checkpoints(run) for run in swift_runs(INFLUENCE)],
-    output:
-        tables=[
-            f"{RESULTS}/tables/{t}.{kind}"
-            for t in (
-                "verdicts",
-                "confounds",
-                "power",
-                "datasets",
-                "rejects",
-                "tokens",
-                "certificates",
-            )
-            for kind in ("parquet", "csv", "md")
+        scores=[
+            file
+            for selection in GRAPH.selections_of(GRAPH.datasets_of(INFLUENCE))
+            for file in GRAPH.selecting_scores(selection)
         ],
+        accounts=GRAPH.accounts(GRAPH.datasets_of(INFLUENCE)),
+        gradients=[GRAPH.gradients(s) for s in INFLUENCE],
+        checkpoints=[FILES.checkpoints(run) for run in GRAPH.influence_runs(INFLUENCE)],
+    output:
+        tables=expand(
+            "<results>/tables/{table}.{format}",
+            table=REPORTED,
+            format=FORMATS,
+        ),
         verdicts=report(
-            f"{RESULTS}/pages/verdicts.html",
+            "<results>/pages/verdicts.html",
             caption="../workflow/report/verdicts.rst",
             category="1 Verdicts",
             labels={"page": "verdicts"},
         ),
         data=report(
-            f"{RESULTS}/pages/data.html",
+            "<results>/pages/data.html",
             caption="../workflow/report/data.rst",
             category="3 Data",
             labels={"page": "datasets, rejects, leak check"},
         ),
         certificate=report(
-            f"{RESULTS}/pages/certificate.html",
+            "<results>/pages/certificate.html",
             caption="../workflow/report/certificate.rst",
             category="5 Certificate",
             labels={"page": "numerics certificate"},
         ),
         configuration=report(
-            f"{RESULTS}/pages/configuration.html",
+            "<results>/pages/configuration.html",
             caption="../workflow/report/configuration.rst",
             category="6 Configuration",
             labels={"page": "configuration and versions"},
         ),
     log:
-        f"{RESULTS}/logs/write_tables.log",
+        "<logs>/write_tables.log",
     benchmark:
-        f"{RESULTS}/benchmarks/write_tables.tsv"
+        "<benchmarks>/write_tables.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         pages=lambda w, output: str(Path(output.data).parent),
-        statistics=settings(CONFIG.statistics),
+        statistics=as_it_is(CONFIG.statistics.model_dump_json()),
         questions=as_it_is(
             json.dumps({name: CONFIG.studies[name].question for name in INFLUENCE})
         ),
@@ -150,17 +160,6 @@ rule write_tables:
         " --accounts {input.accounts:q} --gradients {input.gradients:q} --checkpoints {input.checkpoints:q} 2> {log:q}"
 
 
-# One target a study, and one a collection: figures and tables.
-for name, studies in targets().items():
-
-    rule:
-        name:
-            name
-        input:
-            lambda w, name=name, studies=studies: made(name, studies),
-        localrule: True
-
-
 onsuccess:
     # A plan makes nothing to report on.
     if list(workflow.dag_settings.targets) != ["plan"]:
@@ -169,5 +168,5 @@ onsuccess:
         ]
         shell(
             f"exec python {SCRIPTS}/finish.py"
-            " --results {RESULTS:q} --studies {others:q}"
+            " --results {CONFIG.results:q} --studies {others:q}"
         )

@@ -3,21 +3,21 @@
 
 rule select_examples:
     input:
-        datasets=lambda w: files_of(selection_datasets(selection_of(w.selected))),
-        scores=lambda w: selection_scores(selection_of(w.selected)),
-        responses=lambda w: selection_responses(selection_of(w.selected)),
-        file=lambda w: selection_file(selection_of(w.selected)),
+        datasets=lambda w: GRAPH.chosen_among(GRAPH.selection(w.selected)),
+        scores=lambda w: GRAPH.selecting_scores(GRAPH.selection(w.selected)),
+        responses=lambda w: GRAPH.selected_responses(GRAPH.selection(w.selected)),
+        file=lambda w: GRAPH.selecting_file(GRAPH.selection(w.selected)),
     output:
-        f"{RESULTS}/data/{{selected}}.parquet",
+        "<results>/data/{selected}.parquet",
     log:
-        f"{RESULTS}/logs/select_examples/{{selected}}.log",
+        "<logs>/select_examples/{selected}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/select_examples/{{selected}}.tsv"
+        "<benchmarks>/select_examples/{selected}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
-        name=lambda w: lineage.outputs(CONFIG)[w.selected],
-        settings=lambda w: selection_of(w.selected).model_dump_json(),
+        name=lambda w: GRAPH.made_by[w.selected],
+        settings=lambda w: GRAPH.selection(w.selected).model_dump_json(),
         seed=CONFIG.data_seed,
     shell:
         f"exec python {SCRIPTS}/select_examples.py"

@@ -9,19 +9,19 @@ localrules:
 # Its rows are the parameter, and the configuration, of which most keys change none of them, is none.
 rule write_manifest:
     output:
-        f"{RESULTS}/studies/{{study}}/manifest.parquet",
+        "<results>/studies/{study}/manifest.parquet",
     log:
-        f"{RESULTS}/logs/write_manifest/{{study}}.log",
+        "<logs>/write_manifest/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/write_manifest/{{study}}.tsv"
+        "<benchmarks>/write_manifest/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("comparison", "sweep", "correlation"),
+        study=GRAPH.of_kind("comparison", "sweep", "correlation"),
     conda:
         "../envs/swift_study.yaml"
     resources:
-        config=lambda w: as_json(config),
+        config=lambda w: argument(config),
     params:
-        rows=lambda w: manifest.digest(manifest.table(entries(w.study))),
+        rows=lambda w: manifest.digest(manifest.table(GRAPH.entries(w.study))),
         studies=as_it_is(shipped("studies")),
     shell:
         f"exec python {SCRIPTS}/write_manifest.py"
@@ -30,37 +30,41 @@ rule write_manifest:
 
 rule compare:
     input:
-        manifest=manifest_file("{study}"),
-        scores=lambda w: score_files(w.study),
-        leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
-        claims=claims_of,
+        manifest="<results>/studies/{study}/manifest.parquet",
+        scores=lambda w: GRAPH.score_files(w.study),
+        leakage="<results>/data/leakage/{study}.parquet",
+        claims=lambda w: GRAPH.claims(w.study),
     output:
-        tables=tables_of("comparison"),
+        tables=expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=TABLES["comparison"],
+            format=FORMATS,
+        ),
         figure=report(
-            f"{RESULTS}/studies/{{study}}/figure.svg",
+            "<results>/studies/{study}/figure.svg",
             caption="../workflow/report/study_figure.rst",
             category="8 Figures of comparisons",
             labels={"study": "{study}"},
         ),
-        png=f"{RESULTS}/studies/{{study}}/figure.png",
+        png="<results>/studies/{study}/figure.png",
         page=report(
-            f"{RESULTS}/studies/{{study}}/page.html",
+            "<results>/studies/{study}/page.html",
             caption="../workflow/report/comparison.rst",
             category="7 Comparisons",
             labels={"study": "{study}"},
         ),
     log:
-        f"{RESULTS}/logs/compare/{{study}}.log",
+        "<logs>/compare/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/compare/{{study}}.tsv"
+        "<benchmarks>/compare/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("comparison"),
+        study=GRAPH.of_kind("comparison"),
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=study_settings,
-        statistics=statistics_of,
-        scorers=lambda w: scorer_files([w.study]),
+        settings=lambda w: argument(GRAPH.told(w.study)),
+        statistics=lambda w: GRAPH.statistics(w.study),
+        scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
@@ -71,93 +75,100 @@ rule compare:
 
 use rule compare as sweep with:
     output:
-        tables=tables_of("sweep"),
+        tables=expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=TABLES["sweep"],
+            format=FORMATS,
+        ),
         figure=report(
-            f"{RESULTS}/studies/{{study}}/figure.svg",
+            "<results>/studies/{study}/figure.svg",
             caption="../workflow/report/study_figure.rst",
             category="8 Figures of comparisons",
             labels={"study": "{study}"},
         ),
-        png=f"{RESULTS}/studies/{{study}}/figure.png",
+        png="<results>/studies/{study}/figure.png",
         page=report(
-            f"{RESULTS}/studies/{{study}}/page.html",
+            "<results>/studies/{study}/page.html",
             caption="../workflow/report/sweep.rst",
             category="7 Comparisons",
             labels={"study": "{study}"},
         ),
     log:
-        f"{RESULTS}/logs/sweep/{{study}}.log",
+        "<logs>/sweep/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/sweep/{{study}}.tsv"
+        "<benchmarks>/sweep/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("sweep"),
+        study=GRAPH.of_kind("sweep"),
 
 
 use rule compare as correlate with:
     output:
-        tables=tables_of("correlation"),
+        tables=expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=TABLES["correlation"],
+            format=FORMATS,
+        ),
         figure=report(
-            f"{RESULTS}/studies/{{study}}/figure.svg",
+            "<results>/studies/{study}/figure.svg",
             caption="../workflow/report/study_figure.rst",
             category="8 Figures of comparisons",
             labels={"study": "{study}"},
         ),
-        png=f"{RESULTS}/studies/{{study}}/figure.png",
+        png="<results>/studies/{study}/figure.png",
         page=report(
-            f"{RESULTS}/studies/{{study}}/page.html",
+            "<results>/studies/{study}/page.html",
             caption="../workflow/report/correlation.rst",
             category="7 Comparisons",
             labels={"study": "{study}"},
         ),
     log:
-        f"{RESULTS}/logs/correlate/{{study}}.log",
+        "<logs>/correlate/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/correlate/{{study}}.tsv"
+        "<benchmarks>/correlate/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("correlation"),
+        study=GRAPH.of_kind("correlation"),
 
 
 rule agree:
     input:
-        sources=lambda w: [
-            file
-            for source in sources_of(w.study).values()
-            for key, file in source.items()
-            if key != "settings"
+        sources=lambda w: GRAPH.source_files(w.study),
+        scores=lambda w: [
+            p for s in GRAPH.comparisons(w.study) for p in GRAPH.score_files(s)
         ],
-        scores=lambda w: [p for s in compared_by(w.study) for p in score_files(s)],
-        leakage=lambda w: [
-            f"{RESULTS}/data/leakage/{s}.parquet" for s in compared_by(w.study)
-        ],
-        tables=lambda w: CONFIG.studies[w.study].files(),
+        leakage=lambda w: map(FILES.leakage, GRAPH.comparisons(w.study)),
+        tables=lambda w: GRAPH.agreement(w.study).files(),
     output:
-        tables=[path for path in tables_of("agreement") if Path(path).stem != "costs"],
+        tables=expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=[t for t in TABLES["agreement"] if t != "costs"],
+            format=FORMATS,
+        ),
         figure=report(
-            f"{RESULTS}/studies/{{study}}/figure.svg",
+            "<results>/studies/{study}/figure.svg",
             caption="../workflow/report/study_figure.rst",
             category="8 Figures of comparisons",
             labels={"study": "{study}"},
         ),
-        png=f"{RESULTS}/studies/{{study}}/figure.png",
+        png="<results>/studies/{study}/figure.png",
         page=report(
-            f"{RESULTS}/studies/{{study}}/page.html",
+            "<results>/studies/{study}/page.html",
             caption="../workflow/report/agreement.rst",
             category="7 Comparisons",
             labels={"study": "{study}"},
         ),
     log:
-        f"{RESULTS}/logs/agree/{{study}}.log",
+        "<logs>/agree/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/agree/{{study}}.tsv"
+        "<benchmarks>/agree/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("agreement"),
+        study=GRAPH.of_kind("agreement"),
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=study_settings,
-        statistics=settings(CONFIG.statistics),
-        sources=lambda w: as_json(sources_of(w.study)),
-        scorers=lambda w: scorer_files(compared_by(w.study)),
+        settings=lambda w: argument(GRAPH.told(w.study)),
+        statistics=as_it_is(CONFIG.statistics.model_dump_json()),
+        sources=lambda w: argument(GRAPH.sources(w.study)),
+        scorers=lambda w: argument(GRAPH.scorer_files(GRAPH.comparisons(w.study))),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
         f"exec python {SCRIPTS}/agree.py"
@@ -167,21 +178,25 @@ rule agree:
 
 rule hold_claims:
     input:
-        pairs=f"{RESULTS}/studies/{{study}}/pairs.parquet",
-        claims=claims_of,
+        pairs="<results>/studies/{study}/pairs.parquet",
+        claims=lambda w: GRAPH.claims(w.study),
     output:
-        tables_of("influence"),
+        expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=TABLES["influence"],
+            format=FORMATS,
+        ),
     log:
-        f"{RESULTS}/logs/hold_claims/{{study}}.log",
+        "<logs>/hold_claims/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/hold_claims/{{study}}.tsv"
+        "<benchmarks>/hold_claims/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("influence"),
+        study=GRAPH.of_kind("influence"),
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=without_words,
-        statistics=statistics_of,
+        settings=lambda w: argument(GRAPH.told_without_words(w.study)),
+        statistics=lambda w: GRAPH.statistics(w.study),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output[0]).parent),
     shell:
@@ -192,27 +207,26 @@ rule hold_claims:
 
 rule describe_data:
     input:
-        datasets=lambda w: files_of(described(w.study)),
-        rejects=lambda w: reject_files(described(w.study)),
-        lengths=lambda w: all_lengths(runs_of(w.study), evaluated(w.study)),
-        leakage=f"{RESULTS}/data/leakage/{{study}}.parquet",
+        datasets=lambda w: FILES.datasets(GRAPH.described(w.study)),
+        rejects=lambda w: GRAPH.rejects(GRAPH.described(w.study)),
+        lengths=lambda w: GRAPH.lengths_shown(
+            GRAPH.runs_of(w.study), GRAPH.evaluated(w.study)
+        ),
+        leakage="<results>/data/leakage/{study}.parquet",
     output:
-        tables=[
-            f"{RESULTS}/studies/{{study}}/datasets.{kind}"
-            for kind in ("parquet", "csv", "md")
-        ],
+        tables=expand("<results>/studies/{{study}}/datasets.{format}", format=FORMATS),
         page=report(
-            f"{RESULTS}/studies/{{study}}/data.html",
+            "<results>/studies/{study}/data.html",
             caption="../workflow/report/data.rst",
             category="7 Comparisons",
             labels={"study": "{study}", "page": "data"},
         ),
     log:
-        f"{RESULTS}/logs/describe_data/{{study}}.log",
+        "<logs>/describe_data/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/describe_data/{{study}}.tsv"
+        "<benchmarks>/describe_data/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("comparison", "sweep", "correlation"),
+        study=GRAPH.of_kind("comparison", "sweep", "correlation"),
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -225,23 +239,27 @@ rule describe_data:
 
 rule write_audit:
     input:
-        rows=lambda w: audits(w.study, "rows"),
-        summary=lambda w: audits(w.study, "summary"),
-        confusion=lambda w: audits(w.study, "confusion"),
+        rows=lambda w: GRAPH.audit_tables(w.study, "rows"),
+        summary=lambda w: GRAPH.audit_tables(w.study, "summary"),
+        confusion=lambda w: GRAPH.audit_tables(w.study, "confusion"),
     output:
-        tables=tables_of("audit"),
+        tables=expand(
+            "<results>/studies/{{study}}/{table}.{format}",
+            table=TABLES["audit"],
+            format=FORMATS,
+        ),
         page=report(
-            f"{RESULTS}/studies/{{study}}/page.html",
+            "<results>/studies/{study}/page.html",
             caption="../workflow/report/audit.rst",
             category="7 Comparisons",
             labels={"study": "{study}", "page": "audit of the scorers"},
         ),
     log:
-        f"{RESULTS}/logs/write_audit/{{study}}.log",
+        "<logs>/write_audit/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/write_audit/{{study}}.tsv"
+        "<benchmarks>/write_audit/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("audit"),
+        study=GRAPH.of_kind("audit"),
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -255,19 +273,19 @@ rule write_audit:
 # Timings stand in the benchmark files, which are no inputs: to lose one makes nothing anew, and says less here.
 rule list_costs:
     output:
-        f"{RESULTS}/studies/{{study}}/ways.json",
+        "<results>/studies/{study}/ways.json",
     log:
-        f"{RESULTS}/logs/list_costs/{{study}}.log",
+        "<logs>/list_costs/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/list_costs/{{study}}.tsv"
+        "<benchmarks>/list_costs/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("agreement"),
+        study=GRAPH.of_kind("agreement"),
     conda:
         "../envs/swift_study.yaml"
     resources:
-        config=lambda w: as_json(config),
+        config=lambda w: argument(config),
     params:
-        files=lambda w: costs.digest(costs.ways(CONFIG, w.study)),
+        files=lambda w: costs.digest(costs.ways(GRAPH, w.study)),
         studies=as_it_is(shipped("studies")),
     shell:
         f"exec python {SCRIPTS}/list_costs.py"
@@ -277,26 +295,26 @@ rule list_costs:
 rule count_costs:
     input:
         rules.agree.output.page,
-        ways=f"{RESULTS}/studies/{{study}}/ways.json",
+        ways="<results>/studies/{study}/ways.json",
         confounds=lambda w: [
-            f"{RESULTS}/studies/{s}/confounds.parquet"
-            for s in sources_of(w.study)
+            FILES.study(s, "confounds.parquet")
+            for s in GRAPH.sources(w.study)
             if s in CONFIG.influence
         ],
     output:
-        tables=[path for path in tables_of("agreement") if Path(path).stem == "costs"],
+        tables=expand("<results>/studies/{{study}}/costs.{format}", format=FORMATS),
         page=report(
-            f"{RESULTS}/studies/{{study}}/costs.html",
+            "<results>/studies/{study}/costs.html",
             caption="../workflow/report/costs.rst",
             category="7 Comparisons",
             labels={"study": "{study}", "page": "what either way cost"},
         ),
     log:
-        f"{RESULTS}/logs/count_costs/{{study}}.log",
+        "<logs>/count_costs/{study}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/count_costs/{{study}}.tsv"
+        "<benchmarks>/count_costs/{study}.tsv"
     wildcard_constraints:
-        study=of_kind("agreement"),
+        study=GRAPH.of_kind("agreement"),
     conda:
         "../envs/swift_study.yaml"
     params:

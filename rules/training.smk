@@ -1,17 +1,29 @@
 # Runs: the schedule is written down, then followed.
 
 
+def gpus_of_node(run):
+    return gpus(CONFIG.run(run).processes // CONFIG.run(run).nodes)
+
+
+def on_one_node(run, value):
+    return value if CONFIG.run(run).nodes == 1 else None
+
+
+def on_several_nodes(run, value):
+    return value if CONFIG.run(run).nodes > 1 else None
+
+
 rule make_schedule:
     input:
-        datasets=lambda w: [dataset(name) for name in scheduled(w.run)],
-        lengths=lambda w: lengths(CONFIG.run(w.run).model, scheduled(w.run)),
+        datasets=lambda w: FILES.datasets(GRAPH.scheduled(w.run)),
+        lengths=lambda w: GRAPH.lengths(w.run, GRAPH.scheduled(w.run)),
     output:
-        schedule=f"{RESULTS}/runs/{{run}}/schedule.parquet",
-        rejects=f"{RESULTS}/runs/{{run}}/rejects.parquet",
+        schedule="<results>/runs/{run}/schedule.parquet",
+        rejects="<results>/runs/{run}/rejects.parquet",
     log:
-        f"{RESULTS}/logs/make_schedule/{{run}}.log",
+        "<logs>/make_schedule/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/make_schedule/{{run}}.tsv"
+        "<benchmarks>/make_schedule/{run}.tsv"
     conda:
         "../envs/swift_study.yaml"
     params:
@@ -27,21 +39,21 @@ rule make_schedule:
 # Snakemake deletes the folder of checkpoints before the rule runs again; unfinished work is in a folder that no rule declares.
 rule train:
     input:
-        model=lambda w: model_of(w.run),
-        start=lambda w: started_from(w.run),
-        datasets=lambda w: [dataset(d) for d in scheduled(w.run)],
-        held_out=lambda w: held_out_by(w.run),
-        schedule=f"{RESULTS}/runs/{{run}}/schedule.parquet",
+        model=lambda w: GRAPH.model_file(w.run),
+        start=lambda w: GRAPH.started_from(w.run),
+        datasets=lambda w: FILES.datasets(GRAPH.scheduled(w.run)),
+        held_out=lambda w: GRAPH.stops_by(w.run),
+        schedule="<results>/runs/{run}/schedule.parquet",
     output:
-        checkpoints=directory(checkpoints("{run}")),
-        history=f"{RESULTS}/runs/{{run}}/history.parquet",
-        consumed=f"{RESULTS}/runs/{{run}}/consumed.parquet",
+        checkpoints=directory("<results>/runs/{run}/checkpoints"),
+        history="<results>/runs/{run}/history.parquet",
+        consumed="<results>/runs/{run}/consumed.parquet",
     log:
-        f"{RESULTS}/logs/train/{{run}}.log",
+        "<logs>/train/{run}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train/{{run}}.tsv"
+        "<benchmarks>/train/{run}.tsv"
     wildcard_constraints:
-        run=rf"(?!{families('none')}(?:/|$)){PATH}",
+        run=rf"(?!{GRAPH.families('none')}(?:/|$)){PATH}",
     conda:
         "../envs/swift_study.yaml"
     threads: workflow.cores
@@ -56,14 +68,14 @@ rule train:
         gpus_of_node=lambda w: gpus_of_node(w.run),
         launch=lambda w: f"--nodes {CONFIG.run(w.run).nodes}",
         # Which gradients are computed later changes no training; it is refused where they cannot be.
-        gradients=lambda w: json.dumps(gradients_of(w.run)),
+        gradients=lambda w: json.dumps(GRAPH.gradients_of(w.run)),
     params:
         numerics=TRAINING,
         settings=lambda w: CONFIG.run(w.run).model_dump_json(exclude={"nodes"}),
         model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
         processes=lambda w: CONFIG.run(w.run).processes,
         deepspeed=lambda w: found(f"deepspeed/zero-{CONFIG.run(w.run).zero_stage}.json"),
-        work=lambda w: f"{RESULTS}/work/train/{w.run}",
+        work=lambda w: FILES.work("train", w.run),
     shell:
         f"exec {SCRIPTS}/launch.sh"
         " --stop {params.work:q}.stop {resources.launch} --processes {params.processes} --threads {threads} --"
@@ -78,8 +90,8 @@ rule train:
 # With `keep: none` Snakemake removes the checkpoints as soon as nothing that is asked for needs them any more.
 use rule train as train_for_now with:
     output:
-        checkpoints=temp(directory(checkpoints("{run}"))),
-        history=f"{RESULTS}/runs/{{run}}/history.parquet",
-        consumed=f"{RESULTS}/runs/{{run}}/consumed.parquet",
+        checkpoints=temp(directory("<results>/runs/{run}/checkpoints")),
+        history="<results>/runs/{run}/history.parquet",
+        consumed="<results>/runs/{run}/consumed.parquet",
     wildcard_constraints:
-        run=f"{families('none')}{FACTORS}",
+        run=f"{GRAPH.families('none')}{FACTORS}",

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from swift_study.config import Entry
 from swift_study.io.tables import SCORES, write_table
 from swift_study.studies.estimates import Rule
-from swift_study.studies.manifest import Entry, table
+from swift_study.studies.manifest import table
 
 RULES = {
     "key_points": Rule(lambda s: {"accuracy": s["right"] / s["n"]}),

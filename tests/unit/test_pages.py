@@ -9,8 +9,8 @@ import yaml
 from configuration import configured
 from tiny import ROOT
 
+from swift_study.config import Graph
 from swift_study.studies.claims import load_claims
-from swift_study.studies.manifest import entries, rows
 
 
 def examples(page: str) -> list[Any]:
@@ -26,10 +26,10 @@ def test_the_page_of_studies_is_right(tmp_path: Path) -> None:
         kinds += [config.studies[name].kind for name in block["studies"]]
     assert kinds == ["comparison", "influence", "comparison", "sweep", "agreement", "correlation", "audit"]
     own = configured(blocks[0])
-    assert list(rows(own, "short_training")) == ["16 examples", "48 examples"]
-    assert len({e.run for e in entries(own, "short_training")}) == 4
-    assert len(entries(configured(blocks[1]), "table1")) == 10
-    assert len({e.run for e in entries(configured(blocks[3]), "how_many")}) == 5
+    assert list(Graph(own).rows("short_training")) == ["16 examples", "48 examples"]
+    assert len({e.run for e in Graph(own).entries("short_training")}) == 4
+    assert len(Graph(configured(blocks[1])).entries("table1")) == 10
+    assert len({e.run for e in Graph(configured(blocks[3])).entries("how_many")}) == 5
     file = tmp_path / "claims.yaml"
     file.write_text(yaml.safe_dump(claims), encoding="utf-8")
     assert [claim.this for claim in load_claims(file)] == ["Base+CoT"]

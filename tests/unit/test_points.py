@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 from configuration import configured
 
-from swift_study.config import Config, rows_of
+from swift_study.config import Config, Entry, Graph, rows_of
 from swift_study.errors import UserError
-from swift_study.studies.manifest import Entry, digest, entries, table
+from swift_study.studies.manifest import digest, table
 
 SDE = {
     "like": "full_base",
@@ -43,7 +43,7 @@ def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str]
 
 
 def test_factors_are_columns_of_the_manifest(config: Config) -> None:
-    found = entries(config, "designs")
+    found = Graph(config).entries("designs")
     frame = table(found)
     assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "domain", "mode", "epochs"]
     assert frame["row"].unique(maintain_order=True).to_list() == ["Base", "json", "lines"]

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 from configuration import configured
 
+from swift_study.config import Graph
 from swift_study.errors import UserError
 from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, write_table
-from swift_study.studies.costs import Files, accounts, cost_sentences, costs, read_benchmark, untimed, ways
+from swift_study.studies.costs import Files, cost_sentences, costs, read_benchmark, untimed, ways
 
 
 def benchmark(path: Path, *rows: str) -> Path:
@@ -76,8 +77,7 @@ def test_a_file_that_is_no_benchmark_is_a_sentence(content: bytes, told: str, tm
 
 
 def test_the_ways_of_the_default_are_those_of_its_agreement() -> None:
-    config = configured()
-    found = ways(config, "agreement")
+    found = ways(Graph(configured()), "agreement")
     assert list(found) == ["swift", "similarity and loss change", "proxy", "training"]
     assert list(found["swift"]) == ["training", "data by a teacher", "gradients", "influence", "verdicts", "confounds"]
     assert found["swift"]["gradients"].benchmarks[0] == Path("results/benchmarks/gradients/base/cot.tsv")
@@ -91,11 +91,3 @@ def test_the_ways_of_the_default_are_those_of_its_agreement() -> None:
         in found["training"]["scores: likelihood"].benchmarks
     )
     assert "responses" not in found["proxy"]  # a likelihood needs none
-
-
-def test_a_teachers_accounts_are_those_of_what_it_made_on_the_way() -> None:
-    values = {"strategies": {"cot": {"by": "teacher"}}, "endpoints": {"teacher": {"base_url": "http://localhost:1/v1", "model": "m"}}}
-    config = configured(values)
-    assert accounts(config, ["base", "base.cot", "questions.similar.cot", "base.cot"]) == [
-        Path("results/data/accounts/base.cot.parquet"), Path("results/data/accounts/questions.similar.cot.parquet"),
-    ]  # fmt: skip

@@ -28,7 +28,7 @@ def main(a: Namespace) -> None:
     tables, report = results / "tables" / "verdicts.parquet", results / "report.html"
     folders = {study: results / "studies" / study for study in a.studies}
     made = [study for study, folder in folders.items() if (folder / "page.html").is_file()]
-    targets = [*(["swift"] if tables.is_file() else []), *made]
+    targets = [*(["all"] if tables.is_file() else []), *made]
     if not targets or not (results / "config.yaml").is_file():
         return  # only a part was asked for
     newest = max(p.stat().st_mtime for kind in ("tables/*", "pages/*", "studies/*/*", "studies/*/figures/*") for p in results.glob(kind))

@@ -3,13 +3,13 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import configure
+from swift_study.config import Graph, configure
 from swift_study.io import cli
 from swift_study.studies import costs
 
 
 def main(a: Namespace) -> None:
-    costs.write_ways(Path(a.output), costs.ways(configure(cli.unpack(a.config), Path(a.studies)), a.study))
+    costs.write_ways(Path(a.output), costs.ways(Graph(configure(cli.unpack(a.config), Path(a.studies))), a.study))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import configure
+from swift_study.config import Graph, configure
 from swift_study.io import cli
 from swift_study.studies import manifest
 
 
 def main(a: Namespace) -> None:
     config = configure(cli.unpack(a.config), Path(a.studies))
-    manifest.write(Path(a.output), manifest.table(manifest.entries(config, a.study)))
+    manifest.write(Path(a.output), manifest.table(Graph(config).entries(a.study)))
 
 
 if __name__ == "__main__":

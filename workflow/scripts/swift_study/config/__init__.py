@@ -27,8 +27,10 @@ from swift_study.config.datasets import (
     Text,
 )
 from swift_study.config.evaluations import Asked, Audit, Declared, Evaluation, Generation, Responding, Scorer, Scoring, declared
+from swift_study.config.families import Point, parse_name
+from swift_study.config.files import Files
 from swift_study.config.gradients import Gradients
-from swift_study.config.graph import Point, parse_name
+from swift_study.config.graph import Entry, Graph
 from swift_study.config.grid import label_of, path_of
 from swift_study.config.load import load
 from swift_study.config.models import Model
@@ -84,13 +86,16 @@ __all__ = [
     "Design",
     "EarlyStopping",
     "EndpointSettings",
+    "Entry",
     "Evaluation",
     "Family",
     "FileSource",
+    "Files",
     "Gathered",
     "Generation",
     "GeneratorSource",
     "Gradients",
+    "Graph",
     "HubSource",
     "InfluenceStudy",
     "Lora",

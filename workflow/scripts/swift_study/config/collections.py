@@ -3,7 +3,7 @@
 All are read. What the user writes is laid over them, so that a study with its runs is one file, and a change of it is one line.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ class Gathered:
     """By collection, the names of its studies that the user left in."""
     lacking: list[str]
     """Collections that say nothing of the scale; nothing of theirs is in ``values``."""
+
+    def targets(self, studies: Iterable[str]) -> list[str]:
+        """What can be asked for by name: studies, and collections, those too that have no values at this scale."""
+        return list(dict.fromkeys([*studies, *(name for name, own in self.studies.items() if own), *self.lacking]))
 
 
 def gather(values: Mapping[str, Any], folder: Path) -> Gathered:

@@ -1,231 +1,442 @@
-"""Questions about runs: a family's grid of factors becomes points, and each point is a run of its own.
+"""What depends on what: the questions that rules ask of a configuration, answered by names and files.
 
-A point is named ``family[a=1,b=x]`` in the configuration, and ``family/a=1/b=x`` on disk and in Snakemake's wildcards; a family without
-a grid is one point of its plain name. All points are resolved once, so that looking one up costs nothing.
+No question needs Snakemake, and none looks at what was made already.
 """
 
-import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from swift_study.config import lineage
+from swift_study.config.base import MAIN
+from swift_study.config.datasets import Selection
+from swift_study.config.families import Point
+from swift_study.config.files import Files
+from swift_study.config.grid import FACTORS, read_path
+from swift_study.config.models import Model
+from swift_study.config.points import rows_of
+from swift_study.config.root import Config
+from swift_study.config.studies import (
+    AgreementStudy,
+    AuditStudy,
+    ClaimedStudy,
+    ComparisonStudy,
+    CorrelationStudy,
+    ScoredStudy,
+    StudyPanel,
+    SweepStudy,
+)
+from swift_study.io.endpoint import AFFECT_REPLIES
+from swift_study.io.user_files import find_file
 
-from swift_study.config.base import nearest
-from swift_study.config.grid import FACTORS, Level, fill, label_of, path_of, text
-from swift_study.config.runs import Family, Grid, Run
-
-PATH = rf"[a-z][a-z0-9_]*{FACTORS}"  # of a point, as a regular expression
+FORMATS = ("parquet", "csv", "md")  # of the tables in which studies end
+TABLES = {
+    "influence": ("claims",),
+    "comparison": ("table", "claims"),
+    "sweep": ("table", "phases", "savings"),
+    "correlation": ("table",),
+    "agreement": ("agreement", "rank_agreement", "decisions", "costs"),
+    "audit": ("audit", "confusion", "disagreements"),
+}
+_DRAWN = ("figure.svg", "figure.png", "page.html")
+OTHERS = {
+    "influence": ("pairs.parquet", "curves.parquet", "verdicts.parquet", "confounds.parquet", "power.parquet", "figures"),
+    "comparison": (*_DRAWN, "data.html"),
+    "sweep": (*_DRAWN, "data.html"),
+    "correlation": (*_DRAWN, "data.html"),
+    "agreement": (*_DRAWN, "costs.html"),
+    "audit": ("page.html",),
+}
 
 
 @dataclass(frozen=True)
-class Point:
-    """A run: a family with one level of each of its factors."""
+class Entry:
+    """What a study of scores reads: the scores that a scorer gives a run's responses in an evaluation."""
 
-    family: str
-    levels: Mapping[str, str]
-    """By factor the level as text, in the grid's order."""
-    run: Run
-    """Its settings. ``start`` is `model` or the path of the point that it starts from."""
+    row: str
+    run: str
+    seed: int
+    model: str
+    evaluation: str
+    scorer: str
     path: str
-    """Where its results are: its own path, or that of the point that stands for it (`shared`)."""
-    keep: str
-    """Whether its checkpoints stay: `all` or `none`."""
-
-    @property
-    def name(self) -> str:
-        """As in the configuration."""
-        return label_of(self.family, self.levels)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether no other point stands for it."""
-        return self.path == path_of(self.family, self.levels)
+    factors: Mapping[str, str]  # the run's and the evaluation's, as texts
 
 
-def parse_name(name: str) -> tuple[str, dict[str, str]]:
-    """Family and levels of ``family[a=1,b=x]`` or of a plain ``family``. ValueError for what is neither."""
-    found = re.fullmatch(r"([^\[\]]+)(?:\[(.*)\])?", name)
-    parts = [part.strip().partition("=") for part in (found[2] or "").split(",") if part.strip()] if found else []
-    if found is None or any(not factor.strip() or not equals for factor, equals, _ in parts):
-        raise ValueError(f"{name!r} names no run; write `family`, or `family[factor=level,…]` for points of a family")
-    return found[1], {factor.strip(): level.strip() for factor, _, level in parts}
+class Graph:
+    """A configuration's graph. Runs are named by their paths, as in Snakemake's wildcards."""
 
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.files = Files(config.results)
+        self._entries: dict[str, list[Entry]] = {}
 
-def levels_of(grid: Grid) -> dict[str, dict[str, Level]]:
-    """For each factor its levels by their text."""
-    return {factor: {text(level): level for level in levels} for factor, levels in grid.items()}
+    # ---- datasets ----
 
+    def loaded(self) -> list[str]:
+        """The datasets that are read from sources, with their parts, as patterns of names."""
+        return [name + part for name, d in self.config.datasets.items() for part in ("", *(rf"\.{part}" for part in d.parts()))]
 
-def expand(grid: Grid, skip: Sequence[Mapping[str, Any]] = ()) -> Iterator[dict[str, str]]:
-    """The levels of every point, the last factor varying fastest; without those that an entry of ``skip`` describes."""
-    factors = levels_of(grid)
-    left_out = [{factor: _texts(levels) for factor, levels in entry.items()} for entry in skip]
-    for combination in itertools.product(*factors.values()):
-        levels = dict(zip(factors, combination, strict=True))
-        if not any(all(levels[factor] in given for factor, given in entry.items()) for entry in left_out):
-            yield levels
+    @functools.cached_property
+    def made_by(self) -> dict[str, str]:
+        """By dataset that a selection makes, the selection."""
+        return lineage.outputs(self.config)
 
+    def parents(self, dataset: str) -> list[str]:
+        """The files of the datasets that its examples are made from."""
+        return self.files.datasets(lineage.parents(self.config, dataset))
 
-def filled(values: Mapping[str, Any], levels: Mapping[str, Level]) -> dict[str, Any]:
-    """Settings with their ``{factor}`` filled in.
+    def analogues(self, parent: str) -> list[str]:
+        """Further examples of the same tasks as this dataset's, where what it is made from has them."""
+        source = parent.split(".", maxsplit=1)[0]
+        settings = self.config.datasets.get(source)
+        return [] if settings is None or settings.per_task is None else [self.files.dataset(f"{source}.analogues")]
 
-    ValueError for a name that is no factor, and where two datasets of a phase become the same.
-    """
-    found: dict[str, Any] = fill(values, levels)
-    for before, phase in zip(values.get("schedule", []), found.get("schedule", []), strict=True):
-        if len(phase) < len(before):
-            raise ValueError(f"the datasets {', '.join(before)} of a phase become the same one: {', '.join(phase)}")
-    return found
+    def user_files(self, loaded: str) -> list[str]:
+        """The user's files among a dataset's sources."""
+        return [source.path for source in self.config.datasets[loaded.split(".", maxsplit=1)[0]].sources if source.kind == "file"]
 
+    def strategy_file(self, name: str) -> str:
+        return str(find_file("strategies", self.config.strategies[name].like or name))
 
-def resolve_runs(families: Mapping[str, Family]) -> dict[str, list[Point]]:
-    """The points of every family, those that others stand for included.
+    def design_file(self, name: str) -> str:
+        return str(find_file("designs", self.config.designs[name].like or name))
 
-    ValueError, its text beginning with the key's path, for a family that is like or starts from itself, for one or a point that is not
-    there, for two factors that set one key, and for settings that no run can have.
-    """
-    found: dict[str, list[Point]] = {}
-    for name in families:
-        _resolve(name, families, found, [])
-    return found
+    def rejects(self, datasets: Iterable[str]) -> list[str]:
+        """The rejects of those datasets whose making can leave something out."""
+        made = [d for d in datasets if d not in self.made_by and d.rpartition(".")[2] not in self.config.designs]
+        return [self.files.rejects(d) for d in made]
 
+    def accounts(self, datasets: Iterable[str]) -> list[str]:
+        """What a teacher cost for those of these datasets that it made."""
+        found = {name: self.config.strategies.get(name.rpartition(".")[2]) for name in datasets}
+        return [self.files.account(name) for name, s in found.items() if s is not None and s.by == "teacher"]
 
-def _resolve(name: str, families: Mapping[str, Family], found: dict[str, list[Point]], before: list[str]) -> list[Point]:
-    if name in found:
-        return found[name]
-    if name in before:
-        raise ValueError(f"runs.{before[0]}.start: the run starts from itself in the end")
-    where = f"runs.{name}"
-    values, grid, skip, shared, keep = _inherited(name, families)
-    _check_grid(where, grid, skip, shared)
-    factors, points = levels_of(grid), []
-    first: dict[str, str] = {}
-    made = list(expand(grid, skip))
-    for texts in made:
-        own = path_of(name, texts)
-        at = where if len(made) == 1 else f"runs.{label_of(name, texts)}"
-        try:
-            settings = filled(_with_levels(values, grid, texts), {f: factors[f][level] for f, level in texts.items()})
-            run = Run.model_validate(settings)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            raise ValueError(f"{'.'.join([at, *map(str, problem['loc'])])}: {problem['msg'].removeprefix('Value error, ')}") from error
-        except ValueError as error:
-            raise ValueError(f"{at}: {error}") from error
-        start = _start(f"{at}.start", run.start, texts, families, found, [*before, name])
-        taken = [{dataset: part for dataset, part in phase.items() if part.examples != 0} for phase in run.schedule]
-        run = run.model_copy(update={"start": start, "schedule": taken})
-        is_shared = bool(shared) and all(texts[factor] in _texts(levels) for factor, levels in shared.items())
-        path = first.setdefault(run.model_dump_json(), own) if is_shared else own
-        points.append(Point(name, texts, run, path, keep))
-    if not points:
-        raise ValueError(f"{where}.skip leaves no point of the grid")
-    found[name] = points
-    return points
+    def has_teacher(self) -> bool:
+        """Whether a teacher is asked for anything."""
+        return any(strategy.by == "teacher" for strategy in self.config.strategies.values())
 
+    def teacher(self, strategy: str, affects_replies: bool) -> str:
+        """The endpoint's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
+        settings = self.config.strategies[strategy]
+        if settings.by != "teacher":
+            return "null"
+        endpoint, names = self.config.endpoints[settings.endpoint], set(AFFECT_REPLIES)
+        return endpoint.model_dump_json(include=names) if affects_replies else endpoint.model_dump_json(exclude=names)
 
-def _inherited(name: str, families: Mapping[str, Family]) -> tuple[dict[str, Any], Grid, list[dict[str, Any]], dict[str, Any], str]:
-    """Settings of a run as plain values, its grid with what goes with it, and what is kept; from the runs that it is like as well."""
-    chain: list[Family] = []
-    following: str | None = name
-    while following is not None:
-        if following not in families:
-            where = f"runs.{name}.like" if chain else "runs"
-            raise ValueError(f"{where}: there is no run {following!r}{nearest(following, families)}; known: {', '.join(families)}")
-        if families[following] in chain:
-            raise ValueError(f"runs.{name}.like: the run is like itself in the end")
-        chain.append(families[following])
-        following = chain[-1].like
-    values: dict[str, Any] = {}
-    of_grid, keep = Family(), Family()
-    for family in reversed(chain):
-        values |= {key: value for key, value in family.model_dump().items() if key in family.model_fields_set & {*Run.model_fields}}
-        of_grid = family if "grid" in family.model_fields_set else of_grid
-        keep = family if "keep" in family.model_fields_set else keep
-    own = chain[0]
-    skip = own.skip if "skip" in own.model_fields_set else of_grid.skip
-    shared = own.shared if "shared" in own.model_fields_set else of_grid.shared
-    return values, of_grid.grid, skip, shared, keep.keep
+    # ---- selections ----
 
+    def selection(self, output: str) -> Selection:
+        """The selection that makes a dataset."""
+        return self.config.selections[self.made_by[output]]
 
-def _check_grid(where: str, grid: Grid, skip: Sequence[Mapping[str, Any]], shared: Mapping[str, Any]) -> None:
-    setters: dict[str, str] = {}
-    for factor, levels in grid.items():
-        overrides = levels.values() if isinstance(levels, Mapping) else []
-        keys = {factor} & {*Run.model_fields} | {key for override in overrides for key in override}
-        for key in sorted(keys):
-            if key not in Run.model_fields:
-                raise ValueError(f"{where}.grid.{factor}: a level sets {key!r}, which is no key of a run{nearest(key, Run.model_fields)}")
-            if (other := setters.setdefault(key, factor)) != factor:
-                raise ValueError(f"{where}.grid: the factors {other!r} and {factor!r} both set {key!r}; let one of them set it")
-    factors = levels_of(grid)
-    for place, entry in [*((f"{where}.skip", entry) for entry in skip), (f"{where}.shared", shared)]:
-        for factor, levels in entry.items():
-            if factor not in factors:
-                raise ValueError(
-                    f"{place}: the grid has no factor {factor!r}{nearest(factor, factors)}; known: {', '.join(factors) or 'none'}"
-                )
-            for level in _texts(levels):
-                if level not in factors[factor]:
-                    raise ValueError(f"{place}: the factor {factor!r} has no level {level!r}; known: {', '.join(factors[factor])}")
+    def chosen_among(self, s: Selection) -> list[str]:
+        """The files of the examples among which a selection chooses, of their relatives, and of all between them."""
+        names = [s.examples, *s.relatives.values()]
+        return self.files.datasets(dict.fromkeys([*names, *lineage.ancestors(self.config, names)]))
 
+    def selecting_scores(self, s: Selection) -> list[str]:
+        """The scores of a run's responses by which a selection chooses; none where they are in a file, or it draws."""
+        if s.scores is None or s.scores.run is None or s.scores.scorer is None:
+            return []
+        return [self.files.scores(s.scores.run, e, s.scores.scorer) for e in self.config.asked_by(s).values()]
 
-def _with_levels(values: Mapping[str, Any], grid: Grid, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The family's settings with what the levels set: each its own key, where the factor is one, and its overrides."""
-    found = dict(values)
-    for factor, levels in grid.items():
-        level = levels_of(grid)[factor][texts[factor]]
-        if factor in Run.model_fields:
-            found[factor] = level
-        if isinstance(levels, Mapping):
-            for key, value in levels[str(level)].items():
-                found[key] = found.get(key, {}) | value if isinstance(value, Mapping) and isinstance(found.get(key, {}), Mapping) else value
-    return found
+    def selected_responses(self, s: Selection) -> list[str]:
+        """The responses that a selection puts in the place of answers."""
+        if s.scores is None or s.scores.run is None:
+            return []
+        asked = self.config.asked_by(s)
+        names = dict.fromkeys(s.dataset_of(o.of) for o in s.outputs.values() if o.completion == "response")
+        return [self.files.responses(s.scores.run, asked[name]) for name in names]
 
+    def selecting_file(self, s: Selection) -> list[str]:
+        """The user's table of scores."""
+        return [s.scores.file] if s.scores is not None and s.scores.file is not None else []
 
-def _start(
-    where: str, name: str, levels: Mapping[str, str], families: Mapping[str, Family], found: dict[str, list[Point]], before: list[str]
-) -> str:
-    """The path of the point that a point with these levels starts from: factors of the same name have the same level."""
-    if name == "model":
-        return name
-    family, given = parse_name(name)
-    if family not in families:
-        raise ValueError(f"{where}: there is no run {family!r}{nearest(family, families)}; known: {', '.join(families)}")
-    points = _resolve(family, families, found, before)
-    _check_given(where, name, points, given)
-    left = [p for p in points if all(p.levels[f] == level for f, level in {**levels, **given}.items() if f in p.levels)]
-    if len({p.path for p in left}) != 1:
-        open_ = [f for f in points[0].levels if f not in {**levels, **given}]
-        say = f"say which level of {', '.join(map(repr, open_))}, as in {label_of(family, points[0].levels)}" if left else "it is not made"
-        raise ValueError(f"{where}: {name!r} is {len(left)} points of the run family {family!r} for this run; {say}")
-    return left[0].path
+    # ---- runs ----
 
+    def model(self, name: str) -> Model:
+        return self.config.model if name == MAIN else self.config.models[name]
 
-def matching(where: str, name: str, points: Mapping[str, Sequence[Point]]) -> list[Point]:
-    """The points that a name in the configuration means: all of a family, or those with the levels in brackets. ValueError if none."""
-    family, given = parse_name(name)
-    if family not in points:
-        raise ValueError(f"{where}: there is no run {family!r}{nearest(family, points)}; known: {', '.join(points)}")
-    _check_given(where, name, points[family], given)
-    found = [p for p in points[family] if all(p.levels[factor] == level for factor, level in given.items())]
-    if not found:
-        raise ValueError(f"{where}: {name!r} is no point of the grid; its family skips it")
-    return found
+    def scheduled(self, run: str) -> list[str]:
+        """The datasets that a run is trained on."""
+        return list(dict.fromkeys(d for phase in self.config.run(run).schedule for d in phase))
 
+    def seen(self, run: str) -> list[str]:
+        """The datasets that a run has been trained on, by what it starts from as well."""
+        return list(dict.fromkeys(d for r in self.config.ancestry(run) for d in self.scheduled(r)))
 
-def _check_given(where: str, name: str, points: Sequence[Point], given: Mapping[str, str]) -> None:
-    for factor, level in given.items():
-        known = list(dict.fromkeys(p.levels[factor] for p in points if factor in p.levels))
-        if not known:
-            factors = ", ".join(points[0].levels) or "none"
-            raise ValueError(f"{where}: {name!r} names the factor {factor!r}; the factors of {points[0].family!r} are {factors}")
-        if level not in known:
-            raise ValueError(f"{where}: {name!r}: the factor {factor!r} has no level {level!r}; known: {', '.join(known)}")
+    def model_file(self, run: str) -> str:
+        return self.files.model(self.config.run(run).model)
 
+    def lengths(self, run: str, datasets: Iterable[str]) -> list[str]:
+        """How long the examples of these datasets are for a run's model."""
+        return self.files.lengths(self.config.run(run).model, datasets)
 
-def _texts(levels: Any) -> list[str]:
-    """A level or several, as text."""
-    return [text(level) for level in (levels if isinstance(levels, list | tuple) else [levels])]
+    def lengths_shown(self, runs: Iterable[str], datasets: Iterable[str]) -> list[str]:
+        """How long the examples are that these runs are trained on, and those of these datasets, for the runs' models."""
+        datasets = list(datasets)
+        return list(dict.fromkeys(f for run in runs for f in self.lengths(run, [*self.scheduled(run), *datasets])))
+
+    def started_from(self, run: str) -> list[str]:
+        """The checkpoints of which a run starts from the last; none where it starts from the model itself."""
+        start = self.config.run(run).start
+        return [] if start == "model" else [self.files.checkpoints(start)]
+
+    def stops_by(self, run: str) -> list[str]:
+        """The dataset on which a run measures its loss to stop early; none where it does not."""
+        stopping = self.config.run(run).early_stopping
+        return [] if stopping is None else [self.files.dataset(stopping.dataset)]
+
+    def families(self, keep: str) -> str:
+        """The run families of which this is kept, as a pattern of names."""
+        found = [name for name, points in self.config.points.items() if points[0].keep == keep]
+        return f"(?:{'|'.join(found) or '-'})"
+
+    def gradients_of(self, run: str) -> dict[str, Any] | None:
+        """Which weights' gradients are computed at a run's checkpoints; None where no study looks at it."""
+        looked_at = run in self.influence_runs(self.config.influence)
+        return self.config.gradients.model_dump(include={"scope", "modules"}) if looked_at else None
+
+    def trained_on(self, model: str) -> str:
+        """For each run that the influence studies have trained on this model its method, adapter and gradients, as JSON."""
+        trained = dict.fromkeys(r for run in self.influence_runs(self.config.influence) for r in self.config.ancestry(run))
+        found = [
+            [self.config.run(run).model_dump(include={"method", "lora"}), self.gradients_of(run)]
+            for run in trained
+            if self.config.run(run).model == model
+        ]
+        return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
+
+    # ---- evaluations and scorers ----
+
+    def asked(self, evaluation: str, run: str) -> str:
+        """The queries of an evaluation."""
+        return self.files.dataset(self.config.evaluation(evaluation, run).dataset)
+
+    def lengths_asked(self, evaluation: str, run: str) -> list[str]:
+        """How long the queries are. What a chat template refuses of them is told before anything is trained; raw text and cut prompts
+        are not held to it."""
+        asked = self.config.evaluation(evaluation, run)
+        return [] if asked.template != "chat" or asked.generation.prompt_tokens else self.lengths(run, [asked.dataset])
+
+    def shots(self, evaluation: str, run: str) -> list[str]:
+        """The dataset of solved examples that stand before each query, where it is another one than the evaluation's."""
+        asked = self.config.evaluation(evaluation, run)
+        return [self.files.dataset(asked.shots_from)] if asked.shots and asked.shots_from else []
+
+    def served(self, evaluation: str, run: str) -> list[str]:
+        """The checkpoint that an endpoint is to serve; none where the model's name does not hold the run's."""
+        name = self.config.responder(read_path(evaluation)[0])
+        assert name is not None
+        endpoint = self.config.endpoint(name, f"evaluations.{evaluation}.generation.endpoint")
+        return [self.files.checkpoints(run)] if "{run}" in endpoint.model else []
+
+    def responses_read(self, scorer: str, evaluation: str, run: str) -> list[str]:
+        """The responses that a scorer needs; none where it scores none."""
+        return [self.files.responses(run, evaluation)] if "response" in self.config.scorer_needs(scorer) else []
+
+    def opponents(self, scorer: str, evaluation: str, run: str) -> list[str]:
+        """The responses that a scorer compares these with; none for one that compares none."""
+        against = self.config.opponent(scorer, run)
+        return [self.files.responses(against, evaluation)] if against else []
+
+    def design_read(self, scorer: str, evaluation: str, run: str) -> list[str]:
+        """The file of the design in which an evaluation's queries stand, for a scorer of responses; none where they stand in none."""
+        name = self.config.design_of(evaluation, run)
+        return [self.design_file(name)] if name and "response" in self.config.scorer_needs(scorer) else []
+
+    def scorer_file(self, scorer: str) -> str:
+        return str(self.config.scorer_file(scorer))
+
+    def instructions(self, scorer: str) -> list[str]:
+        """The text file of what a scorer's endpoint is told; none where it has none."""
+        return [file] if (file := self.config.scorer_instructions(scorer)) else []
+
+    def scorers_that_need(self, *what: str | None) -> str:
+        """The scorers that need a model, an endpoint, or (None) neither, as a pattern of names."""
+        needs = {name: next(iter(self.config.scorer_needs(name) - {"response"}), None) for name in self.config.scorer_names()}
+        return "|".join(name for name, need in needs.items() if need in what) or "-"
+
+    def evaluations_by(self, what: str) -> str:
+        """The evaluations whose responses come from the run's `checkpoint`, an `endpoint` or a `file`, as a pattern of their points."""
+        found = []
+        for name, evaluation in self.config.evaluations.items():
+            by = "file" if evaluation.responses else "endpoint" if self.config.responder(name) else "checkpoint"
+            found += [name] if by == what else []
+        return f"(?:{'|'.join(found) or '-'}){FACTORS}"
+
+    # ---- influence studies ----
+
+    def run_of(self, study: str) -> str:
+        """The run at whose checkpoints an influence study looks."""
+        return self.config.point(self.config.influence[study].run).path
+
+    def influence_runs(self, studies: Iterable[str]) -> list[str]:
+        """The runs at whose checkpoints these studies look."""
+        return list(dict.fromkeys(map(self.run_of, studies)))
+
+    def panel(self, study: str) -> list[str]:
+        """The datasets whose gradients an influence study compares, each once."""
+        return self.config.influence[study].datasets()
+
+    def compared(self, study: str) -> str:
+        """What is compared in an influence study, without its wording and its figures, as JSON."""
+        return self.config.influence[study].model_dump_json(include=set(StudyPanel.model_fields))
+
+    def gradients(self, study: str) -> str:
+        """The folder of the gradients that an influence study compares."""
+        return self.files.gradients(self.run_of(study), study)
+
+    def datasets_of(self, studies: Iterable[str]) -> list[str]:
+        """Every dataset that these influence studies need: of their panels and runs, and what these are made from."""
+        studies = list(studies)
+        runs = [r for run in self.influence_runs(studies) for r in self.config.ancestry(run)]
+        return lineage.needed(self.config, [*(d for s in studies for d in self.panel(s)), *(d for r in runs for d in self.scheduled(r))])
+
+    def selections_of(self, datasets: Iterable[str]) -> list[Selection]:
+        """The selections that make some of these datasets."""
+        return [self.config.selections[s] for s in dict.fromkeys(self.made_by[d] for d in datasets if d in self.made_by)]
+
+    # ---- studies of scores ----
+
+    def rows(self, study: str) -> dict[str, list[Point]]:
+        """The runs behind every row of a study of scores."""
+        settings, where = self.config.studies[study], f"studies.{study}"
+        if isinstance(settings, ComparisonStudy):
+            return rows_of(settings.taken(), self.config.points, f"{where}.rows")
+        if isinstance(settings, SweepStudy):
+            return {settings.runs: self.config.named(settings.runs, f"{where}.runs")}
+        assert isinstance(settings, CorrelationStudy)
+        return {run: self.config.named(run, f"{where}.runs") for run in settings.runs}
+
+    def entries(self, study: str) -> list[Entry]:
+        """Everything that a study of scores reads. A run for which an evaluation is skipped has no entry for it."""
+        if study not in self._entries:
+            self._entries[study] = self._find_entries(study)
+        return self._entries[study]
+
+    def _find_entries(self, study: str) -> list[Entry]:
+        settings = self.config.studies[study]
+        assert isinstance(settings, ScoredStudy)
+        found = []
+        for row, points in self.rows(study).items():
+            for p in points:
+                for evaluation in settings.evaluations:
+                    family, levels = self.config.evaluation_levels(evaluation)
+                    for path in self.config.evaluation_points(family, p.path):
+                        asked = read_path(path)[1]
+                        if any(asked.get(f) != level for f, level in levels.items()):
+                            continue
+                        for scorer in settings.scorers or self.config.evaluations[family].scorers:
+                            file, factors = self.files.scores(p.path, path, scorer), {**p.levels, **asked}
+                            found.append(Entry(row, p.path, p.run.seed, p.run.model, path, scorer, file, factors))
+        return found
+
+    def runs_of(self, study: str) -> list[str]:
+        """The runs whose scores a study reads."""
+        return list(dict.fromkeys(e.run for e in self.entries(study)))
+
+    def evaluated(self, study: str) -> list[str]:
+        """The datasets of a study's evaluations."""
+        asked = dict.fromkeys((e.evaluation, e.run) for e in self.entries(study))
+        return list(dict.fromkeys(self.config.evaluation(*key).dataset for key in asked))
+
+    def score_files(self, study: str) -> list[str]:
+        """The scores that a study reads. They stand in its manifest, and on no command line."""
+        return list(dict.fromkeys(e.path for e in self.entries(study)))
+
+    def scorer_files(self, studies: Iterable[str]) -> dict[str, str]:
+        """The files of all scorers whose scores these studies read, by scorer."""
+        return {name: self.scorer_file(name) for name in dict.fromkeys(e.scorer for study in studies for e in self.entries(study))}
+
+    def described(self, study: str) -> list[str]:
+        """The datasets of a study's evaluations, those that its runs are trained on, and what they are made from."""
+        seen = [d for run in self.runs_of(study) for d in self.seen(run)]
+        return lineage.needed(self.config, [*self.evaluated(study), *seen])
+
+    # ---- all studies ----
+
+    def of_kind(self, *kinds: str) -> str:
+        """The studies of these kinds, as a pattern of names."""
+        return "|".join(name for name, study in self.config.studies.items() if study.kind in kinds) or "-"
+
+    def held_out(self, study: str) -> list[str]:
+        """The datasets on which no run that a study looks at may be trained."""
+        return self.panel(study) if study in self.config.influence else self.evaluated(study)
+
+    def seen_before(self, study: str) -> list[str]:
+        """The datasets that the runs of a study are trained on."""
+        runs = [self.run_of(study)] if study in self.config.influence else self.runs_of(study)
+        return list(dict.fromkeys(d for run in runs for d in self.seen(run)))
+
+    def between(self, study: str) -> list[str]:
+        """What the datasets of a study are made from."""
+        return lineage.ancestors(self.config, [*self.seen_before(study), *self.held_out(study)])
+
+    def tables(self, study: str) -> list[str]:
+        """The tables in which a study ends, without their formats."""
+        return [self.files.study(study, table) for table in TABLES[self.config.studies[study].kind]]
+
+    def ends(self, study: str) -> list[str]:
+        """Every file and folder in which a study ends."""
+        files = [f"{table}.{format}" for table in self.tables(study) for format in FORMATS]
+        return [*files, *(self.files.study(study, file) for file in OTHERS[self.config.studies[study].kind])]
+
+    def told(self, study: str) -> dict[str, Any]:
+        """A study as plain values for a script. Its claims are an input of their own."""
+        return self.config.studies[study].model_dump(mode="json", exclude={"claims"})
+
+    def told_without_words(self, study: str) -> dict[str, Any]:
+        """The same without what people read of it, so that other words rerun nothing that does not show them."""
+        return self.told(study) | {"question": "", "caption": "", "figures": {}}
+
+    def statistics(self, study: str) -> str:
+        """The section `statistics` as JSON, with the study's own key where it has one."""
+        own = getattr(self.config.studies[study], "after_step", None)
+        return self.config.statistics.model_copy(update={} if own is None else {"after_step": own}).model_dump_json()
+
+    def claims(self, study: str) -> list[str]:
+        """A study's file of claims; none where it has none."""
+        settings = self.config.studies[study]
+        return [settings.claims] if isinstance(settings, ClaimedStudy) and settings.claims else []
+
+    # ---- agreements and audits ----
+
+    def agreement(self, study: str) -> AgreementStudy:
+        settings = self.config.studies[study]
+        assert isinstance(settings, AgreementStudy)
+        return settings
+
+    def sources(self, study: str) -> dict[str, dict[str, Any]]:
+        """By study that an agreement's items stand in, its settings and its files."""
+        found = {}
+        for name in self.agreement(study).sources():
+            files = {"manifest": "manifest.parquet"}
+            if name in self.config.influence:
+                files = {"pairs": "pairs.parquet", "verdicts": "verdicts.parquet", "baselines": "baselines.parquet"}
+            found[name] = {"settings": self.told(name), **{key: self.files.study(name, file) for key, file in files.items()}}
+        return found
+
+    def source_files(self, study: str) -> list[str]:
+        """The files of an agreement's sources."""
+        return [file for source in self.sources(study).values() for key, file in source.items() if key != "settings"]
+
+    def comparisons(self, study: str) -> list[str]:
+        """The comparisons among an agreement's sources."""
+        return [name for name in self.agreement(study).sources() if name not in self.config.influence]
+
+    def audit(self, study: str) -> AuditStudy:
+        settings = self.config.studies[study]
+        assert isinstance(settings, AuditStudy)
+        return settings
+
+    def audited(self, study: str) -> str:
+        """The queries from which an audit makes responses whose label is known."""
+        return self.files.dataset(self.config.asked(self.audit(study).evaluation, {}).dataset)
+
+    def audit_tables(self, study: str, table: str) -> list[str]:
+        """A table of an audit, of each of its scorers."""
+        return [self.files.study(study, f"audit/scorer={scorer}/{table}.parquet") for scorer in self.audit(study).scorers]

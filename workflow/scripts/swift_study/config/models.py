@@ -7,6 +7,12 @@ from pydantic import Field, field_validator
 
 from swift_study.config.base import Section
 
+# The keys that an example's tokens depend on.
+AFFECT_TOKENS = {
+    "chat_template", "chat_template_kwargs", "template_date", "trust_remote_code", "control_tokens", "fold_system_message", "max_length",
+    "overlong",
+}  # fmt: skip
+
 
 class Model(Section):
     name: str = "packaged"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from swift_study.config.graph import Point, matching, parse_name
+from swift_study.config.families import Point, matching, parse_name
 from swift_study.config.studies import BRACES
 
 

@@ -26,8 +26,8 @@ from swift_study.config.evaluations import (
     scorer_file,
     scorer_instructions,
 )
+from swift_study.config.families import Point, matching, parse_name, resolve_runs
 from swift_study.config.gradients import Gradients
-from swift_study.config.graph import Point, matching, parse_name, resolve_runs
 from swift_study.config.grid import Level, fields, fill, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
@@ -56,7 +56,7 @@ RULES = frozenset(
         "compare", "compute_baselines", "correlate", "count_costs", "decide_verdicts", "describe_data", "draw_loss", "figures",
         "find_model", "gradients", "hold_claims", "list_costs",
         "load_dataset", "make_schedule", "measure_lengths", "pair_influence", "plan", "read_responses",
-        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep", "swift",
+        "respond", "respond_with_endpoint", "score", "score_with_endpoint", "score_with_model", "select_examples", "sweep",
         "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,6 +26,8 @@ from swift_study.io.processes import end_with_parent
 from swift_study.io.work import full_disk, says_no_space
 
 Settings = TypeVar("Settings", bound=BaseModel)
+# Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
+LONG, LONGEST = 20_000, 100_000
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
 _people = sys.stdout
@@ -71,6 +74,19 @@ def _stop(number: int, frame: object) -> None:
 def pack(text: str) -> str:
     """A long JSON text for a command line, where Linux allows 131,071 bytes: zlib's bytes as base 64 behind an equals sign."""
     return "=" + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def argument(value: Any) -> str:
+    """A value as JSON for a command line, packed where it is long. UserError, before anything runs, where it is too long even then."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(shlex.quote(text).encode()) > LONG:
+        text = pack(text)
+    if len(text) > LONGEST:
+        raise UserError(
+            f"A job would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names too many "
+            "runs, models and seeds, or holds too much text. Make them fewer."
+        )
+    return text
 
 
 def unpack(text: str) -> Any:

@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from swift_study.config import AgreementStudy, ComparisonStudy, Config, InfluenceStudy, lineage
+from swift_study.config import ComparisonStudy, Graph, InfluenceStudy, lineage
 from swift_study.errors import UserError
 from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, as_frame, read_table
 from swift_study.io.work import publish
-from swift_study.studies.manifest import entries
 
 NAN = float("nan")
 BASELINES = "similarity and loss change"
@@ -30,77 +29,71 @@ class Files(BaseModel):
     accounts: list[Path] = []
 
 
-def ways(config: Config, name: str) -> dict[str, dict[str, Files]]:
+def ways(graph: Graph, name: str) -> dict[str, dict[str, Files]]:
     """For each kind of place that an agreement's items have, and for the cheap baselines, by part the files that tell what it cost."""
-    study = config.studies[name]
-    assert isinstance(study, AgreementStudy)
+    studies, items = graph.config.studies, graph.agreement(name).items
     found: dict[str, dict[str, Files]] = {}
-    kinds = dict.fromkeys(place for items in study.items.values() for places in items.values() for place in places)
+    kinds = dict.fromkeys(place for own in items.values() for places in own.values() for place in places)
     for kind in kinds:
-        named = dict.fromkeys(p[kind].study for items in study.items.values() for p in items.values() if kind in p)
-        influence = [s for s in named if isinstance(config.studies[s], InfluenceStudy)]
-        compared = [s for s in named if isinstance(config.studies[s], ComparisonStudy)]
-        found[kind] = (_influence(config, influence) if influence else {}) | (_compared(config, compared) if compared else {})
+        named = dict.fromkeys(p[kind].study for own in items.values() for p in own.values() if kind in p)
+        influence = [s for s in named if isinstance(studies[s], InfluenceStudy)]
+        compared = [s for s in named if isinstance(studies[s], ComparisonStudy)]
+        found[kind] = (_influence(graph, influence) if influence else {}) | (_compared(graph, compared) if compared else {})
         if influence:
-            found[BASELINES] = {"all": _part(config, "compute_baselines", influence)}
+            found[BASELINES] = {"all": _part(graph, "compute_baselines", influence)}
     return found
 
 
-def _influence(config: Config, names: Sequence[str]) -> dict[str, Files]:
-    studies = config.influence
-    runs = list(dict.fromkeys(r for s in names for r in config.ancestry(studies[s].run)))
-    panel = [d for s in names for d in studies[s].datasets()]
+def _influence(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
+    trained = list(dict.fromkeys(r for s in names for r in graph.config.ancestry(graph.run_of(s))))
     return {
-        "training": _part(config, "train", runs, histories=runs),
-        "data by a teacher": Files(accounts=accounts(config, panel)),
-        "gradients": _part(config, "gradients", [f"{config.point(studies[s].run).path}/{s}" for s in names]),
-        "influence": _part(config, "pair_influence", names),
-        "verdicts": _part(config, "decide_verdicts", names),
-        "confounds": _part(config, "check_confounds", names),
+        "training": _part(graph, "train", trained, histories=trained),
+        "data by a teacher": _replies(graph, [d for s in names for d in graph.panel(s)]),
+        "gradients": _part(graph, "gradients", [f"{graph.run_of(s)}/{s}" for s in names]),
+        "influence": _part(graph, "pair_influence", names),
+        "verdicts": _part(graph, "decide_verdicts", names),
+        "confounds": _part(graph, "check_confounds", names),
     }
 
 
-def _compared(config: Config, names: Sequence[str]) -> dict[str, Files]:
+def _compared(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
     runs: dict[str, None] = {}
     responses: dict[str, None] = {}
     scores: dict[str, dict[str, str]] = {}
-    for name in names:
-        for e in entries(config, name):
-            runs[e.run] = None
-            needs = config.scorer_needs(e.scorer)
-            kind = next((k for k in ("model", "endpoint") if k in needs), None)
-            rule = f"score_with_{kind}" if kind else "score"
-            scores.setdefault(f"{e.scorer}:{rule}", {})[f"{e.run}/{e.evaluation}/{e.scorer}"] = e.path
-            if "response" in needs:
-                responses[f"{e.run}/{e.evaluation}"] = None
-    trained = list(dict.fromkeys(r for run in runs for r in config.ancestry(run)))
-    data = [d for run in trained for phase in config.run(run).schedule for d in phase]
+    for entry in (e for name in names for e in graph.entries(name)):
+        runs[entry.run] = None
+        needs = graph.config.scorer_needs(entry.scorer)
+        kind = next((k for k in ("model", "endpoint") if k in needs), None)
+        rule = f"score_with_{kind}" if kind else "score"
+        scores.setdefault(f"{entry.scorer}:{rule}", {})[f"{entry.run}/{entry.evaluation}/{entry.scorer}"] = entry.path
+        if "response" in needs:
+            responses[f"{entry.run}/{entry.evaluation}"] = None
+    trained = list(dict.fromkeys(r for run in runs for r in graph.config.ancestry(run)))
     parts = {
-        "training": _part(config, "train", trained, histories=trained),
-        "data by a teacher": Files(accounts=accounts(config, data)),
+        "training": _part(graph, "train", trained, histories=trained),
+        "data by a teacher": _replies(graph, [d for run in trained for d in graph.scheduled(run)]),
     }
     if responses:
-        parts["responses"] = _part(config, "respond", responses)
+        parts["responses"] = _part(graph, "respond", responses)
     for key, targets in scores.items():
         scorer, _, rule = key.partition(":")
         asked = [Path(p).with_name("account.parquet") for p in targets.values()] if rule == "score_with_endpoint" else []
-        parts[f"scores: {scorer}"] = _part(config, rule, targets, accounts=asked)
+        parts[f"scores: {scorer}"] = _part(graph, rule, targets, accounts=asked)
     return parts
 
 
-def _part(config: Config, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Files:
+def _part(graph: Graph, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Files:
+    results = graph.config.results
     return Files(
-        benchmarks=[Path(f"{config.results}/benchmarks/{rule}/{t}.tsv") for t in targets],
-        histories=[Path(f"{config.results}/runs/{run}/history.parquet") for run in histories],
+        benchmarks=[Path(f"{results}/benchmarks/{rule}/{t}.tsv") for t in targets],
+        histories=[Path(f"{results}/runs/{run}/history.parquet") for run in histories],
         accounts=list(accounts),
     )
 
 
-def accounts(config: Config, datasets: Iterable[str]) -> list[Path]:
+def _replies(graph: Graph, datasets: Iterable[str]) -> Files:
     """What a teacher cost for the datasets on the way to these that it made."""
-    made = {name: config.strategies.get(name.rpartition(".")[2]) for name in lineage.needed(config, list(datasets))}
-    found = [name for name, strategy in made.items() if strategy is not None and strategy.by == "teacher"]
-    return [Path(f"{config.results}/data/accounts/{name}.parquet") for name in found]
+    return Files(accounts=[Path(file) for file in graph.accounts(lineage.needed(graph.config, datasets))])
 
 
 def digest(found: Mapping[str, Mapping[str, Files]]) -> str:

@@ -6,66 +6,18 @@ Rules that fan in read this table, so that nothing that grows stands on a comman
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
-from swift_study.config import ComparisonStudy, Config, CorrelationStudy, Point, ScoredStudy, SweepStudy, rows_of
-from swift_study.config.grid import read_path
+from swift_study.config import Entry
 from swift_study.errors import UserError
 from swift_study.io.tables import MANIFEST, read_table, write_arrow
 
 FIXED = tuple(MANIFEST.names)
 Level = str | int | float
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of a manifest."""
-
-    row: str
-    run: str
-    seed: int
-    model: str
-    evaluation: str
-    scorer: str
-    path: str
-    factors: Mapping[str, str]  # the run's and the evaluation's, as texts
-
-
-def rows(config: Config, name: str) -> dict[str, list[Point]]:
-    """The points behind every row of a study of scores."""
-    study, where = config.studies[name], f"studies.{name}"
-    if isinstance(study, ComparisonStudy):
-        return rows_of(study.taken(), config.points, f"{where}.rows")
-    if isinstance(study, SweepStudy):
-        return {study.runs: config.named(study.runs, f"{where}.runs")}
-    assert isinstance(study, CorrelationStudy)
-    return {run: config.named(run, f"{where}.runs") for run in study.runs}
-
-
-def entries(config: Config, name: str) -> list[Entry]:
-    """Everything that a study of scores reads. A run for which an evaluation is skipped has no row for it."""
-    study = config.studies[name]
-    assert isinstance(study, ScoredStudy)
-    found = []
-    for row, own in rows(config, name).items():
-        for point in own:
-            for evaluation in study.evaluations:
-                family, levels = config.evaluation_levels(evaluation)
-                scorers = study.scorers or config.evaluations[family].scorers
-                for path in config.evaluation_points(family, point.path):
-                    asked = read_path(path)[1]
-                    if any(asked.get(f) != level for f, level in levels.items()):
-                        continue
-                    for scorer in scorers:
-                        scores = f"{config.results}/scores/{point.path}/evaluation={path}/scorer={scorer}/scores.parquet"
-                        factors = {**point.levels, **asked}
-                        found.append(Entry(row, point.path, point.run.seed, point.run.model, path, scorer, scores, factors))
-    return found
 
 
 def table(entries: Iterable[Entry]) -> pl.DataFrame:
