@@ -115,14 +115,17 @@ rule check_leakage:
         "<logs>/check_leakage/{study}.log",
     benchmark:
         "<benchmarks>/check_leakage/{study}.tsv"
+    priority: 1  # before anything is trained
     conda:
         "../envs/swift_study.yaml"
     params:
         near_duplicate=CONFIG.near_duplicate,
+        values=lambda w: CONFIG.with_values(w.study),
     shell:
         f"exec python {SCRIPTS}/check_leakage.py"
         " --study {wildcards.study} --trained {input.trained:q}"
-        " --datasets {input.datasets:q} --ancestors {input.ancestors:q} --near-duplicate {params.near_duplicate} --output {output:q} 2> {log:q}"
+        " --datasets {input.datasets:q} --ancestors {input.ancestors:q} --near-duplicate {params.near_duplicate}"
+        " --values {params.values:q} --output {output:q} 2> {log:q}"
 
 
 # Datasets know no model. What a model's template or context refuses is told here, before anything is trained on it.

@@ -219,6 +219,7 @@ rule audit_scorer:
     input:
         scorer=lambda w: GRAPH.scorer_file(w.scorer),
         dataset=lambda w: GRAPH.audited(w.study),
+        design=lambda w: GRAPH.audited_design(w.study),
         labels=lambda w: CONFIG.studies[w.study].settings.labels or [],
         instructions=lambda w: GRAPH.instructions(w.scorer),
     output:
@@ -236,17 +237,22 @@ rule audit_scorer:
     conda:
         "../envs/swift_study.yaml"
     resources:
-        limits=lambda w: CONFIG.auditing(w.scorer, affects_scores=False),
+        limits=lambda w: CONFIG.auditing(
+            w.scorer, CONFIG.audited(GRAPH.audit(w.study)), affects_scores=False
+        ),
     params:
         settings=lambda w: CONFIG.studies[w.study].settings.model_dump_json(),
-        scoring=lambda w: CONFIG.auditing(w.scorer),
+        scoring=lambda w: CONFIG.auditing(
+            w.scorer, CONFIG.audited(GRAPH.audit(w.study))
+        ),
+        design=lambda w, input: option("--design", input.design),
         instructions=lambda w, input: option("--instructions", input.instructions),
         seed=CONFIG.statistics.seed,
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/audit_scorer.py"
         " --scorer {input.scorer:q} --scoring {params.scoring:q} --limits {resources.limits:q}"
-        " {params.instructions} --settings {params.settings:q} --seed {params.seed} --cache {params.cache:q} --dataset {input.dataset:q}"
+        " {params.instructions} {params.design} --settings {params.settings:q} --seed {params.seed} --cache {params.cache:q} --dataset {input.dataset:q}"
         " --rows {output.rows:q} --summary {output.summary:q} --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
 
 

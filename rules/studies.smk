@@ -28,6 +28,9 @@ rule write_manifest:
         " --study {wildcards.study} --config {resources.config:q} --studies {params.studies:q} --output {output:q} 2> {log:q}"
 
 
+SCRIPT = {"comparison": "compare", "sweep": "sweep", "correlation": "correlate"}
+
+
 rule compare:
     input:
         manifest="<results>/studies/{study}/manifest.parquet",
@@ -62,13 +65,14 @@ rule compare:
     conda:
         "../envs/swift_study.yaml"
     params:
+        script=lambda w: SCRIPT[CONFIG.studies[w.study].kind],
         settings=lambda w: argument(GRAPH.told(w.study)),
         statistics=lambda w: GRAPH.statistics(w.study),
         scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
-        f"exec python {SCRIPTS}/{{rule}}.py"
+        f"exec python {SCRIPTS}/{{params.script}}.py"
         " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
         " --manifest {input.manifest:q} --scorers {params.scorers:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 

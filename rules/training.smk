@@ -17,6 +17,10 @@ rule make_schedule:
     input:
         datasets=lambda w: FILES.datasets(GRAPH.scheduled(w.run)),
         lengths=lambda w: GRAPH.lengths(w.run, GRAPH.scheduled(w.run)),
+        # Looked through for values where the loss is on these.
+        held_out=lambda w: (
+            GRAPH.stops_by(w.run) if CONFIG.run(w.run).loss_on == "values" else []
+        ),
     output:
         schedule="<results>/runs/{run}/schedule.parquet",
         rejects="<results>/runs/{run}/rejects.parquet",
@@ -28,12 +32,12 @@ rule make_schedule:
         "../envs/swift_study.yaml"
     params:
         settings=lambda w: CONFIG.run(w.run).model_dump_json(
-            include={"schedule", "epochs", "batch_size", "seed"}
+            include={"schedule", "epochs", "batch_size", "seed", "loss_on"}
         ),
     shell:
         f"exec python {SCRIPTS}/make_schedule.py"
         " --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"
-        " --lengths {input.lengths:q} --output {output.schedule:q} --rejects {output.rejects:q} 2> {log:q}"
+        " --lengths {input.lengths:q} --held-out {input.held_out:q} --output {output.schedule:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
 # Snakemake deletes the folder of checkpoints before the rule runs again; unfinished work is in a folder that no rule declares.

@@ -42,6 +42,7 @@ class Made:
     def add(
         self, row: str, run: str, scores: Mapping[str, Mapping[str, np.ndarray]], seed: int = 17, model: str = "main",
         evaluation: str = "questions", factors: Mapping[str, Any] | None = None, ids: Sequence[str] | None = None,
+        queries: Path | None = None,
     ) -> None:  # fmt: skip
         """``scores`` by scorer and statistic, (queries,)."""
         own = list(ids or [f"{evaluation}-{q}" for q in self.ids])
@@ -51,7 +52,8 @@ class Made:
             )
             write_scores(path, statistics, own, self.tasks)
             texts = {name: str(level) for name, level in (factors or {}).items()}
-            self.entries.append(Entry(row, f"{run}/seed={seed}/model={model}", seed, model, evaluation, scorer, str(path), texts))
+            about = (row, f"{run}/seed={seed}/model={model}", seed, model, evaluation, scorer, str(path), texts)
+            self.entries.append(Entry(*about, None if queries is None else str(queries)))
 
     @property
     def manifest(self) -> pl.DataFrame:

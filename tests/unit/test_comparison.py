@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_scores import RULES, Made, labels
 from scipy import stats
+from tiny import ROOT
 
 from swift_study.config import ComparisonStudy, Statistics
+from swift_study.data.designs import apply_design, load_design
 from swift_study.errors import UserError
+from swift_study.examples import Example, Message
+from swift_study.io.tables import write_examples
+from swift_study.report.studies import comparison_page
 from swift_study.studies.comparison import Compared, compare, comparison_schema, comparison_table
 from swift_study.studies.scores import read_scores
 
@@ -212,6 +218,60 @@ def test_scores_of_another_dataset_are_a_sentence(four: Made) -> None:
     four.add("Good", "g", labels([0, 1, 0, 1]), ids=["a", "b", "c", "d"])
     with pytest.raises(UserError, match=r"g/.*scores.parquet: it does not hold the queries of .*b/.*\(4 missing, 4 unknown\)"):
         compared(four)
+
+
+@pytest.fixture
+def forms(tmp_path: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Two designs of six records, of which the second has the last five and another one, in another order: file and ids of the queries."""
+    plain = load_design(ROOT / "designs/plain.py")
+    whole = [made_example(f"Review {k}", str(k % 2)) for k in range(7)]
+    found = {}
+    for name, roots in (("reviews.first", whole[:6]), ("reviews.last", [*reversed(whole[1:])])):
+        examples = apply_design(plain, {"instruction": "Judge.", "instruction_at": name[8:]}, roots, name)
+        write_examples(path := tmp_path / f"{name}.parquet", examples)
+        found[name[8:]] = path, [e.example_id for e in examples]
+    return found
+
+
+def made_example(query: str, completion: str) -> Example:
+    return Example(task=query[-1], messages=[Message(role="user", content=query), Message(role="assistant", content=completion)])
+
+
+def test_rows_that_are_asked_in_different_designs_are_paired_by_root(tmp_path: Path, forms: dict[str, tuple[Path, list[str]]]) -> None:
+    made = Made(tmp_path, 6, 6)
+    right = {"first": [0, 0, 1, 0, 1, 0], "last": [1, 1, 1, 0, 1, 1]}  # by review, 0 to 5; and of the last design 1 to 6
+    for row, design in (("Base", "first"), ("Good", "last"), ("Bad", "first")):
+        path, ids = forms[design]
+        values = right[design] if design == "first" else right[design][::-1]
+        made.tasks = [q[0] for q in ids]
+        made.add(row, row, labels([0] * 6 if row == "Bad" else values), ids=ids, queries=path)
+    c = compared(made, study(unit=["item"]))
+    assert c.missing == [
+        "questions: queries of reviews.first, reviews.last are paired by the example that they were made from: 5 are in each; left out, "
+        "since not all have them: 1 of reviews.first, 1 of reviews.last."
+    ]
+    found = by_row(made, study(unit=["item"]))
+    assert [(found[row]["n"], found[row]["unscored"]) for row in ("Base", "Good", "Bad")] == [(5, 0)] * 3
+    # Reviews 1 to 5: Base 0 1 0 1 0, Good 1 1 1 0 1.
+    assert (found["Base"]["value"], found["Good"]["value"], found["Bad"]["value"]) == (0.4, 0.8, 0.0)
+    assert found["Good"]["gain"] == pytest.approx(0.4)
+    assert found["Good"]["gain_p"] == pytest.approx(stats.binomtest(3, 4).pvalue)  # three better, one worse: paired review by review
+    assert comparison_page(study(), comparison_table(c), pl.DataFrame(), c.missing, QUICK).count("5 are in each") == 1
+
+
+def test_forms_of_other_examples_or_twice_of_one_cannot_be_paired(tmp_path: Path, forms: dict[str, tuple[Path, list[str]]]) -> None:
+    other, twice = tmp_path / "other.parquet", tmp_path / "twice.parquet"
+    write_examples(other, strangers := [made_example(f"Poem {k}", "0") for k in range(6)])
+    write_examples(twice, doubles := [strangers[0].derive(f"s{k}", f"Which {k}?", "0") for k in range(6)])
+    for name, examples, told in (
+        (other, strangers, r"'questions' is asked in the datasets reviews.first, other, which are not made from the same examples"),
+        (twice, doubles, r"twice.parquet: the queries \w+, \w+ are made from one example"),
+    ):
+        made = Made(tmp_path, 6, 6)
+        made.add("Base", "b", labels([0] * 6), ids=forms["first"][1], queries=forms["first"][0])
+        made.add("Good", "g", labels([1] * 6), ids=[e.example_id for e in examples], queries=name)
+        with pytest.raises(UserError, match=told):
+            compared(made)
 
 
 def test_the_order_of_the_queries_in_a_file_changes_nothing(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         ),
         (
             {"runs": {"in_pos": {"publish": "best", "early_stopping": {"dataset": "panel"}, "checkpoint_every": 4}}},
-            "runs.in_pos.publish: 'best' publishes one checkpoint; set runs.in_pos.checkpoint_every to null",
+            "runs.in_pos.publish: 'best' publishes one checkpoint; set runs.in_pos.checkpoint_every to null, or keep to last",
         ),
         (
             {"runs": {"base": {"early_stopping": {"dataset": "panel"}}}},
@@ -510,6 +510,21 @@ def test_step_0_is_added_where_it_is_asked_for() -> None:
     assert configured(values).gradient_steps("base") == [4, 8]
     assert configured(values | {"gradients": {"include_step_0": True}}).gradient_steps("base") == [0, 4, 8]
     assert configured(values | {"runs": {"base": RUN | {"checkpoint_every": 5}}}).gradient_steps("base") == [5, 8]  # the last as well
+
+
+def test_a_run_of_which_the_last_checkpoint_is_kept_writes_no_other_and_others_start_from_it() -> None:
+    best = {"publish": "best", "early_stopping": {"dataset": "panel"}}
+    runs = {"short": {"like": "base", "keep": "last", "grid": {"seed": [1, 2]}}, "best": {"like": "short"} | best}
+    runs["more"] = {"like": "base", "start": "short", "grid": {"seed": [1, 2]}}
+    config = configured({"runs": runs})
+    assert config.run("base").checkpoint_every is not None
+    found = [config.run(name).checkpoint_every for name in ("short/seed=1", "best/seed=2", "more/seed=1")]
+    assert found == [None, None, config.run("base").checkpoint_every]
+    assert (config.steps("short/seed=1"), config.ancestry("more/seed=2")) == ([], ["short/seed=2", "more/seed=2"])
+    with pytest.raises(
+        UserError, match=r"run: an influence study needs a run's checkpoints; 'base' publ\w+ its last state only \(keep: last"
+    ):
+        configured({"runs": {"base": {"keep": "last"}}})
 
 
 # ---- scales and studies ----

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import string
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configuration import configured
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ROOT
@@ -215,6 +217,47 @@ def test_the_tokens_of_the_values_hold_all_their_characters_and_no_whole_token_b
 def test_values_that_nobody_has_named_are_told(renderer: Renderer) -> None:
     with pytest.raises(UserError, match="does not say which part of its completion is the answer"):
         renderer.tokens(example("q", "answer"), "values")
+
+
+def refusal(folder: Path, script: str, *arguments: str) -> str:
+    command = [sys.executable, str(ROOT / "workflow" / "scripts" / script), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_values_that_nobody_has_named_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    reviews = apply_design(PLAIN, {"prompt": "text", "completion": "aspects"}, [REVIEW], "masa.plain")
+    plain = [example("How many?", "4", source="base.jsonl, row 2"), example("How few?", "1", source="base.jsonl, row 3")]
+    for name, examples in (("masa.plain", reviews), ("base", [*plain[:1], *reviews]), ("asked", [reviews[0], plain[1]])):
+        write_examples(tmp_path / f"{name}.parquet", examples)
+    told = r"'base' has no values for loss_on: values. Its example \w+, base.jsonl, row 2, query 'How many\?', does not say .* base.plain"
+    run = {"schedule": [{"masa.plain": {}, "base": {}}], "loss_on": "values"}
+    ends = ("--run", "mine", "--output", "schedule.parquet", "--rejects", "rejects.parquet")
+    both = ("--datasets", "masa.plain.parquet", "base.parquet")
+    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", json.dumps(run), *both, *ends))
+    held_out = ("--held-out", "base.parquet", "--datasets", "masa.plain.parquet")
+    alone = run | {"schedule": [{"masa.plain": {}}], "early_stopping": {"dataset": "base"}}
+    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", json.dumps(alone), *held_out, *ends))
+    study = (
+        "--study",
+        "mine",
+        "--near-duplicate",
+        "0.8",
+        "--output",
+        "leakage.parquet",
+        "--datasets",
+        "masa.plain.parquet",
+        "asked.parquet",
+    )
+    assert "row 3, query 'How few?'" in refusal(tmp_path, "check_leakage.py", *study, "--values", "masa.plain", "asked")
+    assert not list(tmp_path.glob("[slr]*.parquet"))
+
+
+def test_a_study_names_the_datasets_that_need_values() -> None:
+    config = configured({"studies": {"cot": {"loss_on": {"probes": "completion", "targets": "values"}}}})
+    assert config.with_values("cot") == ["panel.similar"]
+    assert config.with_values("clarify") == config.with_values("table1") == []
 
 
 def test_values_move_with_a_prompt_that_is_cut(renderer: Renderer) -> None:

@@ -15,6 +15,7 @@ from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from swift_study.config import Config, Generation, Model, Scoring
 from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
+from swift_study.config.studies import AuditStudy
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_shots
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond
@@ -108,7 +109,7 @@ def test_levels_of_the_grid_and_of_the_run_change_keys(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"dataset": "panell"}, "evaluations.mine: unknown dataset 'panell' (did you mean 'panel'?)"),
+        ({"dataset": "panell"}, "evaluations.mine.dataset: unknown dataset 'panell' (did you mean 'panel'?)"),
         ({"scorers": ["key_point"]}, "scorers/key_point.py: there is no such scorer file"),
         ({"generation": {"max_new_token": 3}}, "unknown key `generation.max_new_token` (did you mean 'max_new_tokens'?)"),
         ({"generation": {"max_new_tokens": 0}}, "evaluations.mine.generation.max_new_tokens: Input should be greater than or equal to 1"),
@@ -309,7 +310,63 @@ def test_only_a_scorer_that_labels_is_audited() -> None:
     assert config.labels("key_points")
     assert not config.labels("likelihood")
     with pytest.raises(UserError, match=r"scorers\.likelihood: an audit needs a scorer that labels; its STATISTICS have no `right`"):
-        config.auditing("likelihood")
+        config.auditing("likelihood", "questions")
+
+
+def test_an_audit_may_be_of_one_point_of_an_evaluation_and_knows_the_options_of_its_design() -> None:
+    study = {"kind": "audit", "question": "?", "evaluation": "mine[form=plain]", "scorers": ["key_points"]}
+    evaluation = {"dataset": "panel.{form}", "scorers": ["key_points"], "grid": {"form": ["plain"]}}
+    designs = {"plain": {"options": {"instruction": "Say."}}}
+    config = configured({"designs": designs, "evaluations": {"mine": evaluation}, "studies": {"mine": study}})
+    audited = config.studies["mine"]
+    assert isinstance(audited, AuditStudy)
+    assert config.audited(audited) == "mine/form=plain"
+    assert json.loads(config.auditing("key_points", config.audited(audited)))["design_options"] == {"instruction": "Say."}
+
+
+ASKING = {
+    "comparison": {"rows": {"A": "fam[n=8]", "B": "fam[n=16]"}, "against": "A"},
+    "sweep": {"runs": "fam", "x": "n"},
+    "correlation": {"runs": ["lima", "fam"], "reference": "nats"},
+}
+
+
+@pytest.mark.parametrize("kind", ASKING)
+def test_what_a_runs_factors_make_of_an_evaluation_is_checked_for_every_run_that_a_study_asks(kind: str) -> None:
+    study = {"kind": kind, "question": "?", "evaluations": ["mine"], "metrics": ["nats_token"]} | ASKING[kind]
+    designs = {"plain": {}, "json": {"like": "plain"}}
+
+    def loaded(**keys: Any) -> Config:
+        runs = FAMILY | {"lima": {"like": "full_base", "grid": {"mode": ["plain"], "n": [8]}}}
+        evaluation = {"dataset": "panel.{mode}", "scorers": ["likelihood"]} | keys
+        return configured({"designs": designs, "runs": runs, "evaluations": {"mine": evaluation}, "studies": {"mine": study}})
+
+    assert loaded().evaluation("mine", "fam/n=8/seed=1/mode=json").dataset == "panel.json"
+    of = r", for the run '(fam|lima)\[.*\]' \(studies.mine.evaluations\)"
+    to_json = {"mode": {"json": {"dataset": "panel.jsn"}}}
+    for keys, said in (
+        ({"dataset": "panl.{mode}"}, rf"dataset{of}: unknown dataset 'panl.plain' \(did you mean 'panel'\?\)"),
+        ({"by_level": to_json}, rf"dataset{of}: unknown dataset 'panel.jsn' \(did you mean 'panel.json'"),
+        ({"shots": 1, "shots_from": "panel.{mode}.x"}, rf"shots_from{of}: unknown dataset 'panel.plain.x'"),
+        ({"dataset": "panel.{made}"}, rf".*the factor 'made', which is not there; there are: .*mode.*{of}"),
+        ({"by_level": {"mode": {"json": {"shots": -1}}}}, rf"shots: Input should be greater than or equal to 0 \(it is -1\){of}"),
+    ):
+        with pytest.raises(UserError, match=rf"evaluations\.mine[.:]{said}"):
+            loaded(**keys)
+    # What the evaluation skips is not asked.
+    loaded(by_level=to_json, skip=[{"mode": "json"}])
+
+
+def test_what_a_selection_or_an_audit_asks_is_checked_as_well() -> None:
+    mine = {"mine": {"dataset": "candidates.{mode}", "scorers": ["key_points"]}}
+    runs = {"fam": {"like": "base", "grid": {"mode": ["clarify", "clarfy"]}}}
+    scores = {"run": "fam[mode=clarfy]", "evaluation": "mine"}
+    chosen = {"examples": "candidates.clarify", "scores": scores, "outputs": {"some": {}}}
+    with pytest.raises(UserError, match=r"\(selections.fresh.scores.evaluation\): unknown dataset 'candidates.clarfy' \(did you mean"):
+        configured({"evaluations": mine, "runs": runs, "selections": {"fresh": chosen}})
+    study = {"kind": "audit", "question": "?", "evaluation": "mine", "scorers": ["key_points"]}
+    with pytest.raises(UserError, match=r"'candidates.\{mode\}' refers to the factor 'mode', which is not there"):
+        configured({"evaluations": mine, "runs": runs, "studies": {"fresh": study}})
 
 
 def test_generation_settings_do_not_reach_the_likelihood_and_shots_do() -> None:

@@ -23,6 +23,7 @@ from servers import Handler, Server, break_off, completion, reply, serving, stat
 from tiny import ROOT
 
 from swift_study.config import Audit
+from swift_study.data.designs import apply_design, load_design
 from swift_study.errors import Rejected, UserError
 from swift_study.evaluation import audit, judging
 from swift_study.evaluation.audit import HOSTILE, Labelled, agreement, flip_rate, repeatability
@@ -726,6 +727,34 @@ def test_the_audit_of_the_key_points(tmp_path: Path) -> None:
     assert summary["hostile flips"]["n"] == 13
     assert read_table(tmp_path / "confusion.parquet", CONFUSION)["n"].sum() == 26
     assert len(read_table(tmp_path / "account.parquet", ACCOUNTS)) == 0
+
+
+LABELS = """
+from swift_study.evaluation.scorers import Score
+STATISTICS = ("right", "n")
+def score(item):
+    if item.unreadable:
+        return Score(None, item.unreadable)
+    return Score({"right": float(item.parsed == {"completion": [int(item.options["answer"])]}), "n": 1})
+def metrics(sums):
+    return {"accuracy": sums["right"] / sums["n"]}
+"""
+
+
+def test_the_audit_reads_responses_as_their_design_does(tmp_path: Path) -> None:
+    """Also those of the second asking and with a hostile text, which is no JSON any more."""
+    (tmp_path / "labels.py").write_text(LABELS)
+    asked = example(record=json.dumps({"prompt": "What is 1 + 1?", "completion": [2]}), golden=None, unsatisfactory="[3]")
+    asked = asked.model_copy(update={"golden": asked.completion})
+    (made,) = apply_design(load_design(ROOT / "designs/plain.py"), {}, [asked], "questions.plain")
+    assert (made.completion, made.golden) == ("[2]", "[2]")
+    write_examples(tmp_path / "questions.parquet", [made])
+    scoring = ["--scorer", str(tmp_path / "labels.py"), "--scoring", json.dumps({"options": {"answer": "2"}})]
+    run_script("audit_scorer.py", *scoring, *audit_arguments(tmp_path), "--design", str(ROOT / "designs/plain.py"))
+    rows = read_table(tmp_path / "rows.parquet", AUDIT)
+    assert rows.select("response", "label", "label_again", "label_hostile").rows() == [("[2]", 1, 1, None), ("[3]", 0, 0, None)]
+    summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
+    assert (summary["hostile flips"]["n"], summary["hostile flips"]["unparsed"]) == (0, 1)
 
 
 def test_the_audit_of_a_judge_that_can_be_talked_round_and_changes_its_mind(server: Server, tmp_path: Path) -> None:

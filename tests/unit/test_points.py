@@ -45,7 +45,7 @@ def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str]
 def test_factors_are_columns_of_the_manifest(config: Config) -> None:
     found = Graph(config).entries("designs")
     frame = table(found)
-    assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "domain", "mode", "epochs"]
+    assert frame.columns == ["row", "run", "seed", "model", "evaluation", "scorer", "path", "queries", "domain", "mode", "epochs"]
     assert frame["row"].unique(maintain_order=True).to_list() == ["Base", "json", "lines"]
     assert (frame["epochs"].dtype, frame["mode"].dtype, frame.height) == (pl.Int64, pl.String, 17)
     assert frame["epochs"][0] is None
@@ -55,6 +55,26 @@ def test_factors_are_columns_of_the_manifest(config: Config) -> None:
     )
     assert digest(frame) == digest(table(found))
     assert digest(frame) != digest(table(found[:-1]))
+
+
+def test_a_manifest_names_the_datasets_of_an_evaluation_that_is_asked_in_several() -> None:
+    evaluations = {
+        "own": {"dataset": "panel.{mode}", "scorers": ["key_points"], "grid": {"decoding": [1, 2]}},
+        "plain": {"dataset": "panel", "scorers": ["key_points"]},
+    }
+    study = {"kind": "comparison", "question": "?", "evaluations": ["own", "plain"], "metrics": ["accuracy"], "against": "json",
+             "rows": {"{mode}": "sde[mode={mode},epochs=1]"}}  # fmt: skip
+    designs = {"json": {"like": "plain"}, "lines": {"like": "plain"}}
+    alone = study | {"rows": {"json": "sde[mode=json,epochs=1]"}}
+    values = {"runs": {"sde": SDE}, "designs": designs, "evaluations": evaluations, "studies": {"both": study, "alone": alone}}
+    config = configured(values)
+    frame = table(Graph(config).entries("both"))
+    found = set(frame.select("evaluation", "row", "queries").rows())
+    assert found == {
+        *((f"own/decoding={k}", mode, f"results/data/panel.{mode}.parquet") for k in (1, 2) for mode in ("json", "lines")),
+        *(("plain", mode, None) for mode in ("json", "lines")),
+    }
+    assert table(Graph(config).entries("alone"))["queries"].null_count() == 2 * 2 * 3
 
 
 def test_a_factor_with_the_name_of_a_column_is_refused() -> None:

@@ -50,13 +50,18 @@ def test_2400_runs_with_an_evaluation_and_a_scorer_are_planned_in_time(tmp_path:
 def test_checkpoints_that_are_not_kept_are_outputs_for_now(tmp_path: Path) -> None:
     """The dry run tells what would be removed, and only of families that say so."""
     runs = {"proxy_in_plain": {"keep": "none"}, "gone": {"like": "proxy_in_plain", "keep": "none", "grid": {"seed": [1, 2]}}}
+    runs["ends"] = {"like": "proxy_in_plain", "keep": "last"}
     (tmp_path / "keep.yaml").write_text(yaml.safe_dump({"results": str(tmp_path / "results"), "runs": runs}))
     targets = [
         f"{tmp_path}/results/scores/{run}/evaluation=questions/scorer=likelihood/scores.parquet"
-        for run in ("proxy_in_plain", "gone/seed=1", "proxy_cross_cot")
+        for run in ("proxy_in_plain", "gone/seed=1", "proxy_cross_cot", "ends")
     ]
     command = [str(BIN / "snakemake"), "-n", "--nolock", *targets, "--configfile", str(tmp_path / "keep.yaml")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment())
     jobs = {(job.rule, job.wildcards["run"]) for job in read_jobs(done.stdout) if job.rule.startswith("train")}
     # proxy_cross_cot is like proxy_in_plain, and so in this as well.
-    assert jobs == {("train", "base"), *(("train_for_now", run) for run in ("proxy_in_plain", "gone/seed=1", "proxy_cross_cot"))}
+    assert jobs == {
+        ("train", "base"),
+        ("train", "ends"),
+        *(("train_for_now", run) for run in ("proxy_in_plain", "gone/seed=1", "proxy_cross_cot")),
+    }

@@ -226,7 +226,7 @@ def test_a_job_at_its_time_limit_stops_cleanly_and_another_try_ends_in_the_same_
     stop = site.root / "results-limit/work/train/full_base/seed=17/model=main.stop"
     wait_until(stop.exists, run, output, seconds=100)
     let_go_on(site, "results-limit")
-    assert run.wait(timeout=300) == 0, output.read_text()[-6000:]
+    assert run.wait(timeout=900) == 0, output.read_text()[-6000:]
     assert re.search(r"STOPPED train: Stopped on request after step \d+ of 160; its state is saved", log_of(site, job)), log_of(site, job)
     tries = trainings_of(site, "results-limit")
     assert [look_up(j).state for j in tries] == ["FAILED", "COMPLETED"]
@@ -344,7 +344,7 @@ def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole
         else:
             assert (job.partition, job.nodes, job.gpus) == ("cpu", 1, ""), name
     assert sum("make_schedule" in name for name in jobs) == 1  # two schedules in one job
-    assert len([j for j in jobs_in(said) if j.startswith(("load_dataset", "find_model"))]) == 6
+    assert len([j for j in jobs_in(said) if j.startswith(("load_dataset", "find_model"))]) == 8
     assert not any("load_dataset" in name or "find_model" in name for name in jobs)  # where the network is
     assert '"world_size": 4' in (end_of(site.root / "results" / LAST) / "run.json").read_text()
     assert "GPUs are only stood in for" in (site.root / "results/logs/train/base.log").read_text()

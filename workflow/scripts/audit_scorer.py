@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 
 from swift_study.config import Audit, Scoring
+from swift_study.data.designs import load_design
 from swift_study.evaluation.audit import audit, labelled_responses, summarise
 from swift_study.evaluation.judging import read_instructions
-from swift_study.evaluation.scorers import Item, Scored, load_scorer, score_by_endpoint, score_items
+from swift_study.evaluation.scorers import Item, Scored, load_scorer, read_back, score_by_endpoint, score_items
 from swift_study.io import cli
 from swift_study.io.endpoint import Account
 from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, read_examples, write_table
@@ -22,12 +23,15 @@ def main(a: Namespace) -> None:
         load_scorer(Path(a.scorer)),
     )
     labelled = labelled_responses(settings, read_examples(Path(a.dataset)), a.seed)
+    design = None if a.design is None else load_design(a.design)
     accounts: list[Account] = []
     has_answered = False  # a server may refuse every hostile text, which says nothing about the settings
 
     def score(items: Sequence[Item], repeat: int) -> list[Scored]:
         nonlocal has_answered
         endpoint = scoring.endpoint
+        if design is not None:
+            items = read_back(items, design, scoring.design_options)
         if endpoint is None:
             return score_items(scorer, items)
         if endpoint.budget_usd is not None:  # one for all three passes
@@ -60,7 +64,7 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         scorer="the scorer's file",
-        scoring="the scorer's name and options, and the endpoint's keys that affect a reply, as JSON",
+        scoring="the name and options of the scorer and of the design, and the endpoint's keys that affect a reply, as JSON",
         settings="an audit study's `settings` as JSON",
         dataset="Parquet file of the evaluation's queries",
         rows="Parquet file: a response and the labels that it got",
@@ -70,6 +74,7 @@ if __name__ == "__main__":
     )
     p.add_argument("--limits", default="{}", help="the endpoint's other keys as JSON")
     p.add_argument("--instructions", help="text file of what the endpoint is told")
+    p.add_argument("--design", type=Path, help="file of the design in which the queries stand, which reads responses back")
     p.add_argument("--cache", default=".cache", help="folder of the cache")
     p.add_argument("--seed", type=int, required=True, help="of the draw of responses and of the bootstrap")
     cli.run(main, p)

@@ -1,10 +1,12 @@
-"""Stop if what a study looks at, or a near-duplicate of it, is in what its runs are trained on, in whatever form."""
+"""Stop if what a study looks at, or a near-duplicate of it, is in what its runs are trained on, in whatever form; or if it has not the
+values that the study's loss is on."""
 
 from argparse import Namespace
 from pathlib import Path
 
 import polars as pl
 
+from swift_study.data.datasets import check_values
 from swift_study.data.leakage import find_leaks
 from swift_study.errors import UserError
 from swift_study.io import cli
@@ -17,6 +19,8 @@ def main(a: Namespace) -> None:
     rows = []
     for path in map(Path, a.datasets):
         unseen = read_examples(path)
+        if path.stem in a.values:
+            check_values(unseen, path.stem)
         leaks = find_leaks(unseen, trained, ancestors, a.near_duplicate)
         if leaks:
             raise UserError(
@@ -35,4 +39,5 @@ if __name__ == "__main__":
     p.add_argument("--trained", nargs="*", default=[], help="Parquet files of what its runs are trained on")
     p.add_argument("--ancestors", nargs="*", default=[], help="Parquet files of what all these were made from")
     p.add_argument("--near-duplicate", type=float, required=True, help="Jaccard similarity from which texts are near-duplicates")
+    p.add_argument("--values", nargs="*", default=[], help="names of the datasets whose loss is on values")
     cli.run(main, p)

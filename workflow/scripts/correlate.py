@@ -12,12 +12,13 @@ from swift_study.studies.correlation import correlation_table, responses_of
 
 
 def main(study: CorrelationStudy, statistics: Statistics, a: Namespace) -> None:
-    table = correlation_table(study, responses_of(study, scores_of(a, statistics, ["item"], None)), statistics)
+    scores = scores_of(a, statistics, ["item"], None)
+    table = correlation_table(study, responses_of(study, scores), statistics)
     end_study(
         a,
         {"table": (table, CORRELATION)},
         partial(draw_correlation, table, study.question),
-        correlation_page(study, table, statistics),
+        correlation_page(study, table, statistics, scores.pairing),
     )
 
 

@@ -12,7 +12,8 @@ from swift_study.studies.sweep import lines_of, phases_table, savings_table, swe
 
 
 def main(study: SweepStudy, statistics: Statistics, a: Namespace) -> None:
-    lines = lines_of(study, scores_of(a, statistics, study.unit, study.within))
+    scores = scores_of(a, statistics, study.unit, study.within)
+    lines = lines_of(study, scores)
     table, confidence = sweep_table(lines), statistics.confidence
     phases, savings = phases_table(study, lines, confidence), savings_table(study, lines, confidence)
     sentences = []
@@ -23,7 +24,7 @@ def main(study: SweepStudy, statistics: Statistics, a: Namespace) -> None:
         a,
         {"table": (table, SWEEP), "phases": (phases, PHASES), "savings": (savings, SAVINGS)},
         partial(draw_sweep, table, phases, study.x, study.question),
-        sweep_page(study, table, phases, savings, statistics),
+        sweep_page(study, table, phases, savings, statistics, scores.pairing),
         sentences,
     )
 

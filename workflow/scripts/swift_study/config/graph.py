@@ -6,7 +6,7 @@ No question needs Snakemake, and none looks at what was made already.
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from swift_study.config import lineage
@@ -21,7 +21,6 @@ from swift_study.config.root import Config
 from swift_study.config.studies import (
     AgreementStudy,
     AuditStudy,
-    ClaimedStudy,
     ComparisonStudy,
     CorrelationStudy,
     ScoredStudy,
@@ -63,6 +62,7 @@ class Entry:
     scorer: str
     path: str
     factors: Mapping[str, str]  # the run's and the evaluation's, as texts
+    queries: str | None = None  # the dataset's file, where runs are asked this evaluation in several datasets
 
 
 class Graph:
@@ -321,7 +321,8 @@ class Graph:
     def _find_entries(self, study: str) -> list[Entry]:
         settings = self.config.studies[study]
         assert isinstance(settings, ScoredStudy)
-        found = []
+        found: list[Entry] = []
+        datasets: dict[str, set[str]] = {}  # by evaluation
         for row, points in self.rows(study).items():
             for p in points:
                 for evaluation in settings.evaluations:
@@ -330,10 +331,12 @@ class Graph:
                         asked = read_path(path)[1]
                         if any(asked.get(f) != level for f, level in levels.items()):
                             continue
+                        dataset = self.config.evaluation(path, p.path).dataset
+                        datasets.setdefault(path, set()).add(dataset)
                         for scorer in settings.scorers or self.config.evaluations[family].scorers:
-                            file, factors = self.files.scores(p.path, path, scorer), {**p.levels, **asked}
-                            found.append(Entry(row, p.path, p.run.seed, p.run.model, path, scorer, file, factors))
-        return found
+                            about = (row, p.path, p.run.seed, p.run.model, path, scorer, self.files.scores(p.path, path, scorer))
+                            found.append(Entry(*about, {**p.levels, **asked}, self.files.dataset(dataset)))
+        return [e if len(datasets[e.evaluation]) > 1 else replace(e, queries=None) for e in found]
 
     def runs_of(self, study: str) -> list[str]:
         """The runs whose scores a study reads."""
@@ -345,8 +348,8 @@ class Graph:
         return list(dict.fromkeys(self.config.evaluation(*key).dataset for key in asked))
 
     def score_files(self, study: str) -> list[str]:
-        """The scores that a study reads. They stand in its manifest, and on no command line."""
-        return list(dict.fromkeys(e.path for e in self.entries(study)))
+        """The scores that a study reads, and datasets by which it pairs them. They stand in its manifest, and on no command line."""
+        return list(dict.fromkeys(file for e in self.entries(study) for file in (e.path, e.queries) if file))
 
     def scorer_files(self, studies: Iterable[str]) -> dict[str, str]:
         """The files of all scorers whose scores these studies read, by scorer."""
@@ -400,8 +403,8 @@ class Graph:
 
     def claims(self, study: str) -> list[str]:
         """A study's file of claims; none where it has none."""
-        settings = self.config.studies[study]
-        return [settings.claims] if isinstance(settings, ClaimedStudy) and settings.claims else []
+        file = getattr(self.config.studies[study], "claims", None)
+        return [file] if file else []
 
     # ---- agreements and audits ----
 
@@ -435,7 +438,12 @@ class Graph:
 
     def audited(self, study: str) -> str:
         """The queries from which an audit makes responses whose label is known."""
-        return self.files.dataset(self.config.asked(self.audit(study).evaluation, {}).dataset)
+        return self.files.dataset(self.config.asked(self.config.audited(self.audit(study)), {}).dataset)
+
+    def audited_design(self, study: str) -> list[str]:
+        """The file of the design in which these queries stand; none where they stand in none."""
+        name = self.config.design_of(self.config.audited(self.audit(study)), "")
+        return [self.design_file(name)] if name else []
 
     def audit_tables(self, study: str, table: str) -> list[str]:
         """A table of an audit, of each of its scorers."""

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -28,7 +29,7 @@ from swift_study.config.evaluations import (
 )
 from swift_study.config.families import Point, matching, parse_name, resolve_runs
 from swift_study.config.gradients import Gradients
-from swift_study.config.grid import Level, fields, fill, read_path, text
+from swift_study.config.grid import Level, fields, fill, path_of, read_path, text
 from swift_study.config.models import Model
 from swift_study.config.plan import Plan
 from swift_study.config.points import rows_of
@@ -165,6 +166,11 @@ class Config(Section):
         """The influence studies, by name."""
         return {name: study for name, study in self.studies.items() if isinstance(study, InfluenceStudy)}
 
+    def with_values(self, study: str) -> list[str]:
+        """The datasets of a study that must say which part of a completion is the answer, since the gradients are those of its loss."""
+        losses = self.influence[study].loss_of() if study in self.influence else {}
+        return [dataset for dataset, loss_on in losses.items() if loss_on == "values"]
+
     def _check_evaluations(self) -> None:
         for name in self.scorer_names():
             try:
@@ -176,13 +182,31 @@ class Config(Section):
                 self.named(against, f"scorers.{name}.against")
         for name, evaluation in self.evaluations.items():
             if not refers_to_run(evaluation):
-                for path in evaluation_points(name, evaluation, {}):
+                self._check_asked(name, [])
+
+    def _check_asked(self, name: str, runs: Sequence[Point], where: str = "evaluations") -> None:
+        """ValueError unless an evaluation, `name` or `name[factor=level]`, can be asked of these runs, and its datasets exist.
+
+        Without runs: where it refers to none. ``where`` asks it. Runs that give the evaluation the same texts are looked at once.
+        """
+        family, levels = self.evaluation_levels(name, where)
+        evaluation = self.evaluations[family]
+        skipping = {factor for entry in evaluation.skip for factor in entry}
+        used = refers_to_run(evaluation) | skipping | set(evaluation.grid)
+        first: dict[tuple[tuple[str, Level], ...], tuple[str, dict[str, Level]]] = {}
+        for run in runs:
+            factors = self.factors_of(run.path)
+            first.setdefault(tuple(pair for pair in factors.items() if pair[0] in used), (f", for the run {run.name!r} ({where})", factors))
+        for of, factors in first.values() or [("", {})]:
+            for path in evaluation_points(family, evaluation, factors):
+                if all(read_path(path)[1].get(factor) == level for factor, level in levels.items()):
                     try:
-                        asked = self.asked(path, {})
+                        asked = self.asked(path, factors)
                     except UserError as error:
-                        raise ValueError(str(error)) from error
-                    for dataset in filter(None, (asked.dataset, asked.shots_from)):
-                        self._check_dataset(f"evaluations.{name}", dataset)
+                        raise ValueError(f"{str(error).rstrip('.')}{of}") from error
+                    for key, dataset in (("dataset", asked.dataset), ("shots_from", asked.shots_from)):
+                        if dataset is not None:
+                            self._check_dataset(f"evaluations.{family}.{key}{of}", dataset)
 
     def _likeness(self, family: str) -> int:
         """Of how many families, one like the other, a family takes settings."""
@@ -232,7 +256,7 @@ class Config(Section):
             raise ValueError(f"{where}.publish is 'best', but nothing says on which dataset; set {where}.early_stopping (patience: null "
                              "measures and never stops)")  # fmt: skip
         if run.publish == "best" and run.checkpoint_every is not None:
-            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null")
+            raise ValueError(f"{where}.publish: 'best' publishes one checkpoint; set {where}.checkpoint_every to null, or keep to last")
         if run.export_second_moments and run.optimizer != "adamw":
             raise ValueError(
                 f"{where}.export_second_moments: {run.optimizer} has no second moments; set it to false, or optimizer to adamw"
@@ -270,19 +294,20 @@ class Config(Section):
             where = f"studies.{name}"
             if isinstance(study, InfluenceStudy):
                 self._check_influence(where, study)
+            runs: list[Point] = []
             if isinstance(study, ComparisonStudy):
-                rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
+                rows = rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
+                runs = [point for own in rows.values() for point in own]
             if isinstance(study, SweepStudy):
-                own = self.named(study.runs, f"{where}.runs")
+                runs = self.named(study.runs, f"{where}.runs")
                 for factor in (study.x, *study.lines, *study.panels):
-                    if not any(factor in p.levels for p in own):
+                    if not any(factor in p.levels for p in runs):
                         raise ValueError(f"{where}: {study.runs!r} has no factor {factor!r}, which x, lines or panels name")
             if isinstance(study, CorrelationStudy):
-                for run in study.runs:
-                    self.named(run, f"{where}.runs")
+                runs = [point for run in study.runs for point in self.named(run, f"{where}.runs")]
             if isinstance(study, ScoredStudy):
                 for evaluation in study.evaluations:
-                    self.evaluation_levels(evaluation, f"{where}.evaluations")
+                    self._check_asked(evaluation, runs, f"{where}.evaluations")
             if isinstance(study, ScoredStudy | AuditStudy):
                 for scorer in study.scorers or []:
                     try:
@@ -292,7 +317,7 @@ class Config(Section):
                     if problem := self.refusal(scorer):
                         raise ValueError(f"{where}.scorers: {problem}")
             if isinstance(study, AuditStudy):
-                self.evaluation_levels(study.evaluation, f"{where}.evaluation")
+                self._check_asked(study.evaluation, [], f"{where}.evaluation")
                 for scorer in study.scorers:
                     if not self.labels(scorer):
                         raise ValueError(f"{where}.scorers: {scorer!r} gives no label (the statistic `right`), so it cannot be audited")
@@ -303,12 +328,13 @@ class Config(Section):
                             self._check_place(f"{where}.items.{group}.{item}.{place}", found)
 
     def _check_influence(self, where: str, study: InfluenceStudy) -> None:
-        self.point(study.run, f"{where}.run")
         for dataset in study.datasets():
             self._check_dataset(where, dataset)
-        if self.run(study.run).checkpoint_every is None:
+        point = self.point(study.run, f"{where}.run")
+        if point.run.checkpoint_every is None:
+            why = "keep: last" if point.keep == "last" else "checkpoint_every: null"
             raise ValueError(f"{where}.run: an influence study needs a run's checkpoints; {study.run!r} publishes its last "
-                             "state only (checkpoint_every: null)")  # fmt: skip
+                             f"state only ({why})")  # fmt: skip
         if self.run(study.run).early_stopping is not None:
             raise ValueError(f"{where}.run: an influence study reads all checkpoints up to the end of the schedule, and "
                              f"{study.run!r} may stop before; set its early_stopping to null")  # fmt: skip
@@ -344,7 +370,9 @@ class Config(Section):
             if not {dataset, *lineage.ancestors(self, [dataset])}.isdisjoint(selection.outputs):
                 raise ValueError(f"{where}.{key}: {dataset!r} is made from the selection itself")
         if selection.scores is not None and selection.scores.run is not None:
-            self.run(selection.scores.run, f"{where}.scores.run")
+            run = self.point(selection.scores.run, f"{where}.scores.run")
+            if selection.scores.evaluation is not None:
+                self._check_asked(selection.scores.evaluation, [run], f"{where}.scores.evaluation")
             try:
                 self.asked_by(selection)
             except UserError as error:
@@ -354,8 +382,15 @@ class Config(Section):
 
     @functools.cached_property
     def points(self) -> dict[str, list[Point]]:
-        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``."""
-        return resolve_runs(self.runs)
+        """Every family's points, those that another one stands for included. ValueError as ``resolve_runs``.
+
+        A run with `keep: last` has no checkpoints on its way.
+        """
+        last = {"checkpoint_every": None}
+        return {
+            name: [replace(p, run=p.run.model_copy(update=last)) if p.keep == "last" else p for p in points]
+            for name, points in resolve_runs(self.runs).items()
+        }
 
     @functools.cached_property
     def by_path(self) -> dict[str, Point]:
@@ -543,7 +578,7 @@ class Config(Section):
             return json.dumps({"endpoint": _limits(endpoint)})
         use = self.scorer(name)
         told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
-        design = self.design_of(path, run) if path else None
+        design = self.design_of(path, run)
         told["design_options"] = self.designs[design].options if design else {}
         if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
             asked = self.evaluation(path, run)
@@ -570,13 +605,20 @@ class Config(Section):
             raise UserError(f"{where}: {given!r} is {len(left)} runs for the run {run!r}; name the levels of one in brackets.")
         return left.pop()
 
-    def auditing(self, name: str, affects_scores: bool = True) -> str:
-        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run."""
+    def audited(self, study: AuditStudy) -> str:
+        """The path of the evaluation's point whose golden answers an audit takes."""
+        return path_of(*self.evaluation_levels(study.evaluation))
+
+    def auditing(self, name: str, path: str, affects_scores: bool = True) -> str:
+        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run.
+
+        ``path`` is that of the audited point of an evaluation.
+        """
         if not self.labels(name):
             raise UserError(f"scorers.{name}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
         if "model" in self.scorer_needs(name):
             raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
-        return self.scoring(name, "", "", affects_scores)
+        return self.scoring(name, path, "", affects_scores)
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.

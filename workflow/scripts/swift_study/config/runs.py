@@ -180,6 +180,6 @@ class Family(Run):
     out."""
     shared: dict[str, Any] = {}
     """Levels at which points may be the same run whatever their other factors, such as n: 0; those that are the same are made once."""
-    keep: Literal["all", "none"] = "all"
-    """Whether checkpoints stay once everything that is asked for and reads them is made. With `none`, what reads them later trains the run
-    again; `snakemake -n` and `snakemake plan` tell it."""
+    keep: Literal["all", "last", "none"] = "all"
+    """Which checkpoints stay. `last`: the state that ends the run (`publish`); no other is written. `none`: none, once everything that is
+    asked for and reads them is made; what reads them later trains the run again, and `snakemake -n` and `snakemake plan` tell it."""

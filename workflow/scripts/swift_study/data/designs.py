@@ -95,9 +95,11 @@ def apply_design(design: DesignFile, options: Mapping[str, Any], examples: Seque
         record = record_of(example)
         try:
             rendered = design.render(record, options)
+            golden = rendered.completion if example.golden in (None, example.completion) else example.golden
             form = example.derive(
-                name, rendered.query, rendered.completion, record=json.dumps(record, ensure_ascii=False), value_spans=rendered.value_spans
-            )
+                name, rendered.query, rendered.completion, golden=golden, record=json.dumps(record, ensure_ascii=False),
+                value_spans=rendered.value_spans,
+            )  # fmt: skip
             if rendered.system is not None:
                 messages = [m for m in form.messages if m.role != "system"]
                 form = form.model_copy(update={"messages": [Message(role="system", content=rendered.system), *messages]})

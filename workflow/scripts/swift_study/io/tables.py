@@ -170,7 +170,7 @@ POWER = table_of(VERDICT, whole("n_tasks"), texts("planted"), numbers("effect", 
 # ---- studies of scores ----
 
 # Beside these a manifest has a column for each factor, and a study's table those of its published values.
-MANIFEST = table_of(texts("row", "run"), whole("seed"), texts("model", "evaluation", "scorer", "path"))
+MANIFEST = table_of(texts("row", "run"), whole("seed"), texts("model", "evaluation", "scorer", "path", "queries"))
 LEVEL = [*whole("n_seeds", "n", "unscored"), *numbers("value", "low", "high", "sd")]
 COMPARISON = table_of(
     texts("block", "model", "row", "run", "evaluation", "metric", "scorer"),

@@ -141,9 +141,16 @@ def shown_ranks(ranks: pl.DataFrame) -> pl.DataFrame:
 # ---- sweeps ----
 
 
-def sweep_page(study: SweepStudy, table: pl.DataFrame, phases: pl.DataFrame, savings: pl.DataFrame, statistics: Statistics) -> str:
+def sweep_page(
+    study: SweepStudy,
+    table: pl.DataFrame,
+    phases: pl.DataFrame,
+    savings: pl.DataFrame,
+    statistics: Statistics,
+    sentences: Sequence[str] = (),
+) -> str:
     seeds = table["n_seeds"].max()
-    parts = [paragraph(intervals_note(study, statistics, seeds if isinstance(seeds, int) else 1))]
+    parts = [*map(paragraph, sentences), paragraph(intervals_note(study, statistics, seeds if isinstance(seeds, int) else 1))]
     if len(phases):
         rule = (
             f"The first {study.x} at which a fit that never falls reaches the bar, with the interval of that {study.x}; empty: not within "
@@ -177,7 +184,7 @@ def sweep_page(study: SweepStudy, table: pl.DataFrame, phases: pl.DataFrame, sav
 # ---- correlations ----
 
 
-def correlation_page(study: CorrelationStudy, table: pl.DataFrame, statistics: Statistics) -> str:
+def correlation_page(study: CorrelationStudy, table: pl.DataFrame, statistics: Statistics, sentences: Sequence[str] = ()) -> str:
     rule = (
         "Spearman's ρ over responses: `pooled` over all; `within` the levels of a column, averaged over those where it is defined; "
         "`between` the means of the levels; `group`: in one level. A metric whose pooled ρ is much below the one within is not comparable "
@@ -187,7 +194,7 @@ def correlation_page(study: CorrelationStudy, table: pl.DataFrame, statistics: S
         "metric", "scope", "column", "level", pl.col("n_groups").alias("groups"), "n", with_interval("rho", "ρ [interval]", "low", "high")
     )
     main, groups = (shown.filter(pl.col("scope") != "group"), shown.filter(pl.col("scope") == "group"))
-    parts = [paragraph(intervals_note(study, statistics, 1)), paragraph(rule)]
+    parts = [*map(paragraph, sentences), paragraph(intervals_note(study, statistics, 1)), paragraph(rule)]
     parts += [heading(f"Correlation with {study.reference}"), html_table(main.drop("level"))]
     if len(groups):
         parts += [heading("By level"), html_table(groups.drop("groups"))]

@@ -59,7 +59,7 @@ class Compared:
     cells: list[Cell]
     rules: Mapping[str, Rule]
     resamples: Resamples
-    missing: list[str] = field(default_factory=list)  # sentences
+    missing: list[str] = field(default_factory=list)  # sentences about pairs and gaps
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, str, str, Block], Cell]:
@@ -155,7 +155,7 @@ def compare(study: ComparisonStudy, scores: Scores) -> Compared:
     lacking_metrics = [sentence for sentence in missing if sentence.startswith("No scorer")]
     if lacking_metrics and study.if_missing is None:
         raise UserError(f'{" ".join(lacking_metrics)} Add a scorer that does, or set the study\'s if_missing to "null".')
-    return Compared(study, cells, rules, scores.resamples, list(missing))
+    return Compared(study, cells, rules, scores.resamples, [*scores.pairing, *missing])
 
 
 def block_factors(manifest: pl.DataFrame, factors: Sequence[str]) -> list[str]:

@@ -1,4 +1,8 @@
-"""The scores of a manifest's rows, on the items that all rows share."""
+"""The scores of a manifest's rows, on the items that all rows share.
+
+An item is a query. Where runs are asked one evaluation in several datasets, such as the test items in each run's own design, it is the
+example that a query was first made from (its root), and only roots that all of these datasets have are items.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ import polars as pl
 from swift_study.config import Statistics
 from swift_study.errors import UserError
 from swift_study.evaluation.scorers import ScorerFile, load_scorer
-from swift_study.io.tables import SCORES, read_table
+from swift_study.io.tables import EXAMPLES, SCORES, read_table
 from swift_study.studies.estimates import NAN, Resamples, Rule, Statistic, resample, scored
 
 
@@ -28,19 +32,24 @@ class Scores:
     asked: dict[str, np.ndarray]
     tasks: list[str]  # of the items
     statistics: dict[tuple[str, str], dict[str, Statistic]]
+    pairing: list[str]  # sentences: how queries of several datasets were paired
 
 
 def read_scores(manifest: pl.DataFrame, rules: Mapping[str, Rule], settings: Statistics, unit: Sequence[str], within: str | None) -> Scores:
     """Read every file of a manifest once. UserError names a file whose queries are not those of the other runs of its evaluation.
 
-    Items are queries: one that two evaluations ask is one item, drawn for both alike. Their columns are `task` and `evaluation`.
+    An item that two evaluations ask is one item, drawn for both alike. Items have the columns `task` and `evaluation`.
     """
+    roots, pairing = roots_of(manifest)
     wide: dict[str, pl.DataFrame] = {}
     order: dict[str, list[str]] = {}
     tasks: dict[str, tuple[str, str]] = {}
     first: dict[str, str] = {}
-    for evaluation, path in manifest.select("evaluation", "path").unique(maintain_order=True).iter_rows():
-        frame = wide[path] = by_query(read_table(Path(path), SCORES), path)
+    for evaluation, path, queries in manifest.select("evaluation", "path", "queries").unique(maintain_order=True).iter_rows():
+        frame = by_query(read_table(Path(path), SCORES), path)
+        if queries is not None:
+            frame = by_root(frame, roots[evaluation, queries], path, queries)
+        wide[path] = frame
         ids = frame["query_id"].to_list()
         if evaluation not in order:
             order[evaluation], first[evaluation] = ids, path
@@ -67,7 +76,53 @@ def read_scores(manifest: pl.DataFrame, rules: Mapping[str, Rule], settings: Sta
             values[places] = frame[name].to_numpy()
             own[name] = values
         statistics.setdefault((run, evaluation), {})[scorer] = own
-    return Scores(manifest, rules, resamples, asked, items["task"].to_list(), statistics)
+    return Scores(manifest, rules, resamples, asked, items["task"].to_list(), statistics, pairing)
+
+
+def roots_of(manifest: pl.DataFrame) -> tuple[dict[tuple[str, str], dict[str, str | None]], list[str]]:
+    """By evaluation that is asked in several datasets, and the file of each, every query's root, None for one that not all of them have;
+    and sentences about how many are paired.
+
+    UserError where datasets have no root in common, or a root stands twice in one.
+    """
+    found: dict[tuple[str, str], dict[str, str | None]] = {}
+    sentences: dict[str, list[str]] = {}  # with their evaluations
+    for (evaluation,), rows in manifest.filter(pl.col("queries").is_not_null()).group_by("evaluation", maintain_order=True):
+        sets = {Path(file).stem: read_roots(Path(file)) for file in rows["queries"].unique(maintain_order=True)}
+        common = set.intersection(*(set(own.values()) for own in sets.values()))
+        names = ", ".join(sets)
+        if not common:
+            raise UserError(
+                f"The evaluation {evaluation!r} is asked in the datasets {names}, which are not made from the same examples, so that runs "
+                "cannot be paired. Ask it in forms of one dataset, or compare the runs in studies of their own."
+            )
+        for file in rows["queries"].unique(maintain_order=True):
+            found[str(evaluation), file] = {q: root if root in common else None for q, root in sets[Path(file).stem].items()}
+        left_out = [f"{len(own) - len(common)} of {name}" for name, own in sets.items() if len(own) > len(common)]
+        dropped = f"left out, since not all have them: {', '.join(left_out)}" if left_out else "none is left out"
+        sentence = f"queries of {names} are paired by the example that they were made from: {len(common)} are in each; {dropped}."
+        sentences.setdefault(sentence, []).append(str(evaluation))
+    return found, [f"{', '.join(evaluations)}: {sentence}" for sentence, evaluations in sentences.items()]
+
+
+def read_roots(path: Path) -> dict[str, str]:
+    """By query of a dataset the id of the example that it was first made from."""
+    frame = read_table(path, EXAMPLES).select("example_id", pl.coalesce("root_id", "example_id").alias("root"))
+    twice = frame.filter(pl.col("root").is_duplicated())
+    if len(twice):
+        raise UserError(
+            f"{path}: the queries {', '.join(twice['example_id'][:2])} are made from one example, so that they cannot be paired with "
+            "those of other datasets. Ask the runs in datasets with one form of each example."
+        )
+    return dict(frame.iter_rows())
+
+
+def by_root(frame: pl.DataFrame, roots: Mapping[str, str | None], path: str, queries: str) -> pl.DataFrame:
+    """The rows of queries that have a root, under its id. UserError for a query that the dataset does not have."""
+    if other := [query for query in frame["query_id"] if query not in roots]:
+        raise UserError(f"{path}: it holds the query {other[0]}, which {queries} does not have. Delete it and run again.")
+    renamed = pl.Series("query_id", [roots[query] for query in frame["query_id"]], dtype=pl.String)
+    return frame.with_columns(renamed).filter(pl.col("query_id").is_not_null())
 
 
 def by_query(long: pl.DataFrame, source: object) -> pl.DataFrame:
