@@ -13,6 +13,7 @@ import pytest
 from configuration import configured
 from hypothesis import given
 from hypothesis import strategies as st
+from made_examples import example
 from tiny import ROOT
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -22,7 +23,6 @@ from transformers import PreTrainedTokenizerFast
 from swift_study.config import Model, StudyPanel
 from swift_study.data.designs import Rendered, Value, apply_design, load_design, record_of
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Example, Message
 from swift_study.gradients.panel import read_panel
 from swift_study.io.tables import read_examples, write_examples
 from swift_study.models.rendering import Renderer
@@ -31,10 +31,6 @@ from swift_study.models.tokens import IGNORED, Tokens, collate
 DESIGNS = {path.stem: load_design(path) for path in sorted((ROOT / "designs").glob("*.py"))}
 PLAIN = DESIGNS["plain"]
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60).map(str.strip).filter(bool)
-
-
-def example(query: str, completion: str, **fields: Any) -> Example:
-    return Example(task="t", messages=[Message(role="user", content=query), Message(role="assistant", content=completion)], **fields)
 
 
 # ---- parse(render(x)) = x ----
