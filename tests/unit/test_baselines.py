@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_examples import example
 
 from swift_study.config import Gradients, Lora, Model
-from swift_study.examples import Example, Message
 from swift_study.gradients.engine import PanelGradients, gradient_table, panel_gradients
 from swift_study.gradients.panel import Member
 from swift_study.influence.baselines import STEP, baselines_at_checkpoint, bm25, cosines, embeddings, losses_after, mean_losses
@@ -107,7 +107,7 @@ def members(tiny_model: Path) -> list[Member]:
     renderer = load_renderer(tiny_model, Model())
 
     def member(dataset: str, task: str, query: str, answer: str) -> Member:
-        e = Example(task=task, messages=[Message(role="user", content=query), Message(role="assistant", content=answer)])
+        e = example(query, answer, task)
         return Member(dataset, e, renderer.tokens(e))
 
     return [

@@ -3,13 +3,12 @@
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 
 from swift_study.errors import UserError
 
@@ -64,10 +63,8 @@ BROKEN = {
 
 def test_find_model_says_one_sentence_and_writes_nothing(tiny_model: Path, tmp_path: Path) -> None:
     folder = broken("cut", tiny_model, tmp_path)
-    command = [sys.executable, str(SCRIPT), "--settings", json.dumps({"name": str(folder)})]
-    command += ["--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "model.json")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    given = ["--settings", json.dumps({"name": str(folder)}), "--cache", tmp_path / "cache", "--output", tmp_path / "model.json"]
+    done = run_script("find_model.py", *given, cwd=tmp_path, code=1)
     assert done.stdout.startswith(f"ERROR in find_model: {folder}: the tokenizer could not be loaded")
     assert done.stdout.count("\n") == 1
     assert "unexpected" not in done.stdout

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_examples import example
 from made_scores import RULES, Made, labels
 from scipy import stats
 from tiny import ROOT
@@ -17,7 +18,6 @@ from tiny import ROOT
 from swift_study.config import ComparisonStudy, Statistics
 from swift_study.data.designs import apply_design, load_design
 from swift_study.errors import UserError
-from swift_study.examples import Example, Message
 from swift_study.io.tables import write_examples
 from swift_study.report.figures import cells_of, draw_comparison
 from swift_study.report.studies import comparison_page
@@ -343,17 +343,13 @@ def test_a_figure_of_what_is_not_there_is_refused(figure: dict[str, Any], said: 
 def forms(tmp_path: Path) -> dict[str, tuple[Path, list[str]]]:
     """Two designs of six records, of which the second has the last five and another one, in another order: file and ids of the queries."""
     plain = load_design(ROOT / "designs/plain.py")
-    whole = [made_example(f"Review {k}", str(k % 2)) for k in range(7)]
+    whole = [example(f"Review {k}", str(k % 2), str(k)) for k in range(7)]
     found = {}
     for name, roots in (("reviews.first", whole[:6]), ("reviews.last", [*reversed(whole[1:])])):
         examples = apply_design(plain, {"instruction": "Judge.", "instruction_at": name[8:]}, roots, name)
         write_examples(path := tmp_path / f"{name}.parquet", examples)
         found[name[8:]] = path, [e.example_id for e in examples]
     return found
-
-
-def made_example(query: str, completion: str) -> Example:
-    return Example(task=query[-1], messages=[Message(role="user", content=query), Message(role="assistant", content=completion)])
 
 
 def test_rows_that_are_asked_in_different_designs_are_paired_by_root(tmp_path: Path, forms: dict[str, tuple[Path, list[str]]]) -> None:
@@ -380,7 +376,7 @@ def test_rows_that_are_asked_in_different_designs_are_paired_by_root(tmp_path: P
 
 def test_forms_of_other_examples_or_twice_of_one_cannot_be_paired(tmp_path: Path, forms: dict[str, tuple[Path, list[str]]]) -> None:
     other, twice = tmp_path / "other.parquet", tmp_path / "twice.parquet"
-    write_examples(other, strangers := [made_example(f"Poem {k}", "0") for k in range(6)])
+    write_examples(other, strangers := [example(f"Poem {k}", "0", str(k)) for k in range(6)])
     write_examples(twice, doubles := [strangers[0].derive(f"s{k}", f"Which {k}?", "0") for k in range(6)])
     for name, examples, told in (
         (other, strangers, r"'questions' is asked in the datasets reviews.first, other, which are not made from the same examples"),

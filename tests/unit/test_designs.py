@@ -4,8 +4,6 @@ import contextlib
 import json
 import re
 import string
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ import pytest
 from configuration import configured
 from hypothesis import given
 from hypothesis import strategies as st
+from made_examples import example
+from scripts import run_script
 from tiny import ROOT
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerFast
 from swift_study.config import Model, StudyPanel
 from swift_study.data.designs import Rendered, Value, apply_design, load_design, record_of
 from swift_study.errors import Rejected, UserError
-from swift_study.examples import Example, Message
 from swift_study.gradients.panel import read_panel
 from swift_study.io.tables import read_examples, write_examples
 from swift_study.models.rendering import Renderer
@@ -31,10 +30,6 @@ from swift_study.models.tokens import IGNORED, Tokens, collate
 DESIGNS = {path.stem: load_design(path) for path in sorted((ROOT / "designs").glob("*.py"))}
 PLAIN = DESIGNS["plain"]
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=60).map(str.strip).filter(bool)
-
-
-def example(query: str, completion: str, **fields: Any) -> Example:
-    return Example(task="t", messages=[Message(role="user", content=query), Message(role="assistant", content=completion)], **fields)
 
 
 # ---- parse(render(x)) = x ----
@@ -134,10 +129,8 @@ def test_a_design_file_that_is_wrong_is_a_sentence(code: str, told: str, tmp_pat
 
 def test_the_script_writes_a_dataset_that_keeps_its_values(lines: Path, tmp_path: Path) -> None:
     write_examples(tmp_path / "masa.parquet", [REVIEW])
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_design.py"), "--dataset", "masa.lines", "--design", "lines.py"]
-    command += ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    given = ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
+    run_script("apply_design.py", "--dataset", "masa.lines", "--design", "lines.py", *given, cwd=tmp_path)
     assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")
 
 
@@ -220,10 +213,7 @@ def test_values_that_nobody_has_named_are_told(renderer: Renderer) -> None:
 
 
 def refusal(folder: Path, script: str, *arguments: str) -> str:
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / script), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
-    return done.stdout
+    return run_script(script, *arguments, cwd=folder, code=1).stdout
 
 
 def test_values_that_nobody_has_named_are_told_before_anything_is_trained(tmp_path: Path) -> None:

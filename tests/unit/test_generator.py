@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from math import gcd
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_study.data import generator
-from swift_study.data.generator import FAMILIES, Family, generate
+from swift_study.data.generator import FAMILIES, generate
 from swift_study.examples import Example, judge_by_key_points
 
 SEEDS = (0, 1, 12345)
@@ -128,8 +129,8 @@ def test_the_library_scores_every_golden_answer_with_one(family: str, monkeypatc
             items.setdefault(explanation.query, item)
         return explanation
 
-    monkeypatch.setitem(FAMILIES, family, Family(chosen.dataset, explain, chosen.config))
-    dataset = reasoning_gym.create_dataset(chosen.dataset, seed=0, size=1, **chosen.config)
+    monkeypatch.setitem(FAMILIES, family, replace(chosen, explain=explain))
+    dataset = reasoning_gym.create_dataset(family, seed=0, size=1, **chosen.config)
     for example in generate(family, 40, 7):
         assert dataset.score_answer(example.golden, items[example.query]) == 1.0
         assert dataset.score_answer(example.unsatisfactory, items[example.query]) < 1.0
@@ -282,10 +283,10 @@ def test_an_unknown_family_is_answered_with_the_nearest() -> None:
 
 
 def test_more_than_a_family_can_give_is_refused_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = Family("gcd", FAMILIES["gcd"].explain, {"min_value": 4, "max_value": 5})
-    monkeypatch.setitem(FAMILIES, "tiny", tiny)
-    with pytest.raises(ValueError, match=r"'tiny' could give only [1-4] distinct examples with seed 0, not the 50 asked for"):
-        generate("tiny", 50, 0)
+    tiny = replace(FAMILIES["gcd"], config={"min_value": 4, "max_value": 5})
+    monkeypatch.setitem(FAMILIES, "gcd", tiny)
+    with pytest.raises(ValueError, match=r"'gcd' could give only [1-4] distinct examples with seed 0, not the 50 asked for"):
+        generate("gcd", 50, 0)
 
 
 def test_an_answer_that_is_not_the_librarys_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +295,6 @@ def test_an_answer_that_is_not_the_librarys_stops(monkeypatch: pytest.MonkeyPatc
     def explain(item):
         return chosen.explain({**item, "metadata": {"numbers": [1999, 1999]}})
 
-    monkeypatch.setitem(FAMILIES, "gcd", Family(chosen.dataset, explain, chosen.config))
+    monkeypatch.setitem(FAMILIES, "gcd", replace(chosen, explain=explain))
     with pytest.raises(RuntimeError, match="is not the library's"):
         generate("gcd", 1, 0)

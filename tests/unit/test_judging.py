@@ -19,6 +19,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import run_script
 from servers import Handler, Server, break_off, completion, reply, serving, status
 from tiny import ROOT
 
@@ -593,13 +594,6 @@ def test_every_row_is_counted_once(pairs: list[tuple[int, int | None]]) -> None:
 # ---- the scripts ----
 
 
-def run_script(name: str, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / name), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0 or not check, done.stdout + done.stderr
-    return done
-
-
 def judge_arguments(server: Server, folder: Path, audit: dict[str, Any] | None = None, **limits: Any) -> list[str]:
     scoring = {"name": "judge", "endpoint_name": "judge", "endpoint": {"base_url": server.url, "model": "m"}}
     told = {"scoring": scoring} | ({} if audit is None else {"audit": audit, "seed": 17})
@@ -634,8 +628,7 @@ def test_key_points_are_scored_without_a_judge(tmp_path: Path) -> None:
 def test_responses_to_other_queries_are_a_sentence(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path, 4)
     write_examples(tmp_path / "questions.parquet", [example(1)])
-    done = run_script("score.py", *inputs, *KEY_POINTS, "--output", str(tmp_path / "s"), check=False)
-    assert done.returncode == 1
+    done = run_script("score.py", *inputs, *KEY_POINTS, "--output", str(tmp_path / "s"), code=1)
     assert "it does not hold a response to each query of the dataset" in done.stdout
     assert not (tmp_path / "s/scores.parquet").exists()
 
@@ -813,9 +806,8 @@ def test_the_budget_is_one_for_all_passes_of_the_audit(server: Server, tmp_path:
     arguments = audit_arguments(tmp_path)
     budget = most + 4 * 15
     done = run_script(
-        "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, check=False
+        "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, code=1
     )
-    assert done.returncode == 1
     assert "the budget is used up" in done.stdout
     assert 4 < len(server.bodies) < 8
     assert server.tokens_paid <= budget
@@ -832,9 +824,8 @@ def test_what_an_earlier_audit_lost_counts_for_all_passes_of_the_next(server: Se
     server.actions.append(break_off)
     for lost, budget in ((1, most), (5, 2 * most + 65)):  # the second time: one pass, and one request of the next
         done = run_script(
-            "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, check=False
+            "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, code=1
         )
-        assert done.returncode == 1
         assert ("does not answer" if lost == 1 else "the budget is used up") in done.stdout
     assert len(server.bodies) == 1 + 5
 

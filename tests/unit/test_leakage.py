@@ -1,11 +1,10 @@
 """The leak check: an item is found in whatever form it was trained on, and no strategy's name tells whether it keeps its query."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import run_script
 from tiny import ROOT
 
 from swift_study.config import Strategy
@@ -119,10 +118,9 @@ def test_the_rule_ends_in_a_sentence_with_the_dataset(leaks: bool, tmp_path: Pat
     derived = [e.derive("mine", e.query[::-1], "x") for e in (ASKED if leaks else POOL)]
     for name, examples in {"questions": ASKED, "base": POOL, "mine": derived}.items():
         write_examples(tmp_path / f"{name}.parquet", examples)
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "check_leakage.py"), "--study", "proof", "--near-duplicate", "0.8"]
-    command += ["--datasets", "questions.parquet", "--trained", "mine.parquet", "--ancestors", "questions.parquet", "base.parquet"]
-    done = subprocess.run([*command, "--output", "leakage.parquet"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == int(leaks), done.stderr
+    given = ["--datasets", "questions.parquet", "--trained", "mine.parquet", "--ancestors", "questions.parquet", "base.parquet"]
+    given += ["--study", "proof", "--near-duplicate", "0.8", "--output", "leakage.parquet"]
+    done = run_script("check_leakage.py", *given, cwd=tmp_path, code=int(leaks))
     if leaks:
         assert done.stdout.startswith("ERROR in check_leakage: questions.parquet: 6 of 6 examples are in the training data")
     assert (tmp_path / "leakage.parquet").exists() != leaks

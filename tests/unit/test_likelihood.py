@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_examples import example
 from tiny import ROOT
 
 from swift_study.config import Model
@@ -12,7 +13,6 @@ from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import golden_example, log_likelihoods, with_candidates
 from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.scorers import Item, load_scorer, read_statistics, score_items, write_scores
-from swift_study.examples import Example, Message
 from swift_study.models.loading import load_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import Tokens
@@ -49,11 +49,7 @@ def test_the_golden_answer_is_scored_with_its_end_token_and_the_query_keeps_its_
 ) -> None:
     renderer = load_renderer(tiny_model, Model())
 
-    def example(completion: str, golden: str | None) -> Example:
-        messages = [Message(role="user", content="What is 2 + 2?"), Message(role="assistant", content=completion)]
-        return Example(task="t", messages=messages, golden=golden)
-
-    examples = [example("5, I think.", "4"), example("four", None)]
+    examples = [example("What is 2 + 2?", "5, I think.", golden="4"), example("What is 2 + 2?", "four")]
     tokens = [renderer.tokens(golden_example(e)) for e in examples]
     assert [renderer.tokenizer.decode(t.ids[t.prompt_length :]) for t in tokens] == ["4<|im_end|>", "four<|im_end|>"]
     scorer = load_scorer(ROOT / "scorers" / "likelihood.py")
@@ -86,14 +82,11 @@ def metrics(sums):
 def test_a_scorer_may_ask_for_several_completions_of_a_query(model: torch.nn.Module, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.py").write_text(OPTIONS)
     scorer, renderer = load_scorer(tmp_path / "labels.py"), load_renderer(tiny_model, Model())
-    examples = [
-        Example(task="t", messages=[Message(role="user", content=f"Is {n} even?"), Message(role="assistant", content="yes")])
-        for n in range(3)
-    ]
+    examples = [example(f"Is {n} even?", "yes") for n in range(3)]
     items = with_candidates(scorer, [Item(e, options={"labels": ["yes", "no, it is not"]}) for e in examples], model, Prompts(renderer), 4)
-    for example, item in zip(examples, items, strict=True):
+    for one, item in zip(examples, items, strict=True):
         for candidate, text in zip(item.candidates, ("yes", "no, it is not"), strict=True):
-            tokens = renderer.tokens(example.derive("x", example.query, text))
+            tokens = renderer.tokens(one.derive("x", one.query, text))
             assert (candidate.text, candidate.tokens) == (text, tokens.n_completion)
             assert candidate.nats == pytest.approx(plain(model, tokens), rel=1e-6)
     scores = [s.score for s in score_items(scorer, items)]
@@ -101,9 +94,7 @@ def test_a_scorer_may_ask_for_several_completions_of_a_query(model: torch.nn.Mod
 
 
 def test_a_query_that_is_too_long_is_counted_or_stops(model: torch.nn.Module, tiny_model: Path) -> None:
-    texts = ["short", "long " * 200, "brief"]
-    messages = [[Message(role="user", content=t), Message(role="assistant", content="a")] for t in texts]
-    items = [Item(Example(task="t", messages=m)) for m in messages]
+    items = [Item(example(query)) for query in ("short", "long " * 200, "brief")]
     scorer = load_scorer(ROOT / "scorers" / "likelihood.py")
     skipping = load_renderer(tiny_model, Model(max_length=100, overlong="skip"))
     scored = score_items(scorer, with_candidates(scorer, items, model, Prompts(skipping), 2))
@@ -120,7 +111,6 @@ def test_a_run_that_has_diverged_is_a_sentence(tiny_model: Path) -> None:
     broken = load_model(tiny_model, Model())
     with torch.no_grad():
         broken.get_input_embeddings().weight.fill_(float("nan"))
-    example = Example(task="t", messages=[Message(role="user", content="q"), Message(role="assistant", content="a")])
     scorer, renderer = load_scorer(ROOT / "scorers" / "likelihood.py"), load_renderer(tiny_model, Model())
     with pytest.raises(UserError, match=r"1 of 1 queries is not a finite number .*diverged"):
-        with_candidates(scorer, [Item(example)], broken, Prompts(renderer), 1)
+        with_candidates(scorer, [Item(example())], broken, Prompts(renderer), 1)

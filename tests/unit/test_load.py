@@ -2,15 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import ROOT
+from scripts import run_script
 
 from swift_study.config import Columns, Dataset, FileSource, GeneratorSource
 from swift_study.data.load import Loaded, load
@@ -243,12 +241,8 @@ def test_the_script_loads_a_part_and_writes_what_is_left_out(tmp_path: Path) -> 
     write_examples(tmp_path / "probes.parquet", [example("q3")])
     settings = Dataset(sources=[FileSource(path="rows.jsonl")], exclude=["probes"], split={"train": 2, "test": "rest"})
     for part, n in (("", 5), (".train", 2), (".test", 3)):
-        command = [sys.executable, str(ROOT / "workflow" / "scripts" / "load_dataset.py"), "--dataset", f"mine{part}"]
-        command += ["--settings", as_settings(dataset=settings, near_duplicate=0.8, seed=17), "--exclude", "probes.parquet"]
-        done = subprocess.run(
-            [*command, "--output", f"mine{part}.parquet", "--rejects", f"rejects{part}.parquet"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        given = ["--settings", as_settings(dataset=settings, near_duplicate=0.8, seed=17), "--exclude", "probes.parquet"]
+        given += ["--dataset", f"mine{part}", "--output", f"mine{part}.parquet", "--rejects", f"rejects{part}.parquet"]
+        run_script("load_dataset.py", *given, cwd=tmp_path)
         assert len(read_examples(tmp_path / f"mine{part}.parquet")) == n
     assert read_table(tmp_path / "rejects.parquet", REJECTS)["reason"].to_list() == ["the same as an example of probes"]

@@ -2,15 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import ROOT
+from scripts import run_script
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -208,13 +206,7 @@ def test_runs_that_do_not_fit_are_told_when_the_model_is_found(packaged: Path, t
         if file.name not in ("config.json", "generation_config.json", "model.safetensors"):
             shutil.copy(file, folder)
     runs = [[{"method": "lora", "lora": Lora().model_dump()}, {"scope": "lora", "modules": None}]]
-    done = subprocess.run(
-        [
-            sys.executable, str(ROOT / "workflow/scripts/find_model.py"), "--settings", Model(name=str(folder)).model_dump_json(),
-            "--cache", str(tmp_path), "--output", str(tmp_path / "main.json"), "--runs", json.dumps(runs),
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
+    given = ["--settings", Model(name=str(folder)).model_dump_json(), "--cache", tmp_path, "--output", tmp_path / "main.json"]
+    done = run_script("find_model.py", *given, "--runs", json.dumps(runs), code=1)
     assert "ERROR in find_model: runs.*.lora.targets: no module of this model is named 'up_proj'. Did you mean gate_up_proj?" in done.stdout
     assert not (tmp_path / "main.json").exists()

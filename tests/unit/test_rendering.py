@@ -3,8 +3,6 @@
 import datetime
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from scripts import run_script
 from tiny import ROOT
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
@@ -462,10 +461,7 @@ def test_the_rule_that_measures_a_dataset_names_file_and_row(
     write_examples(tmp_path / "panel.parquet", read_sources([FileSource(path=str(tmp_path / "rows.jsonl"))]))
     options = {"dataset": tmp_path / "panel.parquet", "name": "main", "model": tmp_path / "model.json"}
     options |= {"model-settings": json.dumps(settings), "output": tmp_path / "output.parquet"}
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "measure_lengths.py")]
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    done = run_script("measure_lengths.py", *(text for name, value in options.items() for text in (f"--{name}", value)), code=1)
     said = done.stdout.strip().splitlines()[-1]
     assert said.startswith(f"ERROR in measure_lengths: {tmp_path}/rows.jsonl, row 2 (dataset 'panel'): Example ")
     assert said.endswith(says)

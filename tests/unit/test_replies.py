@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_examples import example
 from servers import Server, reply, serving
 
 from swift_study.config import Strategy
 from swift_study.data.strategies import StrategyFile, apply_strategy, load_strategy
 from swift_study.errors import Rejected
 from swift_study.evaluation.scorers import Item, load_scorer
-from swift_study.examples import Example, KeyPoint, Message
+from swift_study.examples import Example, KeyPoint
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.replies import whole_text, without_fence, without_reasoning
 
@@ -149,8 +150,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_long_hostile_reply_takes_no_long_time(kind: str) -> None:
-    messages = [Message(role="user", content="q"), Message(role="assistant", content="a")]
-    item = Item(Example(task="t", messages=messages), "a")
+    item = Item(example(), "a")
     start = time.process_time()
     with pytest.raises(Rejected):
         JUDGE.from_reply(item, HOSTILE[kind])
@@ -174,15 +174,8 @@ def server() -> Iterator[Server]:
 
 
 def sums(n: int) -> list[Example]:
-    return [
-        Example(
-            task="sums",
-            messages=[Message(role="user", content=f"What is {i} + 1?"), Message(role="assistant", content=f"{i + 1}")],
-            golden=f"{i + 1}",
-            key_points=[KeyPoint(text="It is right.", check="number", value=f"{i + 1}")],
-        )
-        for i in range(n)
-    ]
+    points = [[KeyPoint(text="It is right.", check="number", value=f"{i + 1}")] for i in range(n)]
+    return [example(f"What is {i} + 1?", f"{i + 1}", "sums", golden=f"{i + 1}", key_points=points[i]) for i in range(n)]
 
 
 def cot() -> StrategyFile:

@@ -6,18 +6,17 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_examples import example
 
 from swift_study.config import Part, Run
 from swift_study.errors import UserError
-from swift_study.examples import Example, Message
+from swift_study.examples import Example
 from swift_study.io.tables import SCHEDULE
 from swift_study.training.schedule import make_schedule
 
 
 def dataset(name: str, n: int) -> list[Example]:
-    return [
-        Example(task="t", messages=[Message(role="user", content=f"{name} {i}"), Message(role="assistant", content="x")]) for i in range(n)
-    ]
+    return [example(f"{name} {i}") for i in range(n)]
 
 
 DATA = {"base": dataset("base", 10), "base.cot": dataset("cot", 10), "base.clarify": dataset("clarify", 7)}

@@ -1,11 +1,11 @@
 """Scorer files: the contract, what they declare, the sentences for their faults, and the tables that they end in."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from made_examples import example
 from tiny import ROOT
 
 from swift_study.config import declared
@@ -22,7 +22,7 @@ from swift_study.evaluation.scorers import (
     totals,
     write_scores,
 )
-from swift_study.examples import Example, KeyPoint, Message
+from swift_study.examples import KeyPoint
 from swift_study.io.tables import ITEMS, SCORES, read_table, write_table
 
 HEAD = "from swift_study.errors import Rejected\nfrom swift_study.evaluation.scorers import Score\n"
@@ -34,10 +34,6 @@ def score(item):
 def metrics(sums):
     return {"mean": sums["hits"] / sums["n"]}
 """
-
-
-def example(query: str = "q", task: str = "t", **fields: Any) -> Example:
-    return Example(task=task, messages=[Message(role="user", content=query), Message(role="assistant", content="a")], **fields)
 
 
 def written(folder: Path, text: str) -> Path:

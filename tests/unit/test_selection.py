@@ -1,13 +1,12 @@
 """Selections: by scores of an example and its relatives, on chains made by hand, and by the user's own tables of scores."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
+from scripts import run_script
 from tiny import ROOT
 
 from swift_study.config import Scores, Selection
@@ -295,17 +294,15 @@ def test_the_script_chooses_by_a_runs_scores(tmp_path: Path) -> None:
         write_table(tmp_path / f"{name}.responses.parquet", pl.DataFrame(answers), RESPONSES)
         scores.append(f"{name}.scores.parquet")
         responses.append(f"{name}.responses.parquet")
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "select_examples.py"), "--selection", "tried"]
-    command += ["--datasets", *(f"data/{name}.parquet" for name in given.datasets), "--scores", *scores, "--responses", *responses]
+    read = ["--datasets", *(f"data/{name}.parquet" for name in given.datasets), "--scores", *scores, "--responses", *responses]
 
-    def run(settings: Selection, name: str) -> subprocess.CompletedProcess[str]:
-        extra = ["--settings", as_settings(selection=settings, seed=17), "--output", f"{name}.parquet"]
-        return subprocess.run([*command, *extra], cwd=tmp_path, capture_output=True, text=True, check=False)
+    def run(settings: Selection, name: str, code: int) -> str:
+        own = ["--selection", "tried", "--settings", as_settings(selection=settings, seed=17), "--output", f"{name}.parquet"]
+        return run_script("select_examples.py", *read, *own, cwd=tmp_path, code=code).stdout
 
-    done = run(of, "positive_analogue")
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(of, "positive_analogue", 0)
     assert read_examples(tmp_path / "positive_analogue.parquet") == output(given, of, "positive_analogue")
     of_other = selection("model", 2, scores={"run": "base", "evaluation": "tried", "statistic": "nats"})
-    told = run(of_other, "positive").stdout
+    told = run(of_other, "positive", 1)
     assert "there is no statistic 'nats' (selections.tried.scores.statistic); it has right" in told
     assert json.loads(of.model_dump_json())["take"]["tasks"] == 2

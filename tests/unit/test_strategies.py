@@ -3,8 +3,6 @@
 import contextlib
 import json
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from scripts import run_script
 
 from swift_study.config import Dataset, FileSource, Strategy
 from swift_study.data.generator import FAMILIES, generate
@@ -760,20 +759,10 @@ def test_a_stop_passes_through_a_strategy(tmp_path: Path) -> None:
 def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(tmp_path: Path) -> None:
     strategy_of(tmp_path, "print('mine is here'); import sys; sys.exit(0)")
     write_examples(tmp_path / "panel.parquet", [SUM])
-    command = [sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.mine", "--strategy", "mine.py"]
-    command += ["--settings", '{"strategy": {}}', "--parent", "panel.parquet"]
-    command += [
-        "--cache",
-        "cache",
-        "--output",
-        "made.parquet",
-        "--rejects",
-        "r.parquet",
-        "--account",
-        "a.parquet",
-    ]
-    done = subprocess.run([*command, "--analogues"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
+    given = ["--dataset", "panel.mine", "--strategy", "mine.py", "--settings", '{"strategy": {}}']
+    given += ["--parent", "panel.parquet", "--analogues", "--cache", "cache"]
+    given += ["--output", "made.parquet", "--rejects", "r.parquet", "--account", "a.parquet"]
+    done = run_script("apply_strategy.py", *given, cwd=tmp_path, code=1)
     assert done.stdout.startswith("ERROR in apply_strategy: mine.py, line 4: from_fields raised SystemExit: 0 for the example ")
     assert done.stdout.count("\n") == 1
     assert "unexpected" not in done.stdout

@@ -7,13 +7,13 @@ import polars as pl
 
 from swift_study.data.datasets import describe
 from swift_study.io import cli
-from swift_study.io.tables import DATASETS, LEAKAGE, REJECTS, read_table
+from swift_study.io.tables import DATASETS, LEAKAGE, REJECTS, read_table, read_tables
 from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, write_formats, write_page
 
 
 def main(a: Namespace) -> None:
-    rejects = pl.concat([read_table(Path(p), REJECTS) for p in a.rejects])
+    rejects = read_tables(a.rejects, REJECTS)
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
     write_formats(Path(a.folder), "datasets", datasets, DATASETS)
     parts = [html_table(datasets), heading("Leak check of the evaluations"), html_table(read_table(Path(a.leakage), LEAKAGE))]

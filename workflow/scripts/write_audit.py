@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from swift_study.io import cli
-from swift_study.io.tables import AUDIT, AUDIT_SUMMARY, CONFUSION, read_table
+from swift_study.io.tables import AUDIT, AUDIT_SUMMARY, CONFUSION, read_tables
 from swift_study.report.pages import heading, html_table, page, paragraph, write_formats, write_page
 
 NOTE = (
@@ -19,8 +19,7 @@ NOTE = (
 def main(a: Namespace) -> None:
     folder = Path(a.folder)
     rows, summary, confusion = (
-        pl.concat([read_table(Path(p), schema) for p in paths])
-        for paths, schema in ((a.rows, AUDIT), (a.summary, AUDIT_SUMMARY), (a.confusion, CONFUSION))
+        read_tables(paths, schema) for paths, schema in ((a.rows, AUDIT), (a.summary, AUDIT_SUMMARY), (a.confusion, CONFUSION))
     )
     differing = rows.filter(pl.col("label") != pl.col("expected"))  # not those without a label
     write_formats(folder, "audit", summary, AUDIT_SUMMARY)

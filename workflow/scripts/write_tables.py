@@ -22,7 +22,7 @@ from swift_study.io.tables import (
     REJECTS,
     TOKENS,
     VERDICTS,
-    read_table,
+    read_tables,
 )
 from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.lengths import about_lengths
@@ -39,11 +39,11 @@ def main(a: Namespace) -> None:
     tables, pages = Path(a.tables), Path(a.pages)
     settings = cli.settings(Settings, a)
     statistics = settings.statistics
-    verdicts = pl.concat([read_table(Path(p), VERDICTS) for p in a.verdicts])
-    confounds = pl.concat([read_table(Path(p), CONFOUNDS) for p in a.confounds])
+    verdicts = read_tables(a.verdicts, VERDICTS)
+    confounds = read_tables(a.confounds, CONFOUNDS)
     write_formats(tables, "verdicts", verdicts, VERDICTS)
     write_formats(tables, "confounds", confounds, CONFOUNDS)
-    power = pl.concat([read_table(Path(p), POWER) for p in a.power])
+    power = read_tables(a.power, POWER)
     write_formats(tables, "power", power, POWER)
     rule = (
         f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
@@ -53,13 +53,13 @@ def main(a: Namespace) -> None:
     )
     write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, power, list(settings.questions.items()), rule))
 
-    rejects = pl.concat([read_table(Path(p), REJECTS) for p in a.rejects])
+    rejects = read_tables(a.rejects, REJECTS)
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
     write_formats(tables, "datasets", datasets, DATASETS)
     write_formats(tables, "rejects", rejects, REJECTS)
-    leakage = pl.concat([read_table(Path(p), LEAKAGE) for p in a.leakage])
+    leakage = read_tables(a.leakage, LEAKAGE)
     outcomes = pl.DataFrame([outcome(Path(p)) for p in a.scores])
-    accounts = pl.concat([read_table(Path(p), ACCOUNTS) for p in a.accounts]) if a.accounts else pl.DataFrame()
+    accounts = read_tables(a.accounts, ACCOUNTS)
     parts = [heading("Datasets"), html_table(datasets)]
     parts += [heading("Leak check"), html_table(leakage)]
     if len(outcomes):
@@ -86,16 +86,8 @@ def main(a: Namespace) -> None:
     versions = {k: v for run in runs[:1] for k, v in run.items() if k not in ("settings", "model", "run", "step", "schedule")}
     versions["report written by swift_study"] = __version__
     rows = pl.DataFrame({"what": list(versions), "version": [str(v) for v in versions.values()]})
-    write_page(
-        pages / "configuration.html",
-        page(
-            "Configuration and versions",
-            heading("Versions"),
-            html_table(rows),
-            heading("Configuration"),
-            preformatted(Path(a.config).read_text()),
-        ),
-    )
+    parts = [heading("Versions"), html_table(rows), heading("Configuration"), preformatted(Path(a.config).read_text())]
+    write_page(pages / "configuration.html", page("Configuration and versions", *parts))
 
 
 def outcome(path: Path) -> dict[str, object]:
@@ -124,19 +116,7 @@ if __name__ == "__main__":
         settings="JSON of Settings",
         config="the whole configuration, a YAML file",
     )
-    lists = (
-        "verdicts",
-        "confounds",
-        "power",
-        "datasets",
-        "rejects",
-        "leakage",
-        "lengths",
-        "scores",
-        "accounts",
-        "gradients",
-        "checkpoints",
-    )
-    for name in lists:
+    lists = "verdicts confounds power datasets rejects leakage lengths scores accounts gradients checkpoints"
+    for name in lists.split():
         p.add_argument(f"--{name}", nargs="*", default=[], help="files of that kind")
     cli.run(main, p)

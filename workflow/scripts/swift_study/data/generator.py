@@ -37,18 +37,28 @@ class Explanation:
     query: str
     rationale: str
     requirements: list[str]
-    key_points: list[KeyPoint]
-    answer: str
-    unsatisfactory: str
+    answer: int | str
+    """A number, or a text that a response must give word for word."""
+    unsatisfactory: int | str
+    pattern: str = ""
+    """The regular expression that a response must match instead."""
+    what: str = ""
+    """What the answer is, where that depends on the item."""
+
+    def key_point(self, what: str) -> KeyPoint:
+        check = "regex" if self.pattern else "number" if isinstance(self.answer, int) else "equals"
+        text = f"{self.what or what}: {self.answer}" if check == "equals" else f"{self.what or what} is {self.answer}."
+        return KeyPoint(text=text, check=check, value=self.pattern or str(self.answer))
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of task: the library's data set, how hard it is set, and how its items are explained."""
+    """A kind of task: how the items of the library's data set of this name are explained, and how hard it is set."""
 
-    dataset: str
     explain: Callable[[Item], Explanation | None]
     """None for an item that makes no good task, for example because it is ambiguous."""
+    what: str
+    """What the answer is."""
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,7 +76,7 @@ def generate(family: str, count: int, seed: int) -> list[Example]:
     chosen = FAMILIES[family]
     # Enough draws to pass over repetitions and unfit items, yet an end for a family that has run dry.
     draws = 20 * count + 1000
-    dataset = reasoning_gym.create_dataset(chosen.dataset, seed=_library_seed(family, seed), size=draws, **chosen.config)
+    dataset = reasoning_gym.create_dataset(family, seed=_library_seed(family, seed), size=draws, **chosen.config)
     examples: dict[str, Example] = {}
     for index in range(draws):
         if len(examples) >= count:
@@ -77,12 +87,12 @@ def generate(family: str, count: int, seed: int) -> list[Example]:
             continue
         if max(len(explanation.query.split()), len(explanation.rationale.split())) > MAX_WORDS:
             continue
-        if dataset.score_answer(explanation.answer, item) != 1.0:
+        if dataset.score_answer(str(explanation.answer), item) != 1.0:
             raise RuntimeError(
                 f"The answer {explanation.answer!r} of family {family!r} to {explanation.query!r} is not the library's, "
                 f"{item['answer']!r}: has reasoning-gym changed? requirements.lock holds the version that was tested."
             )
-        examples[explanation.query] = _example(family, explanation)
+        examples[explanation.query] = _example(family, chosen.what, explanation)
     if len(examples) < count:
         raise ValueError(
             f"The task family {family!r} could give only {len(examples)} distinct examples with seed {seed}, "
@@ -96,30 +106,20 @@ def _library_seed(family: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{family}:{seed}".encode(), digest_size=7).digest())
 
 
-def _example(family: str, explanation: Explanation) -> Example:
+def _example(family: str, what: str, explanation: Explanation) -> Example:
+    answer = str(explanation.answer)
     return Example(
         task=family.replace("_", "-"),
-        messages=[
-            Message(role="user", content=explanation.query),
-            Message(role="assistant", content=explanation.answer),
-        ],
+        messages=[Message(role="user", content=explanation.query), Message(role="assistant", content=answer)],
         rationale=explanation.rationale,
         requirements=explanation.requirements,
-        key_points=explanation.key_points,
-        golden=explanation.answer,
-        unsatisfactory=explanation.unsatisfactory,
+        key_points=[explanation.key_point(what)],
+        golden=answer,
+        unsatisfactory=str(explanation.unsatisfactory),
     )
 
 
 # What several families share.
-
-
-def _number(value: int, what: str) -> KeyPoint:
-    return KeyPoint(text=f"{what} is {value}.", check="number", value=str(value))
-
-
-def _exactly(answer: str, what: str) -> KeyPoint:
-    return KeyPoint(text=f"{what}: {answer}", check="equals", value=answer)
 
 
 def _operand(value: int) -> str:
@@ -178,9 +178,8 @@ def _basic_arithmetic(item: Item) -> Explanation:
             "Multiplication binds more tightly than addition and subtraction; parentheses come first.",
             "Give only the resulting integer.",
         ],
-        key_points=[_number(answer, "The value")],
-        answer=str(answer),
-        unsatisfactory=str(careless if careless != answer else answer + 2),
+        answer=answer,
+        unsatisfactory=careless if careless != answer else answer + 2,
     )
 
 
@@ -198,10 +197,9 @@ def _chain_sum(item: Item) -> Explanation:
         query=f"What is {expression}?",
         rationale="From left to right: " + "; then ".join(steps) + ".",
         requirements=["All terms count, each with its own sign.", "Give only the resulting integer."],
-        key_points=[_number(total, "The result")],
-        answer=str(total),
+        answer=total,
         # A carry too many.
-        unsatisfactory=str(total + 10),
+        unsatisfactory=total + 10,
     )
 
 
@@ -219,10 +217,9 @@ def _leg_counting(item: Item) -> Explanation:
             "Every animal named counts, with the number of legs its kind has.",
             "Give only the total as a number.",
         ],
-        key_points=[_number(total, "The total")],
-        answer=str(total),
+        answer=total,
         # As if every animal had four.
-        unsatisfactory=str(careless if careless != total else total + 4),
+        unsatisfactory=careless if careless != total else total + 4,
     )
 
 
@@ -249,9 +246,8 @@ def _gcd(item: Item) -> Explanation:
             "No larger number may divide both.",
             "Give only the number.",
         ],
-        key_points=[_number(answer, "The greatest common divisor")],
-        answer=str(answer),
-        unsatisfactory=str(wrong),
+        answer=answer,
+        unsatisfactory=wrong,
     )
 
 
@@ -270,15 +266,9 @@ def _fraction_simplification(item: Item) -> Explanation:
             "Numerator and denominator may share no factor but 1.",
             "Give only the fraction, as numerator/denominator.",
         ],
-        key_points=[
-            KeyPoint(
-                text=f"The fraction is {top}/{bottom}.",
-                check="regex",
-                value=rf"(?<![\d./{DASHES}])(?<!\d ){top} ?[/⁄∕] ?{bottom}(?![\d/]|\.\d)",
-            )
-        ],
         answer=f"{top}/{bottom}",
         unsatisfactory=halfway,
+        pattern=rf"(?<![\d./{DASHES}])(?<!\d ){top} ?[/⁄∕] ?{bottom}(?![\d/]|\.\d)",
     )
 
 
@@ -310,15 +300,9 @@ def _complex_arithmetic(item: Item) -> Explanation:
             "Real and imaginary part must both be right, with their signs.",
             "Give only the result, in the form a + bi or a - bi.",
         ],
-        key_points=[
-            KeyPoint(
-                text=f"The result is {_complex(real, imaginary)}.",
-                check="regex",
-                value=rf"(?<![\d.{DASHES}]){real_pattern} ?{sign_pattern} ?{abs(imaginary)} ?i\b",
-            )
-        ],
         answer=_complex(real, imaginary),
         unsatisfactory=_complex(*wrong),
+        pattern=rf"(?<![\d.{DASHES}]){real_pattern} ?{sign_pattern} ?{abs(imaginary)} ?i\b",
     )
 
 
@@ -346,10 +330,10 @@ def _simple_equations(item: Item) -> Explanation | None:
             f"Dividing by {factor}: {rest} / {_operand(factor)} = {answer}."
         ),
         requirements=["The number must make both sides of the equation equal.", f"Give only the value of {name}."],
-        key_points=[_number(answer, f"The value of {name}")],
-        answer=str(answer),
+        answer=answer,
         # The constant taken to the other side without changing its sign.
-        unsatisfactory=str(careless if careless * factor == right + constant and careless != answer else answer + 1),
+        unsatisfactory=careless if careless * factor == right + constant and careless != answer else answer + 1,
+        what=f"The value of {name}",
     )
 
 
@@ -366,9 +350,8 @@ def _count_bits(item: Item) -> Explanation:
             f"Ones in each group: {' + '.join(str(group.count('1')) for group in groups)} = {count}."
         ),
         requirements=["Only the 1 bits count, not the 0 bits.", "Give only the count, as a decimal number."],
-        key_points=[_number(count, "The number of 1 bits")],
-        answer=str(count),
-        unsatisfactory=str(zeros if zeros != count else count + 1),
+        answer=count,
+        unsatisfactory=zeros if zeros != count else count + 1,
     )
 
 
@@ -392,9 +375,8 @@ def _simple_geometry(item: Item) -> Explanation | None:
             "With it, the interior angles must have the sum that the number of sides demands.",
             "Give only the number.",
         ],
-        key_points=[_number(answer, "The angle")],
-        answer=str(answer),
-        unsatisfactory=str(answer + 10 if answer < 170 else answer - 10),
+        answer=answer,
+        unsatisfactory=answer + 10 if answer < 170 else answer - 10,
     )
 
 
@@ -418,10 +400,9 @@ def _time_intervals(item: Item) -> Explanation | None:
             "Count from the first date to the second, without counting the first itself.",
             "Give only the number of days.",
         ],
-        key_points=[_number(days, "The number of days")],
-        answer=str(days),
+        answer=days,
         # Both ends counted.
-        unsatisfactory=str(days + 1),
+        unsatisfactory=days + 1,
     )
 
 
@@ -445,7 +426,6 @@ def _number_filtering(item: Item) -> Explanation | None:
             "Each number must be compared with the bound, signs included.",
             "Give only the numbers that remain, unchanged and in their order, in the notation of the list given.",
         ],
-        key_points=[_exactly(str(kept), "The list that remains")],
         answer=str(kept),
         # The wrong side of the bound.
         unsatisfactory=str(dropped),
@@ -465,7 +445,6 @@ def _spiral_matrix(item: Item) -> Explanation | None:
             "Every number of the matrix must stand exactly once, in the order of the spiral.",
             "Give only the numbers, divided by single spaces.",
         ],
-        key_points=[_exactly(answer, "The numbers in spiral order")],
         answer=answer,
         unsatisfactory=by_rows,
     )
@@ -487,9 +466,8 @@ def _letter_counting(item: Item) -> Explanation | None:
         query=f'How often does the letter "{letter}", small or capital, occur in "{" ".join(words)}"?',
         rationale=steps,
         requirements=["Every occurrence in every word counts, small or capital.", "Give only the count as a number."],
-        key_points=[_number(count, "The count")],
-        answer=str(count),
-        unsatisfactory=str(count - 1 if count > 1 else 2),
+        answer=count,
+        unsatisfactory=count - 1 if count > 1 else 2,
     )
 
 
@@ -515,7 +493,6 @@ def _word_sorting(item: Item) -> Explanation | None:
             "All the words must be there, each once, in the order asked for.",
             "Give only the words, divided by a comma and a space.",
         ],
-        key_points=[_exactly(answer, "The words in order")],
         answer=answer,
         # The other direction.
         unsatisfactory=", ".join(reversed(ordered)),
@@ -537,7 +514,6 @@ def _word_sequence_reversal(item: Item) -> Explanation | None:
             "All the words must be there, unchanged, from the last to the first.",
             "Give only the words, divided by a comma and a space.",
         ],
-        key_points=[_exactly(", ".join(backward), "The words in reverse")],
         answer=", ".join(backward),
         # Only the ends changed over.
         unsatisfactory=", ".join([words[-1], *words[1:-1], words[0]]),
@@ -560,7 +536,6 @@ def _needle_haystack(item: Item) -> Explanation | None:
             "The other statements say something else."
         ),
         requirements=["The person must be the one of whom the text says just this.", "Give only the name."],
-        key_points=[_exactly(answer, "The name")],
         answer=answer,
         unsatisfactory=others[0],
     )
@@ -569,28 +544,21 @@ def _needle_haystack(item: Item) -> Explanation | None:
 # Small numbers keep the reasoning short; the ranges are still wide enough that two seeds hardly ever share a query.
 FAMILIES: dict[str, Family] = {
     "basic_arithmetic": Family(
-        "basic_arithmetic",
         _basic_arithmetic,
-        {
-            "min_terms": 4,
-            "max_terms": 4,
-            "min_digits": 1,
-            "max_digits": 1,
-            "operators": ("+", "-", "*"),
-            "allow_negation": False,
-        },
+        "The value",
+        {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 1, "operators": ("+", "-", "*"), "allow_negation": False},
     ),
-    "chain_sum": Family("chain_sum", _chain_sum, {"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 3}),
-    "leg_counting": Family("leg_counting", _leg_counting, {"min_animals": 3, "max_animals": 3, "max_instances": 15}),
-    "gcd": Family("gcd", _gcd, {"min_value": 10, "max_value": 2000}),
+    "chain_sum": Family(_chain_sum, "The result", {"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 3}),
+    "leg_counting": Family(_leg_counting, "The total", {"min_animals": 3, "max_animals": 3, "max_instances": 15}),
+    "gcd": Family(_gcd, "The greatest common divisor", {"min_value": 10, "max_value": 2000}),
     "fraction_simplification": Family(
-        "fraction_simplification",
         _fraction_simplification,
+        "The fraction",
         {"min_value": 2, "max_value": 500, "min_factor": 2, "max_factor": 40, "styles": ("plain",)},
     ),
     "complex_arithmetic": Family(
-        "complex_arithmetic",
         _complex_arithmetic,
+        "The result",
         {
             "min_real": -30,
             "max_real": 30,
@@ -601,17 +569,15 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "simple_equations": Family(
-        "simple_equations",
-        _simple_equations,
-        {"min_terms": 2, "max_terms": 2, "min_value": 2, "max_value": 99, "operators_weights": [0.5, 0.5, 0.0]},
+        _simple_equations, "", {"min_terms": 2, "max_terms": 2, "min_value": 2, "max_value": 99, "operators_weights": [0.5, 0.5, 0.0]}
     ),
-    "count_bits": Family("count_bits", _count_bits, {"min_n": 100_000, "max_n": 10_000_000}),
-    "simple_geometry": Family("simple_geometry", _simple_geometry, {"min_sides": 4, "max_sides": 6}),
-    "time_intervals": Family("time_intervals", _time_intervals, {"task_types": ["date"], "max_date_difference_days": 27}),
-    "number_filtering": Family("number_filtering", _number_filtering, {"min_numbers": 4, "max_numbers": 5, "max_decimals": 1}),
-    "spiral_matrix": Family("spiral_matrix", _spiral_matrix, {"min_n": 3, "max_n": 3}),
-    "letter_counting": Family("letter_counting", _letter_counting, {"min_words": 4, "max_words": 12}),
-    "word_sorting": Family("word_sorting", _word_sorting, {"min_words": 4, "max_words": 4}),
-    "word_sequence_reversal": Family("word_sequence_reversal", _word_sequence_reversal, {"min_words": 4, "max_words": 6}),
-    "needle_haystack": Family("needle_haystack", _needle_haystack, {"min_num_statements": 3, "max_num_statements": 5}),
+    "count_bits": Family(_count_bits, "The number of 1 bits", {"min_n": 100_000, "max_n": 10_000_000}),
+    "simple_geometry": Family(_simple_geometry, "The angle", {"min_sides": 4, "max_sides": 6}),
+    "time_intervals": Family(_time_intervals, "The number of days", {"task_types": ["date"], "max_date_difference_days": 27}),
+    "number_filtering": Family(_number_filtering, "The list that remains", {"min_numbers": 4, "max_numbers": 5, "max_decimals": 1}),
+    "spiral_matrix": Family(_spiral_matrix, "The numbers in spiral order", {"min_n": 3, "max_n": 3}),
+    "letter_counting": Family(_letter_counting, "The count", {"min_words": 4, "max_words": 12}),
+    "word_sorting": Family(_word_sorting, "The words in order", {"min_words": 4, "max_words": 4}),
+    "word_sequence_reversal": Family(_word_sequence_reversal, "The words in reverse", {"min_words": 4, "max_words": 6}),
+    "needle_haystack": Family(_needle_haystack, "The name", {"min_num_statements": 3, "max_num_statements": 5}),
 }

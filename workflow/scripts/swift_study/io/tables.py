@@ -1,7 +1,7 @@
 """Parquet tables that check themselves: written whole or not at all, refused when cut short or of another schema."""
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -286,6 +286,11 @@ def writing_table(path: Path, schema: pa.Schema, metadata: Mapping[str, str] | N
 def read_table(path: Path, schema: pa.Schema) -> pl.DataFrame:
     """Read a table, checked against its schema; UserError names the file, the column and what was expected."""
     return pl.DataFrame(read_arrow(path, schema))
+
+
+def read_tables(paths: Iterable[str | Path], schema: pa.Schema) -> pl.DataFrame:
+    """The rows of several tables, one after the other; no row where there is no table."""
+    return pl.concat([pl.DataFrame(schema.empty_table()), *(read_table(Path(path), schema).select(schema.names) for path in paths)])
 
 
 def read_arrow(path: Path, schema: pa.Schema | None = None) -> pa.Table:

@@ -1,13 +1,12 @@
 """Where a dataset meets a model: how long its examples are, and which of them a run or a panel leaves out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from swift_study.errors import UserError
 from swift_study.examples import Example
-from swift_study.io.tables import LENGTHS, read_table
+from swift_study.io.tables import LENGTHS, read_tables
 from swift_study.models.rendering import Overlong, Renderer
 
 
@@ -34,13 +33,13 @@ def measure(examples: Sequence[Example], renderer: Renderer, dataset: str, model
 
 def left_out(lengths: Sequence[str]) -> dict[str, str]:
     """By its id the reason for each example that is left out, from files of lengths of one model."""
-    tables = [read_table(Path(path), LENGTHS).filter(pl.col("reason").is_not_null()) for path in lengths]
-    return {example_id: reason for table in tables for example_id, reason in table.select("example_id", "reason").iter_rows()}
+    left_out = read_tables(lengths, LENGTHS).drop_nulls("reason")
+    return dict(left_out.select("example_id", "reason").iter_rows())
 
 
 def about_lengths(lengths: Sequence[str]) -> pl.DataFrame:
     """A row a dataset and model, as the schema TOKENS has it, from files of lengths."""
-    found = pl.concat([read_table(Path(path), LENGTHS) for path in lengths])
+    found = read_tables(lengths, LENGTHS)
     return found.group_by("model", "dataset", maintain_order=True).agg(
         n_examples=pl.len().cast(pl.Int64),
         n_left_out=pl.col("reason").is_not_null().sum().cast(pl.Int64),

@@ -111,7 +111,7 @@ def verdict_page(
             pl.col("target_set").alias("target"),
             "verdict",
             pl.format("{} [{}, {}]", *(pl.col(c).round_sig_figs(2) for c in ("effect", "ci_low", "ci_high"))).alias(
-                "effect over control [interval]"
+                "effect over the control [interval]"
             ),
             pl.col("p_value").round_sig_figs(2).alias("p"),
             pl.col("strategy_rel_inf").round_sig_figs(2).alias("strategy RelInf"),

@@ -1,6 +1,6 @@
 """Pages of comparisons, agreements, sweeps and correlations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
@@ -14,11 +14,15 @@ def with_interval(value: str, name: str, low: str | None = None, high: str | Non
     return pl.when(pl.col(value).is_not_null()).then(pl.format("{} [{}, {}]", *columns)).alias(name)
 
 
-def intervals_note(study: ScoredStudy, statistics: Statistics, seeds: int) -> str:
+def without_empty_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+
+
+def intervals_note(study: ScoredStudy, statistics: Statistics, n_seeds: Iterable[int] = ()) -> str:
     """What the intervals draw, and what they do not speak of."""
     drawn = " and ".join(study.unit) + (f" within each {study.within}" if study.within else "")
     several = "each run was made with one seed, and how much another seed would change is unknown."
-    if seeds > 1:
+    if (seeds := max(n_seeds, default=1)) > 1:
         several = f"the standard deviation over up to {seeds} seeds stands beside each mean."
     return (
         f"Intervals are {statistics.confidence:.0%} bootstrap intervals; drawn are: {drawn}. They do not speak of other trainings: "
@@ -36,9 +40,7 @@ def comparison_page(
     sentences: Sequence[str],
     statistics: Statistics,
 ) -> str:
-    seeds = table["n_seeds"].max()
-    parts = [paragraph(sentence) for sentence in sentences]
-    parts.append(paragraph(intervals_note(study, statistics, seeds if isinstance(seeds, int) else 1)))
+    parts = [paragraph(sentence) for sentence in [*sentences, intervals_note(study, statistics, table["n_seeds"])]]
     for evaluation in table["evaluation"].unique(maintain_order=True):
         parts += [heading(f"{evaluation}"), html_table(shown_comparison(table.filter(pl.col("evaluation") == evaluation)))]
     parts.append(
@@ -80,7 +82,7 @@ def shown_comparison(table: pl.DataFrame) -> pl.DataFrame:
         pl.col("over_control_p").round_sig_figs(2).alias("its p"),
         *(c for c in table.columns if c.startswith("published_")),
     )
-    return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+    return without_empty_columns(frame)
 
 
 def shown_claims(claims: pl.DataFrame) -> pl.DataFrame:
@@ -95,7 +97,7 @@ def shown_claims(claims: pl.DataFrame) -> pl.DataFrame:
         "outcome",
         *(c for c in claims.columns if c.startswith("published_")),
     )
-    return frame.select(c for c in frame.columns if frame[c].null_count() < len(frame))
+    return without_empty_columns(frame)
 
 
 # ---- agreement ----
@@ -149,8 +151,7 @@ def sweep_page(
     statistics: Statistics,
     sentences: Sequence[str] = (),
 ) -> str:
-    seeds = table["n_seeds"].max()
-    parts = [*map(paragraph, sentences), paragraph(intervals_note(study, statistics, seeds if isinstance(seeds, int) else 1))]
+    parts = [paragraph(sentence) for sentence in [*sentences, intervals_note(study, statistics, table["n_seeds"])]]
     if len(phases):
         rule = (
             f"The first {study.x} at which a fit that never falls reaches the bar, with the interval of that {study.x}; empty: not within "
@@ -177,7 +178,7 @@ def sweep_page(
         with_interval("value", "value [interval]", "low", "high"), pl.col("sd").alias("sd over seeds"),
         with_interval("over_start", "over the start"),
     )  # fmt: skip
-    parts += [heading("All points"), html_table(shown.select(c for c in shown.columns if shown[c].null_count() < len(shown)))]
+    parts += [heading("All points"), html_table(without_empty_columns(shown))]
     return page(study.question, *parts)
 
 
@@ -194,7 +195,7 @@ def correlation_page(study: CorrelationStudy, table: pl.DataFrame, statistics: S
         "metric", "scope", "column", "level", pl.col("n_groups").alias("groups"), "n", with_interval("rho", "ρ [interval]", "low", "high")
     )
     main, groups = (shown.filter(pl.col("scope") != "group"), shown.filter(pl.col("scope") == "group"))
-    parts = [*map(paragraph, sentences), paragraph(intervals_note(study, statistics, 1)), paragraph(rule)]
+    parts = [*map(paragraph, sentences), paragraph(intervals_note(study, statistics)), paragraph(rule)]
     parts += [heading(f"Correlation with {study.reference}"), html_table(main.drop("level"))]
     if len(groups):
         parts += [heading("By level"), html_table(groups.drop("groups"))]
