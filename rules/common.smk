@@ -16,10 +16,9 @@ from swift_study.config import MAIN, Graph, chosen, gather, load
 from swift_study.config.families import PATH
 from swift_study.config.graph import FORMATS, TABLES
 from swift_study.config.grid import FACTORS
-from swift_study.config.models import AFFECT_TOKENS
 from swift_study.errors import UserError
-from swift_study.io.cli import argument
 from swift_study.io.processes import become_starter, enter
+from swift_study.io.settings import argument, deciding, limits, settings
 from swift_study.numerics import GRADIENTS, TRAINING
 from swift_study.studies import costs, manifest
 

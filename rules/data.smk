@@ -13,9 +13,9 @@ rule find_model:
         "../envs/swift_study.yaml"
     # What is to be trained on the model does not change the model: no parameter.
     resources:
-        runs=lambda w: GRAPH.trained_on(w.model),
+        runs=lambda w: argument(GRAPH.trained_on(w.model)),
     params:
-        settings=lambda w: GRAPH.model(w.model).model_dump_json(),
+        settings=lambda w: argument(deciding(GRAPH.model(w.model))),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/find_model.py"
@@ -40,13 +40,14 @@ rule load_dataset:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: CONFIG.datasets[w.loaded.split(".")[0]].model_dump_json(),
-        near_duplicate=CONFIG.near_duplicate,
-        seed=CONFIG.data_seed,
+        settings=lambda w: settings(
+            dataset=CONFIG.datasets[w.loaded.split(".")[0]],
+            near_duplicate=CONFIG.near_duplicate,
+            seed=CONFIG.data_seed,
+        ),
     shell:
         f"exec python {SCRIPTS}/load_dataset.py"
-        " --dataset {wildcards.loaded} --settings {params.settings:q}"
-        " --near-duplicate {params.near_duplicate} --seed {params.seed} --exclude {input.exclude:q}"
+        " --dataset {wildcards.loaded} --settings {params.settings:q} --exclude {input.exclude:q}"
         " --output {output.examples:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
@@ -70,16 +71,17 @@ rule apply_strategy:
         "../envs/swift_study.yaml"
     resources:
         # Not a parameter: how fast and at what price replies come changes no reply, so it reruns nothing.
-        teacher_limits=lambda w: GRAPH.teacher(w.strategy, affects_replies=False),
+        limits=lambda w: limits(teacher=GRAPH.teacher(w.strategy)),
     params:
-        settings=lambda w: CONFIG.strategies[w.strategy].model_dump_json(),
-        teacher=lambda w: GRAPH.teacher(w.strategy, affects_replies=True),
+        settings=lambda w: settings(
+            strategy=CONFIG.strategies[w.strategy], teacher=GRAPH.teacher(w.strategy)
+        ),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/apply_strategy.py"
         " --dataset {wildcards.parent}.{wildcards.strategy}"
         " --strategy {input.strategy:q} --settings {params.settings:q}"
-        " --teacher {params.teacher:q} --teacher-limits {resources.teacher_limits:q} --cache {params.cache:q}"
+        " --limits {resources.limits:q} --cache {params.cache:q}"
         " --parent {input.parent:q} --analogues {input.analogues:q} --ancestors {input.ancestors:q}"
         " --output {output.examples:q} --rejects {output.rejects:q} --account {output.account:q} 2> {log:q}"
 
@@ -97,11 +99,11 @@ rule apply_design:
     conda:
         "../envs/swift_study.yaml"
     params:
-        options=lambda w: json.dumps(CONFIG.designs[w.design].options),
+        settings=lambda w: settings(options=CONFIG.designs[w.design].options),
     shell:
         f"exec python {SCRIPTS}/apply_design.py"
         " --dataset {wildcards.parent}.{wildcards.design} --design {input.design:q}"
-        " --options {params.options:q} --parent {input.parent:q} --output {output:q} 2> {log:q}"
+        " --settings {params.settings:q} --parent {input.parent:q} --output {output:q} 2> {log:q}"
 
 
 rule check_leakage:
@@ -143,8 +145,8 @@ rule measure_lengths:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: GRAPH.model(w.model).model_dump_json(include=AFFECT_TOKENS),
+        settings=lambda w: argument(GRAPH.affecting_tokens(w.model)),
     shell:
         f"exec python {SCRIPTS}/measure_lengths.py"
         " --name {wildcards.model} --model {input.model:q}"
-        " --model-settings {params.settings:q} --dataset {input.dataset:q} --output {output:q} 2> {log:q}"
+        " --settings {params.settings:q} --dataset {input.dataset:q} --output {output:q} 2> {log:q}"

@@ -27,11 +27,13 @@ rule respond:
     resources:
         gpu=gpus(1),
         # How fast responses come changes none.
-        limits=lambda w: CONFIG.responding(w.evaluation, w.run, affects_responses=False),
+        limits=lambda w: limits(responding=GRAPH.responding(w.evaluation, w.run)),
     params:
-        settings=lambda w: CONFIG.responding(w.evaluation, w.run),
-        model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
-        lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
+        settings=lambda w: settings(
+            responding=GRAPH.responding(w.evaluation, w.run),
+            model=CONFIG.model_of(w.run),
+            lora=CONFIG.run(w.run).lora,
+        ),
         shots=lambda w, input: option("--shots", input.shots),
         work=lambda w: FILES.work("respond", f"{w.run}/{w.evaluation}"),
         cache=CONFIG.cache,
@@ -39,7 +41,7 @@ rule respond:
         f"exec python {SCRIPTS}/respond.py"
         " --gpus {resources.gpu} --threads {threads} --run {wildcards.run:q}"
         " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
-        " --model {input.model:q} --model-settings {params.model:q} --lora {params.lora:q} --checkpoints {input.checkpoints:q}"
+        " --model {input.model:q} --checkpoints {input.checkpoints:q}"
         " --dataset {input.dataset:q} {params.shots} --work {params.work:q} --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -61,18 +63,20 @@ rule respond_with_endpoint:
     conda:
         "../envs/swift_study.yaml"
     resources:
-        limits=lambda w: CONFIG.responding(w.evaluation, w.run, affects_responses=False),
+        limits=lambda w: limits(responding=GRAPH.responding(w.evaluation, w.run)),
     params:
-        settings=lambda w: CONFIG.responding(w.evaluation, w.run),
-        model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
-        lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
+        settings=lambda w: settings(
+            responding=GRAPH.responding(w.evaluation, w.run),
+            model=CONFIG.model_of(w.run),
+            lora=CONFIG.run(w.run).lora,
+        ),
         shots=lambda w, input: option("--shots", input.shots),
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/respond.py"
         " --gpus 0 --run {wildcards.run:q}"
         " --name '{wildcards.run} {wildcards.evaluation}' --settings {params.settings:q} --limits {resources.limits:q}"
-        " --model-settings {params.model:q} --lora {params.lora:q} --dataset {input.dataset:q} {params.shots}"
+        " --dataset {input.dataset:q} {params.shots}"
         " --cache {params.cache:q} --output {output:q} 2> {log:q}"
 
 
@@ -118,7 +122,9 @@ rule score:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
+        settings=lambda w: settings(
+            scoring=GRAPH.scoring(w.scorer, w.evaluation, w.run)
+        ),
         opponents=lambda w, input: option("--opponents", input.opponents),
         design=lambda w, input: option("--design", input.design),
         folder=lambda w, output: str(Path(output.scores).parent),
@@ -154,9 +160,11 @@ rule score_with_model:
     resources:
         gpu=gpus(1),
     params:
-        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
-        model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
-        lora=lambda w: CONFIG.run(w.run).lora.model_dump_json(),
+        settings=lambda w: settings(
+            scoring=GRAPH.scoring(w.scorer, w.evaluation, w.run),
+            model=CONFIG.model_of(w.run),
+            lora=CONFIG.run(w.run).lora,
+        ),
         responses=lambda w, input: option("--responses", input.responses),
         shots=lambda w, input: option("--shots", input.shots),
         design=lambda w, input: option("--design", input.design),
@@ -165,8 +173,8 @@ rule score_with_model:
         f"exec python {SCRIPTS}/score_with_model.py"
         " --gpus {resources.gpu} --threads {threads}"
         " --name '{wildcards.run} {wildcards.evaluation} {wildcards.scorer}'"
-        " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q} --model-settings {params.model:q}"
-        " --lora {params.lora:q} --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
+        " --scorer {input.scorer:q} --settings {params.settings:q} --model {input.model:q}"
+        " --checkpoints {input.checkpoints:q} --dataset {input.dataset:q} {params.responses} {params.shots}"
         " {params.design} --output {params.folder:q} 2> {log:q}"
 
 
@@ -192,11 +200,11 @@ rule score_with_endpoint:
     conda:
         "../envs/swift_study.yaml"
     resources:
-        limits=lambda w: CONFIG.scoring(
-            w.scorer, w.evaluation, w.run, affects_scores=False
-        ),
+        limits=lambda w: limits(scoring=GRAPH.scoring(w.scorer, w.evaluation, w.run)),
     params:
-        settings=lambda w: CONFIG.scoring(w.scorer, w.evaluation, w.run),
+        settings=lambda w: settings(
+            scoring=GRAPH.scoring(w.scorer, w.evaluation, w.run)
+        ),
         instructions=lambda w, input: option("--instructions", input.instructions),
         opponents=lambda w, input: option("--opponents", input.opponents),
         cache=CONFIG.cache,
@@ -237,22 +245,20 @@ rule audit_scorer:
     conda:
         "../envs/swift_study.yaml"
     resources:
-        limits=lambda w: CONFIG.auditing(
-            w.scorer, CONFIG.audited(GRAPH.audit(w.study)), affects_scores=False
-        ),
+        limits=lambda w: limits(scoring=GRAPH.auditing(w.study, w.scorer)),
     params:
-        settings=lambda w: CONFIG.studies[w.study].settings.model_dump_json(),
-        scoring=lambda w: CONFIG.auditing(
-            w.scorer, CONFIG.audited(GRAPH.audit(w.study))
+        settings=lambda w: settings(
+            audit=GRAPH.audit(w.study).settings,
+            scoring=GRAPH.auditing(w.study, w.scorer),
+            seed=CONFIG.statistics.seed,
         ),
         design=lambda w, input: option("--design", input.design),
         instructions=lambda w, input: option("--instructions", input.instructions),
-        seed=CONFIG.statistics.seed,
         cache=CONFIG.cache,
     shell:
         f"exec python {SCRIPTS}/audit_scorer.py"
-        " --scorer {input.scorer:q} --scoring {params.scoring:q} --limits {resources.limits:q}"
-        " {params.instructions} {params.design} --settings {params.settings:q} --seed {params.seed} --cache {params.cache:q} --dataset {input.dataset:q}"
+        " --scorer {input.scorer:q} --settings {params.settings:q} --limits {resources.limits:q}"
+        " {params.instructions} {params.design} --cache {params.cache:q} --dataset {input.dataset:q}"
         " --rows {output.rows:q} --summary {output.summary:q} --confusion {output.confusion:q} --account {output.account:q} 2> {log:q}"
 
 

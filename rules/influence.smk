@@ -15,12 +15,13 @@ rule pair_influence:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: GRAPH.compared(w.study),
-        norm_floor=CONFIG.statistics.norm_floor,
+        settings=lambda w: settings(
+            panel=GRAPH.compared(w.study), norm_floor=CONFIG.statistics.norm_floor
+        ),
     shell:
         f"exec python {SCRIPTS}/pair_influence.py"
         " --study {wildcards.study} --settings {params.settings:q}"
-        " --norm-floor {params.norm_floor} --gradients {input:q}"
+        " --gradients {input:q}"
         " --output {output.pairs:q} --families {output.families:q} --layers {output.layers:q} 2> {log:q}"
 
 
@@ -37,14 +38,12 @@ rule decide_verdicts:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: GRAPH.statistics(w.study),
-        control=lambda w: CONFIG.studies[w.study].control,
-        unwanted=lambda w: CONFIG.studies[w.study].unwanted,
-        unit=lambda w: CONFIG.studies[w.study].unit,
+        settings=lambda w: settings(
+            **GRAPH.rule_of(w.study), unwanted=CONFIG.studies[w.study].unwanted
+        ),
     shell:
         f"exec python {SCRIPTS}/decide_verdicts.py"
-        " --settings {params.settings:q} --control {params.control:q}"
-        " --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
+        " --settings {params.settings:q} --pairs {input:q} --curves {output.curves:q} --verdicts {output.verdicts:q} 2> {log:q}"
 
 
 rule compute_baselines:
@@ -64,14 +63,16 @@ rule compute_baselines:
     resources:
         gpu=gpus(1),
     params:
-        settings=lambda w: GRAPH.compared(w.study),
-        run=lambda w: CONFIG.run(GRAPH.run_of(w.study)).model_dump_json(),
-        model=as_it_is(CONFIG.model.model_dump_json()),
+        settings=lambda w: settings(
+            panel=GRAPH.compared(w.study),
+            run=CONFIG.run(GRAPH.run_of(w.study)),
+            model=CONFIG.model,
+        ),
         work=lambda w: FILES.work("baselines", w.study),
     shell:
         f"exec python {SCRIPTS}/compute_baselines.py"
         " --gpus {resources.gpu} --study {wildcards.study} --settings {params.settings:q}"
-        " --run-settings {params.run:q} --model {input.model:q} --model-settings {params.model:q} --threads {threads}"
+        " --model {input.model:q} --threads {threads}"
         " --checkpoints {input.checkpoints:q} --datasets {input.datasets:q} --work {params.work:q} --output {output:q} 2> {log:q}"
 
 
@@ -90,13 +91,12 @@ rule check_confounds:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=as_it_is(CONFIG.confounds.model_dump_json()),
-        statistics=lambda w: GRAPH.statistics(w.study),
-        control=lambda w: CONFIG.studies[w.study].control,
-        unwanted=lambda w: CONFIG.studies[w.study].unwanted,
-        unit=lambda w: CONFIG.studies[w.study].unit,
+        settings=lambda w: settings(
+            **GRAPH.rule_of(w.study),
+            unwanted=CONFIG.studies[w.study].unwanted,
+            confounds=CONFIG.confounds,
+        ),
     shell:
         f"exec python {SCRIPTS}/check_confounds.py"
-        " --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --control {params.control:q} --unwanted {params.unwanted:q} --unit {params.unit} --pairs {input.pairs:q} --families {input.families:q}"
+        " --settings {params.settings:q} --pairs {input.pairs:q} --families {input.families:q}"
         " --baselines {input.baselines:q} --output {output.confounds:q} --power {output.power:q} 2> {log:q}"

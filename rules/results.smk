@@ -53,16 +53,16 @@ rule figures:
     conda:
         "../envs/swift_study.yaml"
     params:
-        figures=lambda w: json.dumps(CONFIG.studies[w.study].figures),
-        title=lambda w: CONFIG.studies[w.study].caption
-        or CONFIG.studies[w.study].question,
-        statistics=lambda w: GRAPH.statistics(w.study),
-        control=lambda w: CONFIG.studies[w.study].control,
-        unit=lambda w: CONFIG.studies[w.study].unit,
+        settings=lambda w: settings(
+            **GRAPH.rule_of(w.study),
+            figures=CONFIG.influence[w.study].figures,
+            title=CONFIG.influence[w.study].caption
+            or CONFIG.influence[w.study].question,
+        ),
     shell:
         f"exec python {SCRIPTS}/draw_figures.py"
-        " --curves {input.curves:q} --layers {input.layers:q} --figures {params.figures:q}"
-        " --title={params.title:q} --statistics {params.statistics:q} --control {params.control:q} --unit {params.unit} --output {output:q} 2> {log:q}"
+        " --curves {input.curves:q} --layers {input.layers:q}"
+        " --settings {params.settings:q} --output {output:q} 2> {log:q}"
 
 
 rule draw_loss:
@@ -147,14 +147,14 @@ rule write_tables:
     params:
         tables=lambda w, output: str(Path(output.tables[0]).parent),
         pages=lambda w, output: str(Path(output.data).parent),
-        statistics=as_it_is(CONFIG.statistics.model_dump_json()),
-        questions=as_it_is(
-            json.dumps({name: CONFIG.studies[name].question for name in INFLUENCE})
+        settings=lambda w: settings(
+            statistics=CONFIG.statistics,
+            questions={name: CONFIG.studies[name].question for name in INFLUENCE},
         ),
     shell:
         f"exec python {SCRIPTS}/write_tables.py"
         " --tables {params.tables:q} --pages {params.pages:q} --config {input.config:q}"
-        " --statistics {params.statistics:q} --questions {params.questions:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
+        " --settings {params.settings:q} --verdicts {input.verdicts:q} --confounds {input.confounds:q}"
         " --power {input.power:q} --datasets {input.datasets:q}"
         " --rejects {input.rejects:q} --leakage {input.leakage:q} --lengths {input.lengths:q} --scores {input.scores:q}"
         " --accounts {input.accounts:q} --gradients {input.gradients:q} --checkpoints {input.checkpoints:q} 2> {log:q}"

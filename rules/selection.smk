@@ -17,9 +17,10 @@ rule select_examples:
         "../envs/swift_study.yaml"
     params:
         name=lambda w: GRAPH.made_by[w.selected],
-        settings=lambda w: GRAPH.selection(w.selected).model_dump_json(),
-        seed=CONFIG.data_seed,
+        settings=lambda w: settings(
+            selection=GRAPH.selection(w.selected), seed=CONFIG.data_seed
+        ),
     shell:
         f"exec python {SCRIPTS}/select_examples.py"
-        " --selection {params.name} --settings {params.settings:q} --seed {params.seed}"
+        " --selection {params.name} --settings {params.settings:q}"
         " --datasets {input.datasets:q} --scores {input.scores:q} --responses {input.responses:q} --output {output:q} 2> {log:q}"

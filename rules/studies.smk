@@ -66,15 +66,17 @@ rule compare:
         "../envs/swift_study.yaml"
     params:
         script=lambda w: SCRIPT[CONFIG.studies[w.study].kind],
-        settings=lambda w: argument(GRAPH.told(w.study)),
-        statistics=lambda w: GRAPH.statistics(w.study),
-        scorers=lambda w: argument(GRAPH.scorer_files([w.study])),
+        settings=lambda w: settings(
+            study=GRAPH.told(w.study),
+            statistics=GRAPH.statistics(w.study),
+            scorers=GRAPH.scorer_files([w.study]),
+        ),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
         f"exec python {SCRIPTS}/{{params.script}}.py"
-        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --manifest {input.manifest:q} --scorers {params.scorers:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
+        " --study {wildcards.study} --settings {params.settings:q}"
+        " --manifest {input.manifest:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
 use rule compare as sweep with:
@@ -169,15 +171,17 @@ rule agree:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: argument(GRAPH.told(w.study)),
-        statistics=as_it_is(CONFIG.statistics.model_dump_json()),
-        sources=lambda w: argument(GRAPH.sources(w.study)),
-        scorers=lambda w: argument(GRAPH.scorer_files(GRAPH.comparisons(w.study))),
+        settings=lambda w: settings(
+            study=GRAPH.told(w.study),
+            statistics=CONFIG.statistics,
+            scorers=GRAPH.scorer_files(GRAPH.comparisons(w.study)),
+            sources=GRAPH.sources(w.study),
+        ),
         folder=lambda w, output: str(Path(output.page).parent),
     shell:
         f"exec python {SCRIPTS}/agree.py"
-        " --study {wildcards.study} --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --sources {params.sources:q} --scorers {params.scorers:q} --folder {params.folder:q} 2> {log:q}"
+        " --study {wildcards.study} --settings {params.settings:q}"
+        " --folder {params.folder:q} 2> {log:q}"
 
 
 rule hold_claims:
@@ -199,14 +203,16 @@ rule hold_claims:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: argument(GRAPH.told_without_words(w.study)),
-        statistics=lambda w: GRAPH.statistics(w.study),
+        settings=lambda w: settings(
+            study=GRAPH.told_without_words(w.study),
+            statistics=GRAPH.statistics(w.study),
+        ),
         claims=lambda w, input: option("--claims", input.claims),
         folder=lambda w, output: str(Path(output[0]).parent),
     shell:
         f"exec python {SCRIPTS}/hold_claims.py"
         " --study {wildcards.study} --settings {params.settings:q}"
-        " --statistics {params.statistics:q} --pairs {input.pairs:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
+        " --pairs {input.pairs:q} {params.claims} --folder {params.folder:q} 2> {log:q}"
 
 
 rule describe_data:

@@ -31,9 +31,7 @@ rule make_schedule:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: CONFIG.run(w.run).model_dump_json(
-            include={"schedule", "epochs", "batch_size", "seed", "loss_on"}
-        ),
+        settings=lambda w: argument(GRAPH.scheduling(w.run)),
     shell:
         f"exec python {SCRIPTS}/make_schedule.py"
         " --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"
@@ -72,11 +70,12 @@ rule train:
         gpus_of_node=lambda w: gpus_of_node(w.run),
         launch=lambda w: f"--nodes {CONFIG.run(w.run).nodes}",
         # Which gradients are computed later changes no training; it is refused where they cannot be.
-        gradients=lambda w: json.dumps(GRAPH.gradients_of(w.run)),
+        limits=lambda w: limits(
+            run=CONFIG.run(w.run), gradients=GRAPH.gradients_of(w.run)
+        ),
     params:
         numerics=TRAINING,
-        settings=lambda w: CONFIG.run(w.run).model_dump_json(exclude={"nodes"}),
-        model=lambda w: CONFIG.model_of(w.run).model_dump_json(),
+        settings=lambda w: settings(run=CONFIG.run(w.run), model=CONFIG.model_of(w.run)),
         processes=lambda w: CONFIG.run(w.run).processes,
         deepspeed=lambda w: found(f"deepspeed/zero-{CONFIG.run(w.run).zero_stage}.json"),
         work=lambda w: FILES.work("train", w.run),
@@ -86,9 +85,9 @@ rule train:
         f" {SCRIPTS}/train.py"
         " --gpus {resources.gpus_of_node} --stop {params.work:q}.stop"
         " --name {wildcards.run:q} --settings {params.settings:q} --threads {threads} --deepspeed {params.deepspeed:q}"
-        " --model {input.model:q} --model-settings {params.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
+        " --model {input.model:q} --start-from {input.start:q} --datasets {input.datasets:q}"
         " --held-out {input.held_out:q} --schedule {input.schedule:q} --work {params.work:q} --checkpoints {output.checkpoints:q}"
-        " --history {output.history:q} --consumed {output.consumed:q} --gradients {resources.gradients:q} 2> {log:q}"
+        " --history {output.history:q} --consumed {output.consumed:q} --limits {resources.limits:q} 2> {log:q}"
 
 
 # With `keep: none` Snakemake removes the checkpoints as soon as nothing that is asked for needs them any more.

@@ -29,6 +29,7 @@ from swift_study.evaluation.scorers import read_statistics
 from swift_study.examples import Message
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.lines import append_lines, read_lines
+from swift_study.io.settings import limits, settings
 from swift_study.io.tables import CHECKPOINTS, ITEMS, RESPONSES, read_table, write_examples, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import Renderer, load_renderer
@@ -197,10 +198,9 @@ def command(folder: Path, output: str, work: str, checkpoints: Path | None = Non
     options = {
         "name": "base queries",
         "run": "base",
-        "settings": Responding(generation=generation).model_dump_json(),
+        "settings": settings(responding=Responding(generation=generation), model=Model(), lora=Lora()),
+        "limits": limits(responding=Responding(generation=generation)),
         "model": folder / "model.json",
-        "model-settings": Model().model_dump_json(),
-        "lora": Lora().model_dump_json(),
         "checkpoints": checkpoints or folder / "checkpoints",
         "dataset": folder / "queries.parquet",
         "work": folder / work,
@@ -324,7 +324,7 @@ def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: A
     write_examples(tmp_path / "queries.parquet", QUERIES[:3])
     write_table(tmp_path / "responses.parquet", pl.DataFrame([vars(r) for r in found], schema_overrides={"seed": pl.Int64}), RESPONSES)
     paths = {"dataset": tmp_path / "queries.parquet", "responses": tmp_path / "responses.parquet", "output": tmp_path}
-    paths |= {"scorer": ROOT / "scorers/key_points.py", "name": Path("base"), "settings": Path("{}")}
+    paths |= {"scorer": ROOT / "scorers/key_points.py", "name": Path("base"), "settings": Path('{"scoring": {}}')}
     run_script("score.py", *(text for name, path in paths.items() for text in (f"--{name}", path)))
     items = read_table(tmp_path / "items.parquet", ITEMS).to_dicts()
     assert [item["query_id"] for item in items] == [e.example_id for e in QUERIES[:3]]
@@ -335,11 +335,11 @@ def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: A
 def test_the_script_asks_the_server_and_loads_no_model(server: Server, folder: Path) -> None:
     generation, endpoint = by_server(server, temperature=0.0, stop=[])
     args = command(folder, "out.parquet", "work", folder / "nowhere")
-    own = endpoint.model_dump(include={"base_url", "model", "attempts"})
-    settings = {"generation": generation.model_dump(exclude={"batch_size"}), "endpoint": own, "endpoint_name": "mine"}
-    limits = {"generation": {"batch_size": 16}, "endpoint": {"concurrency": 2, "backoff_s": 0.01}}
-    args[args.index("--settings") + 1] = json.dumps(settings)
-    done = subprocess.run([*args, "--limits", json.dumps(limits)], check=True, capture_output=True, text=True)
+    server_settings = endpoint.model_copy(update={"concurrency": 2, "backoff_s": 0.01})
+    responding = Responding(generation=generation, endpoint=server_settings, endpoint_name="mine")
+    args[args.index("--settings") + 1] = settings(responding=responding, model=Model(), lora=Lora())
+    args[args.index("--limits") + 1] = limits(responding=responding)
+    done = subprocess.run(args, check=True, capture_output=True, text=True)
     assert read_table(folder / "out.parquet", RESPONSES)["response"].to_list() == ["fine"] * len(QUERIES)
     assert "20 responses" in done.stdout
     assert not (folder / "work").exists()

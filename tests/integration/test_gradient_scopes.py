@@ -19,6 +19,7 @@ from swift_study.config import Gradients, Lora, Model, Run
 from swift_study.gradients.certificate import reference_gram
 from swift_study.gradients.engine import adam_preconditioner
 from swift_study.gradients.sketch import half_width, sketched_products
+from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import CHECKPOINTS, write_examples, write_table
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import load_renderer
@@ -58,11 +59,12 @@ def command(folder: Path, model: Path, checkpoint: Path, method: str, settings: 
     (folder / "model.json").write_text(json.dumps({"name": "tiny", "folder": str(model), "weights": "x"}))
     write_examples(folder / "panel.parquet", EXAMPLES)
     run = RUN.model_copy(update={"method": method})
-    without = settings.model_dump_json(exclude={"memory_gb", "host_memory_gb"})
+    told = {"gradients": settings, "run": run, "model": Model(), "loss_on": {}}
+    memory = {"gradients": {"memory_gb": memory_mb / 1000}}
     return [
-        sys.executable, str(ROOT / "workflow/scripts/compute_gradients.py"), "--gpus", "0", "--panel", "s", "--settings", without,
-        "--memory-mb", str(memory_mb), "--host-memory-mb", "0", "--run-settings", run.model_dump_json(),
-        "--model", str(folder / "model.json"), "--model-settings", Model().model_dump_json(), "--work", str(folder / "work"),
+        sys.executable, str(ROOT / "workflow/scripts/compute_gradients.py"), "--gpus", "0", "--panel", "s", 
+        "--settings", as_settings(**told), "--limits", json.dumps(memory),
+        "--model", str(folder / "model.json"), "--work", str(folder / "work"),
         "--datasets", str(folder / "panel.parquet"), "--checkpoints", str(checkpoint.parent), "--output", str(folder / "made"),
         "--threads", "1",
     ]  # fmt: skip

@@ -3,7 +3,6 @@
 So small a model's labels may be nonsense; every response must end in a label or in a null that is counted.
 """
 
-import json
 from pathlib import Path
 
 import polars as pl
@@ -11,9 +10,11 @@ from configuration import HANDWRITTEN
 from scripts import run_script
 from tiny import ROOT
 
+from swift_study.config import Scoring
 from swift_study.data.sources import read_source
 from swift_study.evaluation.scorers import read_statistics
-from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
+from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.settings import limits, settings
 from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, ITEMS, RESPONSES, read_table, write_examples, write_table
 
 N = 2  # responses that are judged, and as many for the audit
@@ -21,12 +22,11 @@ N = 2  # responses that are judged, and as many for the audit
 
 def judge_by(name: str, judge: EndpointSettings, folder: Path, *arguments: str) -> str:
     """The script's output for people."""
-    keys = judge.model_dump()
+    scoring = Scoring(name="judge", endpoint=judge)
+    told = {"scoring": scoring} | ({"audit": {"examples": N}, "seed": 17} if name == "audit_scorer.py" else {})
     return run_script(
         name, "--scorer", ROOT / "scorers" / "judge.py",
-        "--scoring" if name == "audit_scorer.py" else "--settings",
-        json.dumps({"name": "judge", "endpoint": {k: v for k, v in keys.items() if k in AFFECT_REPLIES}}),
-        "--limits", json.dumps({"endpoint": {k: v for k, v in keys.items() if k not in AFFECT_REPLIES}}),
+        "--settings", settings(**told), "--limits", limits(scoring=scoring),
         "--instructions", str(ROOT / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
         "--dataset", str(folder / "questions.parquet"), *arguments,
     ).stdout  # fmt: skip
@@ -43,8 +43,7 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
     write_table(tmp_path / "responses.parquet", pl.DataFrame(rows), RESPONSES)
     judge = served_model.model_copy(update={"reply_attempts": 1, "concurrency": 1})
     judging = ["--name", "base questions", "--responses", str(tmp_path / "responses.parquet"), "--output", str(tmp_path)]
-    auditing = ["--settings", json.dumps({"examples": N}), "--seed", "17"]
-    auditing += [f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
+    auditing = [f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
     tables = ("scores", "items", "rows", "summary", "confusion")
 
     said = judge_by("score_with_endpoint.py", judge, tmp_path, *judging)

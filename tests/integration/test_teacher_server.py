@@ -1,6 +1,5 @@
 """The client for chat servers, against a real one: `transformers serve` with the packaged model, on the CPU."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from tiny import ROOT
 from swift_study.data.sources import read_source
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
-from swift_study.io.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
+from swift_study.io.endpoint import Answer, EndpointSettings, Failure, ask
+from swift_study.io.settings import limits, settings
 from swift_study.io.tables import ACCOUNTS, REJECTS, read_examples, read_table, write_examples
 
 PROMPTS = [
@@ -70,11 +70,11 @@ def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, tmp_
     """Through the script that the rule calls: every example ends in the dataset or in the rejects, and a second run asks for nothing."""
     examples = read_source(HANDWRITTEN.model_copy(update={"path": str(ROOT / HANDWRITTEN.path)}))[:2]
     write_examples(tmp_path / "panel.parquet", examples)
-    keys = served_model.model_copy(update={"reply_attempts": 1, "max_tokens": 48}).model_dump()
+    teacher = served_model.model_copy(update={"reply_attempts": 1, "max_tokens": 48})
     given = [
-        "--dataset", "panel.clarify", "--strategy", str(ROOT / "strategies" / "clarify.py"), "--settings", '{"by": "teacher"}',
-        "--teacher", json.dumps({k: v for k, v in keys.items() if k in AFFECT_REPLIES}),
-        "--teacher-limits", json.dumps({k: v for k, v in keys.items() if k not in AFFECT_REPLIES}),
+        "--dataset", "panel.clarify",
+        "--strategy", str(ROOT / "strategies" / "clarify.py"), "--settings", settings(strategy={"by": "teacher"}, teacher=teacher),
+        "--limits", limits(teacher=teacher),
         "--parent", str(tmp_path / "panel.parquet"),
         "--cache", str(tmp_path / "cache"), *(f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("output", "rejects", "account")),
     ]  # fmt: skip

@@ -23,6 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from swift_study.config import EarlyStopping, Lora, Model, Part, Run
 from swift_study.errors import UserError
 from swift_study.examples import Example
+from swift_study.io.settings import limits
+from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import CONSUMED, HISTORY, SCHEDULE, read_table, write_examples, write_table
 from swift_study.io.work import work_folder
 from swift_study.models.checkpoints import last_checkpoint
@@ -69,8 +71,8 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
     return [
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", str(run.processes),
         str(ROOT / "workflow" / "scripts" / "train.py"),
-        "--name", "base", "--settings", run.model_dump_json(), "--threads", "2",
-        "--model", str(folder / "model.json"), "--model-settings", (settings or Model()).model_dump_json(),
+        "--name", "base", "--settings", as_settings(run=run, model=settings or Model()), "--limits", limits(run=run), "--threads", "2",
+        "--model", str(folder / "model.json"),
         *(["--start-from", str(start)] if start else []),
         *(["--held-out", str(folder / "held_out.parquet")] if run.early_stopping else []),
         "--datasets", *(str(folder / f"{name}.parquet") for name in used), "--schedule", str(folder / "schedule.parquet"),

@@ -76,7 +76,9 @@ def test_a_broken_tokenizer_is_a_sentence_with_its_folder(name: str, tiny_model:
     """By the script's own function, in this process: the libraries take seconds to import."""
     folder = broken(name, tiny_model, tmp_path)
     with pytest.raises(UserError) as caught:
-        FIND_MODEL["main"](Namespace(settings=json.dumps({"name": str(folder)}), cache=str(tmp_path), output=str(tmp_path / "model.json")))
+        FIND_MODEL["main"](
+            Namespace(settings=json.dumps({"name": str(folder)}), limits="{}", cache=str(tmp_path), output=str(tmp_path / "model.json"))
+        )
     assert str(folder) in str(caught.value)
     assert "tokenizer" in str(caught.value)
     assert "\n" not in str(caught.value)

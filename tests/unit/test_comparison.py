@@ -1,6 +1,7 @@
 """Comparisons: tables of made-up scores by hand, several models, evaluations and seeds, groups, and manifests of any size."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from swift_study.config import ComparisonStudy, Statistics
 from swift_study.data.designs import apply_design, load_design
 from swift_study.errors import UserError
 from swift_study.io.tables import write_examples
+from swift_study.report.figures import cells_of, draw_comparison
 from swift_study.report.studies import comparison_page
 from swift_study.studies.comparison import Compared, compare, comparison_schema, comparison_table
 from swift_study.studies.scores import read_scores
@@ -181,6 +183,29 @@ def test_groups_are_means_of_rescaled_evaluations(tmp_path: Path) -> None:
     assert gain == pytest.approx((raw["copa"]["value"][1] - raw["copa"]["value"][0]) / 0.5)
 
 
+def test_chance_and_groups_name_the_points_of_an_evaluation_with_a_grid(tmp_path: Path) -> None:
+    made = Made(tmp_path, 12, 3)
+    for evaluation, right in (("arc/k=1", 6), ("arc/k=2", 9), ("copa", 12)):
+        for row, more in (("Base", 0), ("Good", -3)):
+            made.add(row, row, labels(np.arange(12) < right + more), evaluation=evaluation)
+    s = study(
+        evaluations=["arc", "copa"],
+        metrics=["accuracy"],
+        unit=["item"],
+        chance={"arc": 0.5},
+        groups={"both": ["arc"], "all": ["both", "copa"]},
+    )
+    table = comparison_table(compared(made, s))
+    values = {e: table.filter(evaluation=e)["value"].to_list() for e in table["evaluation"].unique()}
+    assert values == {
+        "arc/k=1": [0.0, -0.5], "arc/k=2": [0.5, 0.0], "copa": [1.0, 0.75], "both": [0.25, -0.25], "all": [0.625, 0.25],
+    }  # fmt: skip
+    assert table.filter(evaluation="arc/k=2")["gain"][1] == pytest.approx(-0.5)
+    some = study(evaluations=["arc[k=2]", "copa"], metrics=["accuracy"], chance={"arc[k=2]": 0.5}, groups={"mean": ["arc[k=2]", "copa"]})
+    made.entries = [e for e in made.entries if e.evaluation != "arc/k=1"]
+    assert comparison_table(compared(made, some)).filter(evaluation="mean")["value"].to_list() == [0.75, 0.375]
+
+
 def test_p_is_adjusted_over_the_gains_of_a_metric(tmp_path: Path) -> None:
     made = Made(tmp_path, 40, 8)
     for row, right in {"Base": 10, "Good": 22, "Bad": 2}.items():
@@ -218,6 +243,100 @@ def test_scores_of_another_dataset_are_a_sentence(four: Made) -> None:
     four.add("Good", "g", labels([0, 1, 0, 1]), ids=["a", "b", "c", "d"])
     with pytest.raises(UserError, match=r"g/.*scores.parquet: it does not hold the queries of .*b/.*\(4 missing, 4 unknown\)"):
         compared(four)
+
+
+# ---- figures ----
+
+
+def drawn(folder: Path, made: Made, s: ComparisonStudy) -> str:
+    """The figure as SVG, which is the same bytes when it is drawn again."""
+    table, found = comparison_table(compared(made, s)), []
+    for name in ("one", "two"):
+        draw_comparison(s, table, made.manifest, folder / name)
+        found.append((folder / f"{name}.svg").read_text())
+    assert found[0] == found[1]
+    assert (folder / "one.png").read_bytes() == (folder / "two.png").read_bytes()
+    return found[0]
+
+
+def texts_of(svg: str) -> list[str]:
+    return re.findall(r"<text [^>]*>([^<]*)</text>", svg)
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Made:
+    """Two modes and two sizes, beside a start that has neither: right are 4, and by run 6, 4, 2 and 40, of 40."""
+    made = Made(tmp_path, 40, 10)
+    made.add("Base", "b", labels(np.arange(40) < 4))
+    for (mode, n), right in {("json", 8): 6, ("json", 16): 4, ("text", 8): 2, ("text", 16): 40}.items():
+        made.add(f"{mode} {n}", f"g/{mode}/{n}", labels(np.arange(40) < right), factors={"mode": mode, "n": n})
+    return made
+
+
+ROWS = {"Base": "b"} | {f"{mode} {n}": f"g[mode={mode},n={n}]" for mode in ("json", "text") for n in (8, 16)}
+
+
+def test_a_heat_map_has_a_number_in_every_cell_and_colours_that_are_centred_on_0(tmp_path: Path, grid: Made) -> None:
+    s = study(rows=ROWS, unit=["item"], figure={"kind": "heat_map", "rows": "mode", "columns": "n"})
+    cells = cells_of(s.figure, "accuracy", comparison_table(compared(grid, s)), grid.manifest)
+    assert [(c["row"], c["column"], round(c["value"], 3)) for c in cells.iter_rows(named=True)] == [
+        ("json", "8", 0.05), ("json", "16", 0.0), ("text", "8", -0.05), ("text", "16", 0.9),
+    ]  # fmt: skip
+    svg = drawn(tmp_path, grid, s)
+    shown = texts_of(svg)
+    assert {"+0.05", "+0.00", "−0.05", "+0.90", "json", "text", "8", "16", "mode", "n"} <= set(shown)
+    assert "gain in accuracy over Base; bold: its interval excludes 0" in shown
+    assert re.findall(r"<text [^>]*weight: 700[^>]*>([^<]*)<", svg) == ["+0.90"]
+    fills = re.findall(r"fill: #(\w{2})\w{2}(\w{2})", svg)  # red and blue: white without a gain, though gains go from -0.05 to 0.9
+    assert [c for c in fills if c != ("ff", "ff")] == [("e7", "f3"), ("f6", "f7"), ("f5", "e6"), ("00", "94")]
+    values = drawn(tmp_path, grid, study(rows=ROWS, unit=["item"], figure={"kind": "heat_map", "show": "value"}))
+    assert {"0.10", "0.15", "0.05", "1.00", "questions", "text 16"} <= set(texts_of(values))
+
+
+def test_what_is_on_no_axis_makes_panels_and_rows_that_nothing_tells_apart_are_a_sentence(tmp_path: Path, grid: Made) -> None:
+    for mode, right in (("json", 3), ("text", 9)):
+        grid.add(f"{mode} 8", f"g/{mode}/8", labels(np.arange(40) < right), evaluation="tried/k=1", factors={"mode": mode, "n": 8, "k": 1})
+    s = study(rows=ROWS, evaluations=["questions", "tried"], figure={"kind": "heat_map", "rows": "mode", "columns": "n"})
+    cells = cells_of(s.figure, "accuracy", comparison_table(compared(grid, s)), grid.manifest)
+    assert cells.filter(panel="tried[k=1]").select("row", "column").rows() == [("json", "8"), ("text", "8")]
+    assert cells["panel"].unique(maintain_order=True).to_list() == ["questions", "tried[k=1]"]
+    with pytest.raises(UserError, match=r"cell 'json' × 'questions' is that of the rows 'json 8' and 'json 16'. Set the figure's `rows`"):
+        drawn(tmp_path, grid, study(rows=ROWS, figure={"kind": "heat_map", "rows": "mode"}))
+
+
+def test_a_scatter_has_a_point_with_its_name_for_every_row(tmp_path: Path, grid: Made) -> None:
+    figure = {"kind": "scatter", "x": {}, "y": {"metric": "nats_token", "show": "gain"}}
+    shown = texts_of(drawn(tmp_path, grid, study(rows=ROWS, figure=figure)))
+    assert {"json 8", "text 16", "accuracy", "gain in nats_token over Base"} <= set(shown)
+    assert "Base" not in shown  # it has no gain
+    for k in range(12):
+        grid.add(f"more {k}", f"m{k}", labels(np.arange(40) < 3 * k))
+    many = ROWS | {f"more {k}": f"m{k}" for k in range(12)}
+    shown = texts_of(drawn(tmp_path, grid, study(rows=many, figure=figure)))
+    assert {"1", "16", "1: json 8", "16: more 11"} <= set(shown)  # numbers at the points, names below
+    grid.add("Base", "b", labels(np.arange(40) < 9), evaluation="tried/k=1")
+    grid.add("Base", "b", labels(np.arange(40) < 9), evaluation="tried/k=2")
+    figure["x"] = {"evaluation": "tried"}
+    with pytest.raises(UserError, match=r"of 'tried', which is 2 evaluations of the table \(questions, tried/k=1, tried/k=2\)"):
+        drawn(tmp_path, grid, study(rows=ROWS, evaluations=["questions", "tried"], figure=figure))
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        ({"kind": "bars", "levels": "acuracy"}, "figure.levels: 'acuracy' is none of the study's metrics"),
+        ({"kind": "heat_map", "metric": "f1"}, "figure.metric: 'f1' is none of the study's metrics"),
+        ({"kind": "heat_map", "rows": "n", "columns": "n"}, "figure: rows and columns are both 'n'"),
+        ({"kind": "scatter", "x": {}, "y": {"metric": "f1"}}, "figure.y.metric: 'f1' is none of the study's metrics"),
+        ({"kind": "scatter", "x": {"evaluation": "x"}, "y": {}}, "figure.x.evaluation: 'x' is no evaluation and no group of the study"),
+    ],
+)
+def test_a_figure_of_what_is_not_there_is_refused(figure: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        study(figure=figure)
+
+
+# ---- rows in different designs ----
 
 
 @pytest.fixture

@@ -291,6 +291,15 @@ def test_all_mistakes_are_told_at_once() -> None:
             "runs.in_pos.early_stopping.dataset: the run is trained on 'questions.similar'",
         ),
         (
+            {"studies": {"table1": {"figure": {"kind": "heat_map", "rows": "modle"}}}},
+            "studies.table1.figure.rows: there is no factor 'modle' (did you mean 'model'?); known: row, evaluation, model",
+        ),
+        (
+            {"studies": {"table1": {"figure": {"kind": "heatmap"}}}},
+            "`studies.table1.figure.kind` is 'heatmap' (did you mean 'heat_map'?); it is one of bars, heat_map, scatter",
+        ),
+        ({"studies": {"table1": {"figure": {"levels": "accuracy"}}}}, "`studies.table1.figure.kind` is missing; it is one of bars, heat"),
+        (
             {"runs": {"in_pos": {"publish": "best"}}},
             "runs.in_pos.publish is 'best', but nothing says on which dataset; set runs.in_pos.early_stopping",
         ),
@@ -393,7 +402,7 @@ def test_all_mistakes_are_told_at_once() -> None:
             {"studies": {"table1": {"scorers": ["judge"]}}},
             "studies.table1.scorers: the scorer 'judge' asks an endpoint, and `endpoints.judge`",
         ),
-        ({"studies": {"mine": {"kind": "comparision", "question": "?"}}}, "Input tag 'comparision' found using 'kind' does not match"),
+        ({"studies": {"mine": {"kind": "comparision", "question": "?"}}}, "kind` is 'comparision' (did you mean 'comparison'?)"),
         (
             {"studies": {"agreement": {"items": {"in-task": {"CoT": {"training": {"row": "→ D"}}}}}}},
             "studies.agreement.items.in-task.CoT.training.row: 'table1' has no '→ D'",

@@ -129,7 +129,7 @@ def test_a_design_file_that_is_wrong_is_a_sentence(code: str, told: str, tmp_pat
 
 def test_the_script_writes_a_dataset_that_keeps_its_values(lines: Path, tmp_path: Path) -> None:
     write_examples(tmp_path / "masa.parquet", [REVIEW])
-    given = ["--options", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
+    given = ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
     run_script("apply_design.py", "--dataset", "masa.lines", "--design", "lines.py", *given, cwd=tmp_path)
     assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")
 

@@ -39,7 +39,8 @@ from swift_study.config import load
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Message
 from swift_study.io import endpoint
-from swift_study.io.endpoint import AFFECT_REPLIES, Answer, EndpointSettings, Failure, ask
+from swift_study.io.endpoint import Answer, EndpointSettings, Failure, ask
+from swift_study.io.settings import deciding
 
 CANARY = "sk-canary-0123456789abcdef"
 SCRIPTS = Path(endpoint.__file__).parents[2]
@@ -258,7 +259,7 @@ def test_the_cache_key_holds_what_affects_the_reply_and_nothing_else(server: Ser
         ask(settings(server, **{name: value}), prompts("a"), anything, tmp_path)
         assert len(server.bodies) == number
     assert set(EndpointSettings.model_fields) == set(same) | set(others)
-    assert set(AFFECT_REPLIES) == set(others) | {"reply_attempts"}
+    assert set(deciding(settings(server))) == set(others) | {"reply_attempts"}
 
 
 @pytest.mark.parametrize("damage", ["cut short", "empty", "other JSON", "not UTF-8", "another's"])

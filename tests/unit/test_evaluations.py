@@ -13,7 +13,7 @@ from configuration import configured
 from tiny import ROOT
 from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
-from swift_study.config import Config, Generation, Model, Scoring
+from swift_study.config import Config, Generation, Graph, Model, Responding, Scoring
 from swift_study.config.grid import agrees, fill, label_of, path_of, points, read_path
 from swift_study.config.studies import AuditStudy
 from swift_study.errors import UserError
@@ -21,6 +21,7 @@ from swift_study.evaluation.prompts import Prompts, draw_shots, raw_text, with_s
 from swift_study.evaluation.responses import RepetitionPenalty, read_given, respond
 from swift_study.evaluation.scorers import load_scorer, read_items, score_items
 from swift_study.examples import Example, Message
+from swift_study.io.settings import argument, changing_nothing, deciding, read_settings
 from swift_study.io.tables import RESPONSES, write_examples, write_table
 from swift_study.models.loading import load_model
 from swift_study.models.rendering import Renderer, load_renderer
@@ -213,7 +214,7 @@ def test_the_design_of_an_evaluation_is_the_last_part_of_its_dataset() -> None:
     designs = {"json": {"like": "plain", "options": {"completion": "aspects"}}}
     config = configured({"designs": designs, "evaluations": {"mine": {"dataset": "panel.json"}, "other": {"dataset": "panel.cot"}}})
     assert (config.design_of("mine", "base"), config.design_of("other", "base")) == ("json", None)
-    assert json.loads(config.scoring("key_points", "mine", "base"))["design_options"] == {"completion": "aspects"}
+    assert Graph(config).scoring("key_points", "mine", "base").design_options == {"completion": "aspects"}
 
 
 def test_a_factor_that_no_run_has_is_a_sentence_where_it_is_asked_for() -> None:
@@ -269,11 +270,13 @@ def test_what_changes_no_response_is_not_among_what_does() -> None:
     config = configured(
         {"endpoints": {"other": endpoint}, "evaluations": {"mine": {"dataset": "panel", "generation": {"endpoint": "other"}}}}
     )
-    told, limits = (json.loads(config.responding("mine", "base", affects)) for affects in (True, False))
+    responding = Graph(config).responding("mine", "base")
+    told, left = deciding(responding), changing_nothing(responding)
     assert "batch_size" not in told["generation"]
+    assert read_settings(Responding, argument(told), argument(left)) == responding
     assert told["endpoint"]["model"] == "m"
     assert not {"concurrency", "timeout_s", "key_env"} & set(told["endpoint"])
-    assert limits["endpoint"]["concurrency"] == 3
+    assert (left["endpoint"]["concurrency"], left["generation"]["batch_size"]) == (3, 64)
     assert config.responder("mine") == "other"
     assert config.responder("questions") is None
 
@@ -281,7 +284,7 @@ def test_what_changes_no_response_is_not_among_what_does() -> None:
 def test_an_endpoint_that_is_not_configured_is_refused_where_it_is_used() -> None:
     config = configured({"endpoints": {"judge": SERVER}, "evaluations": {"mine": {"dataset": "panel", "generation": {"endpoint": "juge"}}}})
     with pytest.raises(UserError, match=r"`endpoints\.juge` is not configured \(did you mean 'judge'\?\)"):
-        config.responding("mine", "base")
+        Graph(config).responding("mine", "base")
 
 
 def test_scorers_that_cannot_run_are_told_by_name() -> None:
@@ -299,18 +302,20 @@ def test_scorers_that_cannot_run_are_told_by_name() -> None:
     assert "'nobody/no-model' is neither a folder nor in the hub's cache on this machine" in str(config.refusal("sbert"))
     assert "scorers.odd.endpoint is set, and the scorer asks none" in str(config.refusal("odd"))
     with pytest.raises(UserError, match=r"`endpoints\.judge` is not configured"):
-        config.scoring("strict", "questions", "full_base")
+        Graph(config).scoring("strict", "questions", "full_base")
     able = configured({"endpoints": {"judge": SERVER}, "scorers": {"strict": {"by": "judge", "options": {"scale": 2}}}})
-    told = json.loads(able.scoring("strict", "questions", "full_base"))
-    assert (told["name"], told["options"], told["endpoint_name"], told["endpoint"]["model"]) == ("strict", {"scale": 2}, "judge", "m")
+    told = Graph(able).scoring("strict", "questions", "full_base")
+    assert told.endpoint is not None
+    assert (told.name, told.options, told.endpoint_name, told.endpoint.model) == ("strict", {"scale": 2}, "judge", "m")
 
 
 def test_only_a_scorer_that_labels_is_audited() -> None:
-    config = configured()
+    study = {"kind": "audit", "question": "?", "evaluation": "questions", "scorers": ["key_points"]}
+    config = configured({"studies": {"mine": study}})
     assert config.labels("key_points")
     assert not config.labels("likelihood")
     with pytest.raises(UserError, match=r"scorers\.likelihood: an audit needs a scorer that labels; its STATISTICS have no `right`"):
-        config.auditing("likelihood", "questions")
+        Graph(config).auditing("mine", "likelihood")
 
 
 def test_an_audit_may_be_of_one_point_of_an_evaluation_and_knows_the_options_of_its_design() -> None:
@@ -321,7 +326,7 @@ def test_an_audit_may_be_of_one_point_of_an_evaluation_and_knows_the_options_of_
     audited = config.studies["mine"]
     assert isinstance(audited, AuditStudy)
     assert config.audited(audited) == "mine/form=plain"
-    assert json.loads(config.auditing("key_points", config.audited(audited)))["design_options"] == {"instruction": "Say."}
+    assert Graph(config).auditing("mine", "key_points").design_options == {"instruction": "Say."}
 
 
 ASKING = {
@@ -372,8 +377,7 @@ def test_what_a_selection_or_an_audit_asks_is_checked_as_well() -> None:
 def test_generation_settings_do_not_reach_the_likelihood_and_shots_do() -> None:
     def told(**keys: Any) -> dict[str, Any]:
         config = configured({"evaluations": {"mine": {"dataset": "panel", "scorers": ["likelihood"]} | keys}})
-        found: dict[str, Any] = json.loads(config.scoring("likelihood", "mine", "base"))
-        return found
+        return Graph(config).scoring("likelihood", "mine", "base").model_dump()
 
     assert told() == told(generation={"max_new_tokens": 400, "temperature": 1.0})
     assert told()["shots"] == 0

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from configuration import configured
 
-from swift_study.config import Config, Graph
+from swift_study.config import Graph
 
 TEACHER = {"endpoints": {"teacher": {"base_url": "http://localhost:1/v1", "model": "m", "concurrency": 3}}}
 
@@ -41,7 +41,7 @@ def test_lengths_are_those_of_the_runs_model() -> None:
 
 
 def test_a_model_is_told_what_is_trained_on_it_once(default: Graph) -> None:
-    trained = json.loads(default.trained_on("main"))
+    trained = default.trained_on("main")
     assert [settings["method"] for settings, _ in trained] == ["lora"]
     assert trained[0][1] == {"scope": "lora", "modules": None}
     assert default.gradients_of("full_base/seed=17/model=main") is None  # no influence study looks at it
@@ -59,9 +59,10 @@ def test_a_teachers_replies_are_counted_where_it_made_the_dataset() -> None:
     assert graph.accounts(["base", "base.cot", "panel.similar.cot", "base.clarify"]) == [
         "results/data/accounts/base.cot.parquet", "results/data/accounts/panel.similar.cot.parquet",
     ]  # fmt: skip
-    assert "concurrency" not in json.loads(graph.teacher("cot", affects_replies=True))
-    assert json.loads(graph.teacher("cot", affects_replies=False))["concurrency"] == 3
-    assert graph.teacher("clarify", affects_replies=True) == "null"
+    teacher = graph.teacher("cot")
+    assert teacher is not None
+    assert teacher.concurrency == 3
+    assert graph.teacher("clarify") is None
 
 
 def test_what_a_selection_reads(default: Graph) -> None:
@@ -106,7 +107,7 @@ def test_a_study_ends_in_its_tables_in_every_format(default: Graph) -> None:
 def test_words_are_no_part_of_what_is_compared() -> None:
     def told(values: dict[str, Any]) -> tuple[str, str]:
         graph = Graph(configured({"studies": {"cot": values}}))
-        return graph.compared("cot"), json.dumps(graph.told_without_words("cot"))
+        return graph.compared("cot").model_dump_json(), json.dumps(graph.told_without_words("cot"))
 
     assert told({"question": "Other words?", "caption": "Other ones."}) == told({})
     assert told({"probes": {"more": "panel.similar"}})[0] != told({})[0]
@@ -114,9 +115,7 @@ def test_words_are_no_part_of_what_is_compared() -> None:
 
 def test_a_study_has_its_own_first_step() -> None:
     def after_step(values: dict[str, Any]) -> int:
-        config: Config = configured({"statistics": {"after_step": 3}, "studies": {"cot": values}})
-        found: int = json.loads(Graph(config).statistics("cot"))["after_step"]
-        return found
+        return Graph(configured({"statistics": {"after_step": 3}, "studies": {"cot": values}})).statistics("cot").after_step
 
     assert after_step({"after_step": 5}) == 5
     assert after_step({"after_step": None}) == 3

@@ -20,7 +20,7 @@ from snakemake.utils import update_config
 
 from swift_study.config import RULES, Config, Run, gather, lay, load
 from swift_study.errors import UserError
-from swift_study.io.cli import pack, unpack
+from swift_study.io.settings import pack, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -431,22 +431,23 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     probe, target, line = ODD[:90], f"T {ODD[:80]}", ODD
     assert len(found) > 20  # scripts
     (figures,) = found["draw_figures"]
-    assert option(figures, "title") == [f"-{line} ===="]
-    assert option(figures, "control") == ["plain {z}"]
-    assert list(json.loads(option(figures, "figures")[0])) == ["""it's $5 [x] ü %d "q" `id` & ;"""]
+    drawn = json.loads(option(figures, "settings")[0])
+    assert drawn["title"] == f"-{line} ===="
+    assert drawn["control"] == "plain {z}"
+    assert list(drawn["figures"]) == ["""it's $5 [x] ü %d "q" `id` & ;"""]
     assert option(figures, "output") == [f"{results}/studies/odd/figures"]
     (tables,) = found["write_tables"]
-    assert json.loads(option(tables, "questions")[0]) == {"odd": f"{line} second line?"}
+    assert json.loads(option(tables, "settings")[0])["questions"] == {"odd": f"{line} second line?"}
     (verdicts,) = found["decide_verdicts"]
-    assert option(verdicts, "unwanted") == [target]
-    assert option(verdicts, "control") == ["plain {z}"]
+    assert json.loads(option(verdicts, "settings")[0])["unwanted"] == [target]
+    assert json.loads(option(verdicts, "settings")[0])["control"] == "plain {z}"
     (pairs,) = found["pair_influence"]
-    assert list(json.loads(option(pairs, "settings")[0])["probes"]) == [probe, "plain {z}"]
+    assert list(json.loads(option(pairs, "settings")[0])["panel"]["probes"]) == [probe, "plain {z}"]
     (agree,) = found["agree"]
-    assert unpack(option(agree, "settings")[0])["items"][ODD[:80]][probe]["swift"]["study"] == "odd"
-    assert unpack(option(agree, "sources")[0])["odd"]["pairs"] == f"{results}/studies/odd/pairs.parquet"
+    assert unpack(option(agree, "settings")[0])["study"]["items"][ODD[:80]][probe]["swift"]["study"] == "odd"
+    assert unpack(option(agree, "settings")[0])["sources"]["odd"]["pairs"] == f"{results}/studies/odd/pairs.parquet"
     compared = {option(words, "study")[0]: words for words in found["compare"]}
-    assert set(unpack(option(compared["table1"], "settings")[0])["rows"]) >= {probe, "Base"}
+    assert set(unpack(option(compared["table1"], "settings")[0])["study"]["rows"]) >= {probe, "Base"}
     assert option(compared["table1"], "folder") == [f"{results}/studies/table1"]
     made = {option(words, "dataset")[0]: option(words, "analogues") for words in found["apply_strategy"]}
     assert made["panel.similar"] == [f"{results}/data/panel.analogues.parquet"]
@@ -456,7 +457,7 @@ def test_odd_names_reach_each_script_as_they_were_written(commands: tuple[str, d
     assert starts["in_cot/seed=17/model=main"] == [f"{results}/runs/full_base/seed=17/model=main/checkpoints"]
     assert {option(words, "stop")[0] for words in found["train"]} == {f"{results}/work/train/{run}.stop" for run in starts}
     for words in found["respond"]:
-        assert json.loads(option(words, "settings")[0])["generation"]["stop"] == [ODD]
+        assert json.loads(option(words, "settings")[0])["responding"]["generation"]["stop"] == [ODD]
     for words in found["find_model"]:
         assert json.loads(option(words, "settings")[0])["name"].endswith("/model {m} 'x'")
     written = [w for words in found["write_config"] for w in option(words, "config")]

@@ -594,11 +594,12 @@ def test_every_row_is_counted_once(pairs: list[tuple[int, int | None]]) -> None:
 # ---- the scripts ----
 
 
-def judge_arguments(server: Server, folder: Path, told: str = "--settings", **limits: Any) -> list[str]:
+def judge_arguments(server: Server, folder: Path, audit: dict[str, Any] | None = None, **limits: Any) -> list[str]:
     scoring = {"name": "judge", "endpoint_name": "judge", "endpoint": {"base_url": server.url, "model": "m"}}
+    told = {"scoring": scoring} | ({} if audit is None else {"audit": audit, "seed": 17})
     return [
-        "--scorer", str(JUDGE.path), told, json.dumps(scoring),
-        "--limits", json.dumps({"endpoint": {"backoff_s": 0.01, "concurrency": 2} | limits}),
+        "--scorer", str(JUDGE.path), "--settings", json.dumps(told),
+        "--limits", json.dumps({"scoring": {"endpoint": {"backoff_s": 0.01, "concurrency": 2} | limits}}),
         "--instructions", str(PROMPT_FILE), "--cache", str(folder / "cache"),
     ]  # fmt: skip
 
@@ -612,7 +613,7 @@ def write_inputs(folder: Path, n: int) -> list[str]:
     return ["--name", "base questions", "--dataset", str(folder / "questions.parquet"), "--responses", str(folder / "responses.parquet")]
 
 
-KEY_POINTS = ["--scorer", str(ROOT / "scorers" / "key_points.py"), "--settings", "{}"]
+KEY_POINTS = ["--scorer", str(ROOT / "scorers" / "key_points.py"), "--settings", '{"scoring": {}}']
 
 
 def test_key_points_are_scored_without_a_judge(tmp_path: Path) -> None:
@@ -694,18 +695,19 @@ def test_a_killed_judge_goes_on_from_the_cache_and_ends_in_the_same_bytes(server
     assert len(server.bodies) == before
 
 
-def audit_arguments(folder: Path, **settings: Any) -> list[str]:
+def audit_arguments(folder: Path) -> list[str]:
     outputs = [f"--{name}={folder / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
-    return ["--settings", json.dumps(settings), "--dataset", str(folder / "questions.parquet"), "--seed", "17", *outputs]
+    return ["--dataset", str(folder / "questions.parquet"), *outputs]
 
 
-AUDITED_KEY_POINTS = ["--scorer", str(ROOT / "scorers" / "key_points.py"), "--scoring", "{}"]
+def audited(scorer: Path, **told: Any) -> list[str]:
+    return ["--scorer", str(scorer), "--settings", json.dumps({"audit": {}, "scoring": {}, "seed": 17} | told)]
 
 
 def test_the_audit_of_the_key_points(tmp_path: Path) -> None:
     # The last number of a response is held against the value: a hostile text with the right number in it gets its way.
     write_examples(tmp_path / "questions.parquet", evaluation_set())
-    done = run_script("audit_scorer.py", *AUDITED_KEY_POINTS, *audit_arguments(tmp_path, examples=26))
+    done = run_script("audit_scorer.py", *audited(ROOT / "scorers" / "key_points.py", audit={"examples": 26}), *audit_arguments(tmp_path))
     assert "agreement 1.000" in done.stdout
     rows = read_table(tmp_path / "rows.parquet", AUDIT)
     assert len(rows) == 26
@@ -742,7 +744,7 @@ def test_the_audit_reads_responses_as_their_design_does(tmp_path: Path) -> None:
     (made,) = apply_design(load_design(ROOT / "designs/plain.py"), {}, [asked], "questions.plain")
     assert (made.completion, made.golden) == ("[2]", "[2]")
     write_examples(tmp_path / "questions.parquet", [made])
-    scoring = ["--scorer", str(tmp_path / "labels.py"), "--scoring", json.dumps({"options": {"answer": "2"}})]
+    scoring = audited(tmp_path / "labels.py", scoring={"options": {"answer": "2"}})
     run_script("audit_scorer.py", *scoring, *audit_arguments(tmp_path), "--design", str(ROOT / "designs/plain.py"))
     rows = read_table(tmp_path / "rows.parquet", AUDIT)
     assert rows.select("response", "label", "label_again", "label_hostile").rows() == [("[2]", 1, 1, None), ("[3]", 0, 0, None)]
@@ -769,7 +771,7 @@ def test_the_audit_of_a_judge_that_can_be_talked_round_and_changes_its_mind(serv
     server.default = act
     write_examples(tmp_path / "questions.parquet", evaluation_set())
     # One request at a time, since the server counts how often it is asked.
-    arguments = [*judge_arguments(server, tmp_path, "--scoring", concurrency=1), *audit_arguments(tmp_path, examples=36)]
+    arguments = [*judge_arguments(server, tmp_path, {"examples": 36}, concurrency=1), *audit_arguments(tmp_path)]
     run_script("audit_scorer.py", *arguments)
     rows = read_table(tmp_path / "rows.parquet", AUDIT)
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
@@ -801,9 +803,11 @@ def test_the_budget_is_one_for_all_passes_of_the_audit(server: Server, tmp_path:
     most += max(
         sum(len(m.content.encode()) for m in judge_prompt(e, r or "", INSTRUCTIONS)) for e in examples for r in (e.golden, e.unsatisfactory)
     )
-    arguments = audit_arguments(tmp_path, examples=4)
+    arguments = audit_arguments(tmp_path)
     budget = most + 4 * 15
-    done = run_script("audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring", budget_usd=budget, **price), *arguments, code=1)
+    done = run_script(
+        "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, code=1
+    )
     assert "the budget is used up" in done.stdout
     assert 4 < len(server.bodies) < 8
     assert server.tokens_paid <= budget
@@ -816,11 +820,11 @@ def test_what_an_earlier_audit_lost_counts_for_all_passes_of_the_next(server: Se
     overhead = 128 + 2 * 16 + 512 + len(json.dumps(RESPONSE_FORMAT))
     examples = [(e, r or "") for e in (example(1), example(2)) for r in (e.golden, e.unsatisfactory)]
     most = overhead + max(sum(len(m.content.encode()) for m in judge_prompt(e, r, INSTRUCTIONS)) for e, r in examples)
-    arguments = audit_arguments(tmp_path, examples=4)
+    arguments = audit_arguments(tmp_path)
     server.actions.append(break_off)
     for lost, budget in ((1, most), (5, 2 * most + 65)):  # the second time: one pass, and one request of the next
         done = run_script(
-            "audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring", budget_usd=budget, **price), *arguments, code=1
+            "audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 4}, budget_usd=budget, **price), *arguments, code=1
         )
         assert ("does not answer" if lost == 1 else "the budget is used up") in done.stdout
     assert len(server.bodies) == 1 + 5
@@ -833,7 +837,7 @@ def test_a_server_that_filters_every_hostile_text_is_audited(server: Server, tmp
 
     server.default = act
     write_examples(tmp_path / "questions.parquet", evaluation_set())
-    run_script("audit_scorer.py", *judge_arguments(server, tmp_path, "--scoring"), *audit_arguments(tmp_path, examples=12))
+    run_script("audit_scorer.py", *judge_arguments(server, tmp_path, {"examples": 12}), *audit_arguments(tmp_path))
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
     assert [(summary[m]["n"], summary[m]["unparsed"]) for m in ("agreement", "repeatability", "hostile flips")] == [
         (12, 0),

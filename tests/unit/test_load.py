@@ -15,6 +15,7 @@ from swift_study.data.load import Loaded, load
 from swift_study.data.sources import holds, read_sources
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
+from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import REJECTS, read_examples, read_table, write_examples
 
 NONE = [FileSource(path="none.jsonl")]  # what `load` is given, it does not read
@@ -240,7 +241,7 @@ def test_the_script_loads_a_part_and_writes_what_is_left_out(tmp_path: Path) -> 
     write_examples(tmp_path / "probes.parquet", [example("q3")])
     settings = Dataset(sources=[FileSource(path="rows.jsonl")], exclude=["probes"], split={"train": 2, "test": "rest"})
     for part, n in (("", 5), (".train", 2), (".test", 3)):
-        given = ["--settings", settings.model_dump_json(), "--near-duplicate", "0.8", "--exclude", "probes.parquet", "--seed", "17"]
+        given = ["--settings", as_settings(dataset=settings, near_duplicate=0.8, seed=17), "--exclude", "probes.parquet"]
         given += ["--dataset", f"mine{part}", "--output", f"mine{part}.parquet", "--rejects", f"rejects{part}.parquet"]
         run_script("load_dataset.py", *given, cwd=tmp_path)
         assert len(read_examples(tmp_path / f"mine{part}.parquet")) == n

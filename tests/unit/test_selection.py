@@ -14,6 +14,7 @@ from swift_study.data.selection import Row, choose, put_out, rows_of, scores_of_
 from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
 from swift_study.examples import Example, Message
+from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import RESPONSES, SCORES, read_examples, write_examples, write_table
 
 CLARIFY = load_strategy(ROOT / "strategies" / "clarify.py")
@@ -296,7 +297,7 @@ def test_the_script_chooses_by_a_runs_scores(tmp_path: Path) -> None:
     read = ["--datasets", *(f"data/{name}.parquet" for name in given.datasets), "--scores", *scores, "--responses", *responses]
 
     def run(settings: Selection, name: str, code: int) -> str:
-        own = ["--selection", "tried", "--seed", "17", "--settings", settings.model_dump_json(), "--output", f"{name}.parquet"]
+        own = ["--selection", "tried", "--settings", as_settings(selection=settings, seed=17), "--output", f"{name}.parquet"]
         return run_script("select_examples.py", *read, *own, cwd=tmp_path, code=code).stdout
 
     run(of, "positive_analogue", 0)

@@ -759,7 +759,7 @@ def test_a_stop_passes_through_a_strategy(tmp_path: Path) -> None:
 def test_what_a_strategy_prints_stands_in_the_log_and_its_fault_is_one_sentence(tmp_path: Path) -> None:
     strategy_of(tmp_path, "print('mine is here'); import sys; sys.exit(0)")
     write_examples(tmp_path / "panel.parquet", [SUM])
-    given = ["--dataset", "panel.mine", "--strategy", "mine.py", "--settings", "{}", "--teacher", "null", "--teacher-limits", "null"]
+    given = ["--dataset", "panel.mine", "--strategy", "mine.py", "--settings", '{"strategy": {}}']
     given += ["--parent", "panel.parquet", "--analogues", "--cache", "cache"]
     given += ["--output", "made.parquet", "--rejects", "r.parquet", "--account", "a.parquet"]
     done = run_script("apply_strategy.py", *given, cwd=tmp_path, code=1)

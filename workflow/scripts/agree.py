@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from swift_study.config import AgreementStudy, ComparisonStudy, InfluenceStudy, Statistics
-from swift_study.io import cli
 from swift_study.io.tables import BASELINES, DECISIONS, PAIRS, RANK_AGREEMENT, VERDICTS, read_table
 from swift_study.report.figures import draw_agreement
-from swift_study.report.scripts import SCORES, end_study, run_study
+from swift_study.report.scripts import Settings, end_study, run_study
 from swift_study.report.studies import agreement_page
 from swift_study.studies.agreement import (
     Influence,
@@ -28,9 +27,10 @@ from swift_study.studies.manifest import read
 from swift_study.studies.scores import read_scores, rules_of
 
 
-def main(study: AgreementStudy, statistics: Statistics, a: Namespace) -> None:
-    rules = rules_of(cli.unpack(a.scorers))
-    items = items_of(study, {name: read_source(entry, rules, statistics) for name, entry in cli.unpack(a.sources).items()}, statistics)
+def main(s: Settings[AgreementStudy], a: Namespace) -> None:
+    study, statistics = s.study, s.statistics
+    rules = rules_of(s.scorers)
+    items = items_of(study, {name: read_source(entry, rules, statistics) for name, entry in s.sources.items()}, statistics)
     table, ranks = agreement_table(items, study), rank_agreement(items, study, statistics)
     decisions = decisions_table(items, study, statistics)
     sentences = summary(table, study)
@@ -54,5 +54,4 @@ def read_source(entry: Mapping[str, Any], rules: Mapping[str, Rule], statistics:
 
 
 if __name__ == "__main__":
-    sources = "JSON: by study its settings, and its files: manifest, or pairs, verdicts and baselines"
-    run_study(main, AgreementStudy, __doc__, {"sources": sources, "scorers": SCORES["scorers"]})
+    run_study(main, AgreementStudy, __doc__, {})

@@ -1,16 +1,16 @@
 """Make a dataset from another by a design: the same items as other queries and completions."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
+from swift_study.config import Design
 from swift_study.data.designs import apply_design, load_design
 from swift_study.io import cli
 from swift_study.io.tables import read_examples, write_examples
 
 
 def main(a: Namespace) -> None:
-    made = apply_design(load_design(Path(a.design)), json.loads(a.options), read_examples(Path(a.parent)), a.dataset)
+    made = apply_design(load_design(Path(a.design)), cli.settings(Design, a).options, read_examples(Path(a.parent)), a.dataset)
     write_examples(Path(a.output), made)
     cli.say(f"{a.dataset}: {len(made)} examples rendered")
 
@@ -20,7 +20,7 @@ if __name__ == "__main__":
         __doc__,
         dataset="its name",
         design="the design file",
-        options="the design's options as JSON",
+        settings="its entry of `designs` as JSON",
         parent="Parquet file of the examples that it renders",
         output="Parquet file",
     )

@@ -1,12 +1,11 @@
 """Make a dataset from another by a strategy."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import Strategy
+from swift_study.config import Section, Strategy
 from swift_study.data.datasets import write_rejects
 from swift_study.data.strategies import apply_strategy, load_strategy
 from swift_study.io import cli
@@ -14,18 +13,20 @@ from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.tables import ACCOUNTS, read_examples, write_examples, write_table
 
 
+class Settings(Section):
+    strategy: Strategy
+    teacher: EndpointSettings | None = None
+
+
 def main(a: Namespace) -> None:
-    teacher = json.loads(a.teacher)
-    if teacher is not None:
-        teacher = EndpointSettings(**teacher, **json.loads(a.teacher_limits))
-    settings = Strategy.model_validate_json(a.settings)
+    settings = cli.settings(Settings, a)
     made, rejects, account = apply_strategy(
-        load_strategy(Path(a.strategy), settings.options, [e for path in a.ancestors for e in read_examples(Path(path))]),
-        settings,
+        load_strategy(Path(a.strategy), settings.strategy.options, [e for path in a.ancestors for e in read_examples(Path(path))]),
+        settings.strategy,
         read_examples(Path(a.parent)),
         read_examples(Path(a.analogues)) if a.analogues else [],
         a.dataset,
-        teacher,
+        settings.teacher,
         Path(a.cache) / "replies",
         cli.Progress(a.dataset),
     )
@@ -41,9 +42,7 @@ if __name__ == "__main__":
         __doc__,
         dataset="its name",
         strategy="the strategy file",
-        settings="the strategy's settings as JSON",
-        teacher="the keys of `teacher` that affect a reply as JSON, or null",
-        teacher_limits="its other keys as JSON, or null",
+        settings="JSON of Settings",
         parent="Parquet file of the examples it is made from",
         cache="folder of the cache",
         output="Parquet file",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import Audit, Scoring
+from swift_study.config import Audit, Scoring, Section, Seed
 from swift_study.data.designs import load_design
 from swift_study.evaluation.audit import audit, labelled_responses, summarise
 from swift_study.evaluation.judging import read_instructions
@@ -16,13 +16,17 @@ from swift_study.io.endpoint import Account
 from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, read_examples, write_table
 
 
+class Settings(Section):
+    audit: Audit
+    scoring: Scoring
+    seed: Seed
+    """Of the draw of responses and of the bootstrap."""
+
+
 def main(a: Namespace) -> None:
-    settings, scoring, scorer = (
-        Audit.model_validate_json(a.settings),
-        cli.settings(Scoring, a.scoring, a.limits),
-        load_scorer(Path(a.scorer)),
-    )
-    labelled = labelled_responses(settings, read_examples(Path(a.dataset)), a.seed)
+    settings, scorer = cli.settings(Settings, a), load_scorer(Path(a.scorer))
+    scoring = settings.scoring
+    labelled = labelled_responses(settings.audit, read_examples(Path(a.dataset)), settings.seed)
     design = None if a.design is None else load_design(a.design)
     accounts: list[Account] = []
     has_answered = False  # a server may refuse every hostile text, which says nothing about the settings
@@ -46,7 +50,7 @@ def main(a: Namespace) -> None:
 
     instructions = read_instructions(Path(a.instructions)) if a.instructions else ""
     rows = audit(score, labelled, instructions, scoring.options)
-    summary, confusion = summarise(rows, settings.reference, a.seed)
+    summary, confusion = summarise(rows, settings.audit.reference, settings.seed)
     for path, table, schema in ((a.rows, rows, AUDIT), (a.summary, summary, AUDIT_SUMMARY), (a.confusion, confusion, CONFUSION)):
         write_table(Path(path), pl.DataFrame(table, schema=schema.names, infer_schema_length=None), schema)
     costs = [{"dataset": f"audit of {rows[0]['judge']}", **account.__dict__} for account in accounts]
@@ -64,17 +68,14 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         scorer="the scorer's file",
-        scoring="the name and options of the scorer and of the design, and the endpoint's keys that affect a reply, as JSON",
-        settings="an audit study's `settings` as JSON",
+        settings="JSON of Settings",
         dataset="Parquet file of the evaluation's queries",
         rows="Parquet file: a response and the labels that it got",
         summary="Parquet file: the measures",
         confusion="Parquet file: expected and given labels",
         account="Parquet file of what the endpoint cost; empty for a scorer that asks none",
     )
-    p.add_argument("--limits", default="{}", help="the endpoint's other keys as JSON")
     p.add_argument("--instructions", help="text file of what the endpoint is told")
     p.add_argument("--design", type=Path, help="file of the design in which the queries stand, which reads responses back")
     p.add_argument("--cache", default=".cache", help="folder of the cache")
-    p.add_argument("--seed", type=int, required=True, help="of the draw of responses and of the bootstrap")
     cli.run(main, p)

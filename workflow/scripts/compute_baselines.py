@@ -11,13 +11,14 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study.config import Model, Run, StudyPanel
+from swift_study.config import Model, Run, Section, StudyPanel
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gradients.panel import read_panel
 from swift_study.influence.baselines import STEP, baselines_at_checkpoint
 from swift_study.io import cli
 from swift_study.io.lines import append_lines, read_lines
+from swift_study.io.settings import deciding
 from swift_study.io.tables import BASELINES, write_table
 from swift_study.io.work import fingerprint, hash_files, remove, work_folder
 from swift_study.models.checkpoints import read_checkpoints
@@ -27,15 +28,18 @@ from swift_study.models.rendering import load_renderer
 from swift_study.models.weights import select_weights
 
 
+class Settings(Section):
+    panel: StudyPanel
+    run: Run
+    model: Model
+
+
 def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
-    panel, run, base = (
-        StudyPanel.model_validate_json(a.settings),
-        Run.model_validate_json(a.run_settings),
-        Model.model_validate_json(a.model_settings),
-    )
+    settings = cli.settings(Settings, a)
+    panel, run, base = settings.panel, settings.run, settings.model
     folder, last = model_folder(Path(a.model)), read_checkpoints(Path(a.checkpoints))[-1]
     renderer = load_renderer(folder, base)
     members = read_panel(a.datasets, renderer, panel.loss_of())
@@ -44,7 +48,7 @@ def main(a: Namespace) -> None:
         raise UserError(f"{a.study} compares the dataset '{min(missing)}', but the datasets given are {', '.join(a.datasets)}.")
     weights = json.loads(Path(a.model).read_text())["weights"]
     ids = [[m.dataset, m.example.example_id] for m in members]
-    key = fingerprint(panel.model_dump(), run.model_dump(), base.model_dump(), weights, hash_files(*filter(None, [last.folder])), ids, STEP)
+    key = fingerprint(panel.model_dump(), deciding(run), base.model_dump(), weights, hash_files(*filter(None, [last.folder])), ids, STEP)
     work = work_folder(Path(a.work), key)
     file = work / "probes.jsonl"
     model = load_checkpoint(folder, base, last.folder, run.lora)
@@ -72,10 +76,8 @@ if __name__ == "__main__":
         __doc__,
         gpus="GPUs that each node of a Slurm job must have",
         study="its name",
-        settings="the study's run, probes, targets and references as JSON",
-        run_settings="the run's settings as JSON",
+        settings="JSON of Settings",
         model="model.json",
-        model_settings="the section `model` as JSON",
         checkpoints="folder of the run's checkpoints, of which the last is taken",
         work="folder for unfinished work",
         output="Parquet file",

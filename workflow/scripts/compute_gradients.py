@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from swift_study.config import Gradients, Model, Run
+from swift_study.config import Gradients, LossOn, Model, Run, Section
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.gradients.certificate import certificate, certify
@@ -25,6 +25,7 @@ from swift_study.gradients.memory import keep_freed_memory
 from swift_study.gradients.panel import Member, read_panel
 from swift_study.gradients.sketch import about_projection
 from swift_study.io import cli
+from swift_study.io.settings import deciding
 from swift_study.io.tables import vector_storage, write_arrow
 from swift_study.io.work import copy_file, fingerprint, hash_files, publish, remove, work_folder
 from swift_study.models.checkpoints import read_checkpoints
@@ -35,26 +36,29 @@ from swift_study.models.weights import select_weights, trainable_weights
 from swift_study.numerics import GRADIENTS
 
 
+class Settings(Section):
+    gradients: Gradients
+    run: Run
+    model: Model
+    loss_on: dict[str, LossOn]
+    """By dataset the tokens whose loss has the gradients."""
+
+
 def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
     keep_freed_memory()
-    memory = {"memory_gb": float(a.memory_mb) / 1000, "host_memory_gb": float(a.host_memory_mb) / 1000}
-    settings, run, base = (
-        Gradients.model_validate(json.loads(a.settings) | memory),
-        Run.model_validate_json(a.run_settings),
-        Model.model_validate_json(a.model_settings),
-    )
+    told = cli.settings(Settings, a)
+    settings, run, base = told.gradients, told.run, told.model
     folder = model_folder(Path(a.model))
     renderer = load_renderer(folder, base)
-    panel = read_panel(a.datasets, renderer, json.loads(a.loss_on))
+    panel = read_panel(a.datasets, renderer, told.loss_on)
     weights = json.loads(Path(a.model).read_text())["weights"]
     checkpoints = {c.step: c.folder for c in read_checkpoints(Path(a.checkpoints)) if c.folder is not None}
     ids = fingerprint([m.example.example_id for m in panel])
-    numbers = settings.model_dump(exclude={"memory_gb", "host_memory_gb"})  # how they are made, not what they are
     hashes = [hash_files(c) for c in checkpoints.values()]
-    key = fingerprint(GRADIENTS, numbers, base.model_dump(), run.model_dump(), weights, ids, hashes, a.loss_on)
+    key = fingerprint(GRADIENTS, deciding(settings), base.model_dump(), deciding(run), weights, ids, hashes, told.loss_on)
     work = work_folder(Path(a.work), key)
 
     steps = sorted({*checkpoints, *([0] if settings.include_step_0 else [])})
@@ -186,17 +190,12 @@ if __name__ == "__main__":
         __doc__,
         gpus="GPUs that each node of a Slurm job must have",
         panel="its name",
-        settings="the section `gradients` as JSON, without the memory",
-        memory_mb="memory that may be used, of the GPU or else of the machine",
-        host_memory_mb="with a GPU, memory of the machine for what is gathered; 0: the GPU's",
-        run_settings="the run's settings as JSON",
+        settings="JSON of Settings",
         model="model.json",
-        model_settings="the section `model` as JSON",
         work="folder for unfinished work",
         checkpoints="folder of the run's checkpoints",
         output="folder to publish: for each checkpoint the gradients and each weight's own inner products, and the numerics certificate",
     )
-    p.add_argument("--loss-on", default="{}", help="by dataset the tokens whose loss has the gradients, as JSON")
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the panel's datasets")
     p.add_argument("--threads", type=int, default=1, help="CPU threads")
     cli.run(main, p)

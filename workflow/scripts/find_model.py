@@ -17,7 +17,7 @@ from swift_study.models.weights import train_weights
 
 
 def main(a: Namespace) -> None:
-    settings = Model.model_validate_json(a.settings)
+    settings = cli.settings(Model, a)
     folder = find_model(settings, Path(a.cache))
     renderer = load_renderer(folder, settings)
     outline(folder, settings)

@@ -3,15 +3,16 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import InfluenceStudy, Statistics, curve_names
+from swift_study.config import InfluenceStudy, curve_names
 from swift_study.io import cli
 from swift_study.io.tables import PAIRS, read_table
 from swift_study.report.pages import write_formats
-from swift_study.report.scripts import run_study
+from swift_study.report.scripts import Settings, run_study
 from swift_study.studies.claims import claims_about_curves, claims_schema, claims_sentence, curves_of, read_claims
 
 
-def main(study: InfluenceStudy, statistics: Statistics, a: Namespace) -> None:
+def main(s: Settings[InfluenceStudy], a: Namespace) -> None:
+    study, statistics = s.study, s.statistics
     pairs = read_table(Path(a.pairs), PAIRS)
     known = curves_of(pairs)
     claims, left_out = read_claims(a.claims, known, [c for c in curve_names(study.probes, study.targets) if c not in known], "curve")

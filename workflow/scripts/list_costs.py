@@ -5,11 +5,12 @@ from pathlib import Path
 
 from swift_study.config import Graph, configure
 from swift_study.io import cli
+from swift_study.io.settings import unpack
 from swift_study.studies import costs
 
 
 def main(a: Namespace) -> None:
-    costs.write_ways(Path(a.output), costs.ways(Graph(configure(cli.unpack(a.config), Path(a.studies))), a.study))
+    costs.write_ways(Path(a.output), costs.ways(Graph(configure(unpack(a.config), Path(a.studies))), a.study))
 
 
 if __name__ == "__main__":

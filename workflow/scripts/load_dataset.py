@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import Dataset
+from swift_study.config import Dataset, Section, Seed
 from swift_study.data.datasets import write_rejects
 from swift_study.data.load import load
 from swift_study.data.sources import read_sources
@@ -11,12 +11,19 @@ from swift_study.io import cli
 from swift_study.io.tables import read_examples, write_examples
 
 
+class Settings(Section):
+    dataset: Dataset
+    near_duplicate: float
+    seed: Seed
+    """Of the draw and the split."""
+
+
 def main(a: Namespace) -> None:
-    settings = Dataset.model_validate_json(a.settings)
+    settings = cli.settings(Settings, a)
     name, _, part = a.dataset.partition(".")
-    pool = read_sources(settings.sources, settings.where)
+    pool = read_sources(settings.dataset.sources, settings.dataset.where)
     others = {Path(path).stem: read_examples(Path(path)) for path in a.exclude}
-    loaded = load(name, settings, pool, others, float(a.near_duplicate), int(a.seed))
+    loaded = load(name, settings.dataset, pool, others, settings.near_duplicate, settings.seed)
     examples, rejects = loaded.parts[part], loaded.rejects[part]
     write_examples(Path(a.output), examples)
     write_rejects(Path(a.rejects), rejects)
@@ -29,9 +36,7 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         dataset="its name, with that of the part",
-        settings="its entry of `datasets` as JSON",
-        near_duplicate="Jaccard similarity from which texts are near-duplicates",
-        seed="of the draw and the split",
+        settings="JSON of Settings",
         output="Parquet file",
         rejects="Parquet file of what was left out",
     )

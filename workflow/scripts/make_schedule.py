@@ -13,7 +13,7 @@ from swift_study.training.schedule import chosen, make_schedule
 
 
 def main(a: Namespace) -> None:
-    run = Run.model_validate_json(a.settings)
+    run = cli.settings(Run, a)
     datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
     reasons = left_out(a.lengths)
     schedule = make_schedule(run, datasets, reasons)

@@ -13,7 +13,7 @@ from swift_study.models.rendering import load_renderer
 
 def main(a: Namespace) -> None:
     dataset = Path(a.dataset)
-    renderer = load_renderer(model_folder(Path(a.model)), Model.model_validate_json(a.model_settings))
+    renderer = load_renderer(model_folder(Path(a.model)), cli.settings(Model, a))
     lengths = measure(read_examples(dataset), renderer, dataset.stem, a.name)
     write_table(Path(a.output), lengths, LENGTHS)
     out = lengths["reason"].count()
@@ -25,7 +25,7 @@ if __name__ == "__main__":
         __doc__,
         name="the model's name",
         model="model.json",
-        model_settings="the keys of `model` that affect tokens, as JSON",
+        settings="the keys of `model` that affect tokens, as JSON",
         dataset="Parquet file of the dataset",
         output="Parquet file",
     )

@@ -3,15 +3,22 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import StudyPanel
+from swift_study.config import Section, StudyPanel
 from swift_study.gradients.files import gradient_files
 from swift_study.influence.pairs import pairs_at_checkpoint, part_pairs, read_gradients, read_modules
 from swift_study.io import cli
 from swift_study.io.tables import FAMILIES, LAYERS, PAIRS, writing_table
 
 
+class Settings(Section):
+    panel: StudyPanel
+    norm_floor: float
+    """Smallest squared norm of a target gradient."""
+
+
 def main(a: Namespace) -> None:
-    panel = StudyPanel.model_validate_json(a.settings)
+    settings = cli.settings(Settings, a)
+    panel, norm_floor = settings.panel, settings.norm_floor
     pairs_file, families_file, layers_file = Path(a.output), Path(a.families), Path(a.layers)
     count = skipped = 0
     with (
@@ -23,10 +30,10 @@ def main(a: Namespace) -> None:
             gradients = read_gradients(path)
             modules = read_modules(modules_path, gradients)
             for probes, targets in panel.grids():
-                for pairs in pairs_at_checkpoint(gradients, a.study, panel.run, probes, targets, a.norm_floor):
+                for pairs in pairs_at_checkpoint(gradients, a.study, panel.run, probes, targets, norm_floor):
                     add_pairs(pairs)
-                    add_families(part_pairs(pairs, modules, "family", a.norm_floor))
-                    add_layers(part_pairs(pairs, modules, "layer", a.norm_floor))
+                    add_families(part_pairs(pairs, modules, "family", norm_floor))
+                    add_layers(part_pairs(pairs, modules, "layer", norm_floor))
                     count += len(pairs)
                     skipped += pairs["rel_inf"].null_count()
     cli.say(f"{a.study}: {count} pairs, {skipped} of them without RelInf (target gradient zero or not finite)")
@@ -36,11 +43,10 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         study="its name",
-        settings="the study's run, probes, targets and references as JSON",
+        settings="JSON of Settings",
         gradients="folder of the panel's gradients at each checkpoint",
         output="Parquet file",
         families="Parquet file",
         layers="Parquet file",
     )
-    p.add_argument("--norm-floor", type=float, required=True, help="smallest squared norm of a target gradient")
     cli.run(main, p)

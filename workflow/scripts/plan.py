@@ -16,6 +16,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 from swift_study.config import MAIN, Model, configure
 from swift_study.errors import UserError
 from swift_study.io import cli
+from swift_study.io.settings import unpack
 from swift_study.models.loading import find_model, quiet_libraries
 from swift_study.models.rendering import load_renderer
 from swift_study.planning.costs import Job, Size, configured_size, read_jobs, read_size
@@ -25,7 +26,7 @@ from swift_study.planning.report import Planner, text
 
 def main(a: Namespace) -> None:
     quiet_libraries()
-    values = cli.unpack(a.config)
+    values = unpack(a.config)
     config = configure(values, Path(a.studies))
     jobs = list_jobs(values, config.plan.targets, Path(a.snakefile))
     sizes: dict[str, Size] = {}

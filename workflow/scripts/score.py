@@ -3,13 +3,17 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import Scoring
+from swift_study.config import Scoring, Section
 from swift_study.evaluation.scorers import load_scorer, read_items, score_items, summary, write_scores
 from swift_study.io import cli
 
 
+class Settings(Section):
+    scoring: Scoring
+
+
 def main(a: Namespace) -> None:
-    settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
+    settings, scorer = cli.settings(Settings, a).scoring, load_scorer(Path(a.scorer))
     items = read_items(Path(a.dataset), settings, Path(a.responses), a.opponents, design=a.design)
     scored = score_items(scorer, items)
     write_scores(Path(a.output), scorer, scored)
@@ -21,7 +25,7 @@ if __name__ == "__main__":
         __doc__,
         name="run, evaluation and scorer, for people",
         scorer="the scorer's file",
-        settings="its options as JSON",
+        settings="JSON of Settings",
         dataset="Parquet file of the queries",
         responses="Parquet file of the responses",
         output="folder of scores.parquet and items.parquet",

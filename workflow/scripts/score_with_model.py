@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from swift_study.config import Lora, Model, Scoring
+from swift_study.config import Lora, Model, Scoring, Section
 from swift_study.data.datasets import model_folder
 from swift_study.errors import UserError
 from swift_study.evaluation.likelihood import with_candidates
@@ -20,21 +20,23 @@ from swift_study.models.loading import about_threads, load_checkpoint, quiet_lib
 from swift_study.models.rendering import load_renderer
 
 
+class Settings(Section):
+    scoring: Scoring
+    model: Model
+    lora: Lora
+
+
 def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(a.threads)
-    settings, scorer = Scoring.model_validate_json(a.settings), load_scorer(Path(a.scorer))
-    base, folder, checkpoint = (
-        Model.model_validate_json(a.model_settings),
-        model_folder(Path(a.model)),
-        last_checkpoint(Path(a.checkpoints)),
-    )
-    items = read_items(Path(a.dataset), settings, a.responses, design=a.design)
+    settings, scorer = cli.settings(Settings, a), load_scorer(Path(a.scorer))
+    how, base, folder, checkpoint = settings.scoring, settings.model, model_folder(Path(a.model)), last_checkpoint(Path(a.checkpoints))
+    items = read_items(Path(a.dataset), how, a.responses, design=a.design)
     examples = [item.example for item in items]
-    shots = draw_shots(examples, read_examples(Path(a.shots)) if a.shots else examples, settings.shots)
-    prompts = Prompts(load_renderer(folder, base), settings.template, shots, settings.prompt_tokens)
-    model = load_checkpoint(folder, base, checkpoint, Lora.model_validate_json(a.lora))
+    shots = draw_shots(examples, read_examples(Path(a.shots)) if a.shots else examples, how.shots)
+    prompts = Prompts(load_renderer(folder, base), how.template, shots, how.prompt_tokens)
+    model = load_checkpoint(folder, base, checkpoint, settings.lora)
     progress, start = cli.Progress(f"score {a.name}"), time.monotonic()
 
     def report(done: int, of: int) -> None:
@@ -54,10 +56,8 @@ if __name__ == "__main__":
         gpus="GPUs that each node of a Slurm job must have",
         name="run, evaluation and scorer, for people",
         scorer="the scorer's file",
-        settings="its options and how queries are rendered, as JSON",
+        settings="JSON of Settings",
         model="model.json",
-        model_settings="the section `model` as JSON",
-        lora="the run's adapter settings as JSON",
         checkpoints="folder of the run's checkpoints, of which the last is taken",
         dataset="Parquet file of the queries",
         output="folder of scores.parquet and items.parquet",

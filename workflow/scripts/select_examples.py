@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from swift_study.config import Selection
+from swift_study.config import Section, Seed, Selection
 from swift_study.data.selection import choose, put_out, rows_of, scores_of_file
 from swift_study.errors import UserError
 from swift_study.evaluation.scorers import read_responses, read_statistics
@@ -13,8 +13,15 @@ from swift_study.io import cli
 from swift_study.io.tables import read_examples, write_examples
 
 
+class Settings(Section):
+    selection: Selection
+    seed: Seed
+    """Of a random order."""
+
+
 def main(a: Namespace) -> None:
-    selection = Selection.model_validate_json(a.settings)
+    settings = cli.settings(Settings, a)
+    selection = settings.selection
     datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
     rows = rows_of(selection, datasets)
     scores: dict[str, float | None] = {}
@@ -30,7 +37,7 @@ def main(a: Namespace) -> None:
             )
         scores |= dict(table.select("query_id", pl.col(statistic)).iter_rows())
     responses = {query: text for path in a.responses for query, text in read_responses(Path(path)).items()}
-    chosen = choose(selection, rows, scores, responses, int(a.seed), a.selection)
+    chosen = choose(selection, rows, scores, responses, settings.seed, a.selection)
     examples = put_out(selection, Path(a.output).stem, chosen, responses)
     write_examples(Path(a.output), examples)
     tasks = len({row["example"].task for row in chosen})
@@ -41,8 +48,7 @@ if __name__ == "__main__":
     p = cli.parser(
         __doc__,
         selection="its name",
-        settings="its entry of `selections` as JSON",
-        seed="of a random order",
+        settings="JSON of Settings",
         output="Parquet file, called like the output",
     )
     p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the examples, of their relatives and of all between them")

@@ -3,16 +3,17 @@
 from argparse import Namespace
 from functools import partial
 
-from swift_study.config import Statistics, SweepStudy
+from swift_study.config import SweepStudy
 from swift_study.io.tables import PHASES, SAVINGS, SWEEP
 from swift_study.report.figures import draw_sweep
-from swift_study.report.scripts import SCORES, end_study, run_study, scores_of
+from swift_study.report.scripts import MANIFEST, Settings, end_study, run_study, scores_of
 from swift_study.report.studies import sweep_page
 from swift_study.studies.sweep import lines_of, phases_table, savings_table, sweep_table
 
 
-def main(study: SweepStudy, statistics: Statistics, a: Namespace) -> None:
-    scores = scores_of(a, statistics, study.unit, study.within)
+def main(s: Settings[SweepStudy], a: Namespace) -> None:
+    study, statistics = s.study, s.statistics
+    scores = scores_of(s, a, study.unit, study.within)
     lines = lines_of(study, scores)
     table, confidence = sweep_table(lines), statistics.confidence
     phases, savings = phases_table(study, lines, confidence), savings_table(study, lines, confidence)
@@ -30,4 +31,4 @@ def main(study: SweepStudy, statistics: Statistics, a: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_study(main, SweepStudy, __doc__, SCORES)
+    run_study(main, SweepStudy, __doc__, MANIFEST)

@@ -13,9 +13,10 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from swift_study.config import Gradients, Model, Run
+from swift_study.config import Gradients, Model, Run, Section
 from swift_study.data.datasets import model_folder
 from swift_study.io import cli
+from swift_study.io.settings import deciding
 from swift_study.io.tables import CHECKPOINTS, CONSUMED, HISTORY, SCHEDULE, read_examples, read_table, write_table
 from swift_study.io.work import copy_tree, fingerprint, hash_files, publish, remove, work_folder
 from swift_study.models.checkpoints import TABLE, folder_name, last_checkpoint
@@ -25,12 +26,19 @@ from swift_study.numerics import TRAINING
 from swift_study.training.trainer import check_notes, read_stage, train
 
 
+class Settings(Section):
+    run: Run
+    model: Model
+    gradients: Gradients | None = None
+    """Those that are computed at its checkpoints: they change no training, which is refused where they cannot be."""
+
+
 def main(a: Namespace) -> None:
     check_gpus(int(a.gpus))
     quiet_libraries()
     torch.set_num_threads(max(1, a.threads // int(os.environ.get("WORLD_SIZE", "1"))))
-    run, model = Run.model_validate_json(a.settings), Model.model_validate_json(a.model_settings)
-    gradients = None if a.gradients == "null" else Gradients.model_validate_json(a.gradients)
+    settings = cli.settings(Settings, a)
+    run, model, gradients = settings.run, settings.model, settings.gradients
     base = json.loads(Path(a.model).read_text())
     schedule = read_table(Path(a.schedule), SCHEDULE)
     used = set(schedule["example_id"])
@@ -39,7 +47,7 @@ def main(a: Namespace) -> None:
     started_from = hash_files(*start.glob("*.safetensors")) if start else base["weights"]
     held_out = read_examples(Path(a.held_out)) if a.held_out else []
     ids = [e.example_id for e in held_out]
-    key = fingerprint(TRAINING, run.model_dump(), model.model_dump(), base["weights"], started_from, schedule.rows(), ids)
+    key = fingerprint(TRAINING, deciding(run), model.model_dump(), base["weights"], started_from, schedule.rows(), ids)
     first = int(os.environ.get("RANK", "0")) == 0
     work = work_folder(Path(a.work), key) if first else Path(a.work) / key
     progress = cli.Progress(f"train {a.name}")
@@ -55,7 +63,7 @@ def main(a: Namespace) -> None:
         "run": a.name,
         "model": base,
         "start": {"run": run.start, "weights": started_from},
-        "settings": run.model_dump(),
+        "settings": deciding(run),
         "schedule": fingerprint(schedule.rows()),
         "numerics": TRAINING,
     }
@@ -92,9 +100,8 @@ if __name__ == "__main__":
         __doc__,
         gpus="GPUs that each node of a Slurm job must have",
         name="the run's name",
-        settings="the run's settings as JSON",
+        settings="JSON of Settings",
         model="model.json",
-        model_settings="the section `model` as JSON",
         schedule="Parquet file of the schedule",
         deepspeed="DeepSpeed's JSON file for the run's ZeRO stage",
         work="folder for unfinished work",
@@ -103,7 +110,6 @@ if __name__ == "__main__":
         history="Parquet file, one row a step",
         consumed="Parquet file, one row an example that a process worked on",
     )
-    p.add_argument("--gradients", default="null", help="scope and modules of the gradients that are computed at its checkpoints, as JSON")
     p.add_argument("--start-from", nargs="?", help="folder of the checkpoints of the run that it starts from, where that is not the model")
     p.add_argument("--held-out", nargs="?", help="Parquet file of the dataset that early stopping measures the loss on")
     p.add_argument("--datasets", nargs="*", default=[], help="Parquet files of the datasets that the schedule names")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from swift_study.config import Graph, configure
 from swift_study.io import cli
+from swift_study.io.settings import unpack
 from swift_study.studies import manifest
 
 
 def main(a: Namespace) -> None:
-    config = configure(cli.unpack(a.config), Path(a.studies))
+    config = configure(unpack(a.config), Path(a.studies))
     manifest.write(Path(a.output), manifest.table(Graph(config).entries(a.study)))
 
 

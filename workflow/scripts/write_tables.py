@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from swift_study import __version__
-from swift_study.config import Statistics
+from swift_study.config import Section, Statistics
 from swift_study.data.datasets import describe
 from swift_study.evaluation.scorers import read_statistics
 from swift_study.gradients.files import CERTIFICATE
@@ -29,9 +29,16 @@ from swift_study.models.lengths import about_lengths
 from swift_study.report.pages import heading, html_table, page, paragraph, preformatted, verdict_page, write_formats, write_page
 
 
+class Settings(Section):
+    statistics: Statistics
+    questions: dict[str, str]
+    """By study."""
+
+
 def main(a: Namespace) -> None:
     tables, pages = Path(a.tables), Path(a.pages)
-    statistics = Statistics.model_validate_json(a.statistics)
+    settings = cli.settings(Settings, a)
+    statistics = settings.statistics
     verdicts = read_tables(a.verdicts, VERDICTS)
     confounds = read_tables(a.confounds, CONFOUNDS)
     write_formats(tables, "verdicts", verdicts, VERDICTS)
@@ -44,7 +51,7 @@ def main(a: Namespace) -> None:
         f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence. For "
         f"responses that one does not want (Neg) it is the other way round: pushing towards them less helps."
     )
-    write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, power, list(json.loads(a.questions).items()), rule))
+    write_page(pages / "verdicts.html", verdict_page(verdicts, confounds, power, list(settings.questions.items()), rule))
 
     rejects = read_tables(a.rejects, REJECTS)
     datasets = pl.DataFrame([describe(Path(p), rejects) for p in a.datasets])
@@ -106,8 +113,7 @@ if __name__ == "__main__":
         __doc__,
         tables="folder of the tables",
         pages="folder of the report's pages",
-        statistics="the section `statistics` as JSON",
-        questions="each study's question as JSON",
+        settings="JSON of Settings",
         config="the whole configuration, a YAML file",
     )
     lists = "verdicts confounds power datasets rejects leakage lengths scores accounts gradients checkpoints"

@@ -5,7 +5,7 @@ Unknown keys are refused with the nearest known one. ``config.default.yaml`` and
 """
 
 from swift_study.config import lineage
-from swift_study.config.base import MAIN, Context, LossOn, Section, nearest
+from swift_study.config.base import MAIN, Context, LossOn, Section, Seed, nearest
 from swift_study.config.collections import Gathered, chosen, configure, gather, lay
 from swift_study.config.datasets import (
     Column,
@@ -46,14 +46,18 @@ from swift_study.config.studies import (
     FLOOR,
     AgreementStudy,
     AuditStudy,
+    Axis,
+    Bars,
     ComparisonStudy,
     CorrelationStudy,
+    HeatMap,
     InfluenceStudy,
     Phase,
     Place,
     Predictor,
     References,
     Saving,
+    Scatter,
     ScoredStudy,
     Study,
     StudyPanel,
@@ -73,6 +77,8 @@ __all__ = [
     "Asked",
     "Audit",
     "AuditStudy",
+    "Axis",
+    "Bars",
     "Column",
     "Columns",
     "ComparisonStudy",
@@ -96,6 +102,7 @@ __all__ = [
     "GeneratorSource",
     "Gradients",
     "Graph",
+    "HeatMap",
     "HubSource",
     "InfluenceStudy",
     "Lora",
@@ -114,11 +121,13 @@ __all__ = [
     "Responding",
     "Run",
     "Saving",
+    "Scatter",
     "ScoredStudy",
     "Scorer",
     "Scores",
     "Scoring",
     "Section",
+    "Seed",
     "Selection",
     "Source",
     "Statistics",

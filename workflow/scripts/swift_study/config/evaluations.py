@@ -11,6 +11,7 @@ from swift_study.config.base import NAME, FilePath, Section, Seed, nearest
 from swift_study.config.grid import Level, agrees, fields, fill, label_of, path_of, points, text
 from swift_study.errors import UserError
 from swift_study.io.endpoint import EndpointSettings
+from swift_study.io.settings import CHANGES_NOTHING
 from swift_study.io.user_files import REPOSITORY, constants, find_file
 
 
@@ -33,7 +34,7 @@ class Generation(Section):
     """Texts at which a response ends, beside the model's end token; they are cut off."""
     endpoint: str | None = None
     """Name of one of the `endpoints`, which responds in place of the run's checkpoint; `{run}` in its `model` stands for the run's name."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, json_schema_extra=CHANGES_NOTHING)
     """Responses generated at once; the same ones for any value in float32."""
 
     @model_validator(mode="after")
@@ -219,7 +220,7 @@ class Scorer(Section):
 
 
 class Responding(Section):
-    """What the script that responds is told."""
+    """How a run is asked an evaluation."""
 
     generation: Generation = Generation()
     shots: int = 0
@@ -229,7 +230,7 @@ class Responding(Section):
 
 
 class Scoring(Section):
-    """What a script that scores is told."""
+    """How a scorer is used."""
 
     name: str = ""
     options: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from swift_study.config.base import nearest
-from swift_study.config.grid import FACTORS, Level, fill, label_of, path_of, text
+from swift_study.config.grid import FACTORS, Level, agrees, fill, label_of, path_of, read_path, text
 from swift_study.config.runs import Family, Grid, Run
 
 PATH = rf"[a-z][a-z0-9_]*{FACTORS}"  # of a point, as a regular expression
@@ -51,6 +51,13 @@ def parse_name(name: str) -> tuple[str, dict[str, str]]:
     if found is None or any(not factor.strip() or not equals for factor, equals, _ in parts):
         raise ValueError(f"{name!r} names no run; write `family`, or `family[factor=level,…]` for points of a family")
     return found[1], {factor.strip(): level.strip() for factor, _, level in parts}
+
+
+def means(name: str, path: str) -> bool:
+    """Whether a name in the configuration means the point at a path, as `x` and `x[a=1]` do of `x/a=1/b=2`."""
+    family, given = parse_name(name)
+    own, levels = read_path(path)
+    return family == own and agrees(levels, given)
 
 
 def levels_of(grid: Grid) -> dict[str, dict[str, Level]]:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from swift_study.config.base import Section, Seed
+from swift_study.io.settings import CHANGES_NOTHING
 from swift_study.patterns import compile_pattern
 
 
@@ -26,10 +27,10 @@ class Gradients(Section):
     """Also keep each weight's own inner products, for the tables by family and layer; not for sketches."""
     batch_size: int = Field(default=8, ge=1)
     """Examples in one forward and backward pass, at most; without a GPU also at most 1,024 tokens. The numbers do not depend on it."""
-    memory_gb: float = Field(default=12, gt=0, le=1e6)
+    memory_gb: float = Field(default=12, gt=0, le=1e6, json_schema_extra=CHANGES_NOTHING)
     """Memory that may be used, in GB of 10^9 bytes, the model included: of the GPU, or without one of the machine. With less, layers are
     taken in groups, which together cost one forward pass more; the numbers do not depend on it."""
-    host_memory_gb: float = Field(default=0, ge=0, le=1e6)
+    host_memory_gb: float = Field(default=0, ge=0, le=1e6, json_schema_extra=CHANGES_NOTHING)
     """On a GPU: keep what is gathered for the inner products in the machine's memory, up to so many GB; 0 keeps it on the GPU."""
     include_step_0: bool = False
     """Also before the first step, where LoRA's B is zero and only B's gradient is left; shown apart, never in a verdict."""

@@ -4,7 +4,6 @@ No question needs Snakemake, and none looks at what was made already.
 """
 
 import functools
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,12 +11,14 @@ from typing import Any
 from swift_study.config import lineage
 from swift_study.config.base import MAIN
 from swift_study.config.datasets import Selection
+from swift_study.config.evaluations import Responding, Scoring
 from swift_study.config.families import Point
 from swift_study.config.files import Files
 from swift_study.config.grid import FACTORS, read_path
-from swift_study.config.models import Model
+from swift_study.config.models import AFFECT_TOKENS, Model
 from swift_study.config.points import rows_of
 from swift_study.config.root import Config
+from swift_study.config.statistics import Statistics
 from swift_study.config.studies import (
     AgreementStudy,
     AuditStudy,
@@ -27,7 +28,8 @@ from swift_study.config.studies import (
     StudyPanel,
     SweepStudy,
 )
-from swift_study.io.endpoint import AFFECT_REPLIES
+from swift_study.errors import UserError
+from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.user_files import find_file
 
 FORMATS = ("parquet", "csv", "md")  # of the tables in which studies end
@@ -118,13 +120,10 @@ class Graph:
         """Whether a teacher is asked for anything."""
         return any(strategy.by == "teacher" for strategy in self.config.strategies.values())
 
-    def teacher(self, strategy: str, affects_replies: bool) -> str:
-        """The endpoint's settings for a strategy as JSON, or null: those that affect a reply, or the others."""
+    def teacher(self, strategy: str) -> EndpointSettings | None:
+        """The endpoint that a strategy asks; None for one that asks none."""
         settings = self.config.strategies[strategy]
-        if settings.by != "teacher":
-            return "null"
-        endpoint, names = self.config.endpoints[settings.endpoint], set(AFFECT_REPLIES)
-        return endpoint.model_dump_json(include=names) if affects_replies else endpoint.model_dump_json(exclude=names)
+        return self.config.endpoints[settings.endpoint] if settings.by == "teacher" else None
 
     # ---- selections ----
 
@@ -168,6 +167,14 @@ class Graph:
         """The datasets that a run has been trained on, by what it starts from as well."""
         return list(dict.fromkeys(d for r in self.config.ancestry(run) for d in self.scheduled(r)))
 
+    def affecting_tokens(self, model: str) -> dict[str, Any]:
+        """The keys of a model that an example's tokens depend on, as plain values."""
+        return self.model(model).model_dump(mode="json", include=AFFECT_TOKENS)
+
+    def scheduling(self, run: str) -> dict[str, Any]:
+        """The keys of a run that its schedule depends on, as plain values."""
+        return self.config.run(run).model_dump(mode="json", include={"schedule", "epochs", "batch_size", "seed", "loss_on"})
+
     def model_file(self, run: str) -> str:
         return self.files.model(self.config.run(run).model)
 
@@ -200,15 +207,15 @@ class Graph:
         looked_at = run in self.influence_runs(self.config.influence)
         return self.config.gradients.model_dump(include={"scope", "modules"}) if looked_at else None
 
-    def trained_on(self, model: str) -> str:
-        """For each run that the influence studies have trained on this model its method, adapter and gradients, as JSON."""
+    def trained_on(self, model: str) -> list[list[Any]]:
+        """For each run that the influence studies have trained on this model its method, adapter and gradients, as plain values."""
         trained = dict.fromkeys(r for run in self.influence_runs(self.config.influence) for r in self.config.ancestry(run))
         found = [
             [self.config.run(run).model_dump(include={"method", "lora"}), self.gradients_of(run)]
             for run in trained
             if self.config.run(run).model == model
         ]
-        return json.dumps([r for i, r in enumerate(found) if r not in found[:i]])
+        return [r for i, r in enumerate(found) if r not in found[:i]]
 
     # ---- evaluations and scorers ----
 
@@ -248,6 +255,32 @@ class Graph:
         name = self.config.design_of(evaluation, run)
         return [self.design_file(name)] if name and "response" in self.config.scorer_needs(scorer) else []
 
+    def responding(self, evaluation: str, run: str) -> Responding:
+        """How a run is asked an evaluation. UserError where its endpoint is not configured."""
+        asked, name = self.config.evaluation(evaluation, run), self.config.responder(read_path(evaluation)[0])
+        endpoint = None if name is None else self.config.endpoint(name, f"evaluations.{evaluation}.generation.endpoint")
+        return Responding(
+            generation=asked.generation, shots=asked.shots, template=asked.template, endpoint=endpoint, endpoint_name=name or ""
+        )
+
+    def scoring(self, scorer: str, evaluation: str, run: str) -> Scoring:
+        """How a scorer is used on a run's responses in an evaluation. UserError for one that cannot run."""
+        if problem := self.config.refusal(scorer):
+            raise UserError(f"{problem}.")
+        use, endpoint, design = self.config.scorer(scorer), self.config.scorer_endpoint(scorer), self.config.design_of(evaluation, run)
+        told = Scoring(
+            name=scorer,
+            options=use.options,
+            model=use.model,
+            design_options=self.config.designs[design].options if design else {},
+            endpoint=self.config.endpoints[endpoint] if endpoint else None,
+            endpoint_name=endpoint or "",
+        )
+        if "model" not in self.config.scorer_needs(scorer):
+            return told
+        asked = self.config.evaluation(evaluation, run)  # the query is rendered as where responses are generated
+        return told.model_copy(update={"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens})
+
     def scorer_file(self, scorer: str) -> str:
         return str(self.config.scorer_file(scorer))
 
@@ -282,9 +315,15 @@ class Graph:
         """The datasets whose gradients an influence study compares, each once."""
         return self.config.influence[study].datasets()
 
-    def compared(self, study: str) -> str:
-        """What is compared in an influence study, without its wording and its figures, as JSON."""
-        return self.config.influence[study].model_dump_json(include=set(StudyPanel.model_fields))
+    def compared(self, study: str) -> StudyPanel:
+        """What is compared in an influence study, without its wording and its figures."""
+        settings = self.config.influence[study]
+        return StudyPanel(**{name: getattr(settings, name) for name in StudyPanel.model_fields})
+
+    def rule_of(self, study: str) -> dict[str, Any]:
+        """By which rule an influence study decides: `statistics`, `control` and `unit`."""
+        settings = self.config.influence[study]
+        return {"statistics": self.statistics(study), "control": settings.control, "unit": settings.unit}
 
     def gradients(self, study: str) -> str:
         """The folder of the gradients that an influence study compares."""
@@ -396,10 +435,10 @@ class Graph:
         """The same without what people read of it, so that other words rerun nothing that does not show them."""
         return self.told(study) | {"question": "", "caption": "", "figures": {}}
 
-    def statistics(self, study: str) -> str:
-        """The section `statistics` as JSON, with the study's own key where it has one."""
+    def statistics(self, study: str) -> Statistics:
+        """The section `statistics`, with the study's own key where it has one."""
         own = getattr(self.config.studies[study], "after_step", None)
-        return self.config.statistics.model_copy(update={} if own is None else {"after_step": own}).model_dump_json()
+        return self.config.statistics.model_copy(update={} if own is None else {"after_step": own})
 
     def claims(self, study: str) -> list[str]:
         """A study's file of claims; none where it has none."""
@@ -444,6 +483,14 @@ class Graph:
         """The file of the design in which these queries stand; none where they stand in none."""
         name = self.config.design_of(self.config.audited(self.audit(study)), "")
         return [self.design_file(name)] if name else []
+
+    def auditing(self, study: str, scorer: str) -> Scoring:
+        """How an audit uses a scorer. UserError for one that labels nothing, or cannot run."""
+        if not self.config.labels(scorer):
+            raise UserError(f"scorers.{scorer}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
+        if "model" in self.config.scorer_needs(scorer):
+            raise UserError(f"scorers.{scorer}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
+        return self.scoring(scorer, self.config.audited(self.audit(study)), "")
 
     def audit_tables(self, study: str, table: str) -> list[str]:
         """A table of an audit, of each of its scorers."""

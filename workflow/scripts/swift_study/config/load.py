@@ -90,6 +90,9 @@ def _sentence(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -
         return f"unknown key `{where}`{nearest(path[-1], beside)}"
     if kind == "union_tag_not_found":
         return f"`{where}.kind` is missing; it is one of {', '.join(str(_kind_of(t)) for t in found)}"
+    if kind == "union_tag_invalid":
+        kinds = [str(_kind_of(t)) for t in found]
+        return f"`{where}.kind` is {short(value['kind'])}{nearest(str(value['kind']), kinds)}; it is one of {', '.join(kinds)}"
     if kind == "missing":
         return f"`{where}` is missing"
     if kind == "value_error":

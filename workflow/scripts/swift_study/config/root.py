@@ -1,7 +1,6 @@
 """The whole configuration, and whether its parts agree."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from swift_study.config.evaluations import (
     Evaluation,
     Generation,
     Scorer,
-    Scoring,
     declared,
     evaluation_points,
     is_here,
@@ -40,6 +38,7 @@ from swift_study.config.studies import (
     AuditStudy,
     ComparisonStudy,
     CorrelationStudy,
+    HeatMap,
     InfluenceStudy,
     Place,
     ScoredStudy,
@@ -48,7 +47,7 @@ from swift_study.config.studies import (
     curve_names,
 )
 from swift_study.errors import UserError
-from swift_study.io.endpoint import AFFECT_REPLIES, EndpointSettings
+from swift_study.io.endpoint import EndpointSettings
 
 # What the workflow's own rules are called: a study is a rule as well. A test keeps this equal to rules/.
 RULES = frozenset(
@@ -61,16 +60,6 @@ RULES = frozenset(
         "train", "train_for_now", "write_audit", "write_config", "write_manifest", "write_tables",
     }
 )  # fmt: skip
-
-
-def _affecting(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
-    """The keys of an endpoint that affect a reply."""
-    return None if endpoint is None else endpoint.model_dump(mode="json", include=set(AFFECT_REPLIES))
-
-
-def _limits(endpoint: EndpointSettings | None) -> dict[str, Any] | None:
-    """The other keys: how fast replies come and at what price."""
-    return None if endpoint is None else endpoint.model_dump(mode="json", exclude=set(AFFECT_REPLIES))
 
 
 def _values_may_be_null(schema: dict[str, Any]) -> None:
@@ -298,6 +287,14 @@ class Config(Section):
             if isinstance(study, ComparisonStudy):
                 rows = rows_of({row: run for row, run in study.rows.items() if run is not None}, self.points, f"{where}.rows")
                 runs = [point for own in rows.values() for point in own]
+                if isinstance(study.figure, HeatMap):
+                    families = [self.evaluations.get(e.partition("[")[0]) for e in study.evaluations]
+                    factors = dict.fromkeys(f for levels in (*(p.levels for p in runs), *(e.grid for e in families if e)) for f in levels)
+                    known = ["row", "evaluation", *(f for f in factors if f != "seed")]  # a row is the mean over its seeds
+                    for key, axis in (("rows", study.figure.rows), ("columns", study.figure.columns)):
+                        if axis not in known:
+                            raise ValueError(f"{where}.figure.{key}: there is no factor {axis!r}{nearest(axis, known)}; known: "
+                                             f"{', '.join(known)}")  # fmt: skip
             if isinstance(study, SweepStudy):
                 runs = self.named(study.runs, f"{where}.runs")
                 for factor in (study.x, *study.lines, *study.panels):
@@ -503,16 +500,6 @@ class Config(Section):
             raise UserError(f"{where}: `endpoints.{name}` is not configured{nearest(name, self.endpoints)}. Configure it, or take another.")
         return self.endpoints[name]
 
-    def responding(self, path: str, run: str, affects_responses: bool = True) -> str:
-        """What the script that responds is told, as JSON: the keys that affect a response, or the others."""
-        asked, name = self.evaluation(path, run), self.responder(read_path(path)[0])
-        endpoint = None if name is None else self.endpoint(name, f"evaluations.{path}.generation.endpoint")
-        if not affects_responses:
-            return json.dumps({"generation": {"batch_size": asked.generation.batch_size}, "endpoint": _limits(endpoint)})
-        generation = asked.generation.model_dump(mode="json", exclude={"batch_size", "endpoint"})
-        told = {"generation": generation, "shots": asked.shots, "template": asked.template, "endpoint": _affecting(endpoint)}
-        return json.dumps(told | {"endpoint_name": name or ""}, ensure_ascii=False)
-
     # ---- scorers ----
 
     def scorer_names(self) -> list[str]:
@@ -565,26 +552,6 @@ class Config(Section):
                     f"(hf download {use.model})")  # fmt: skip
         return None
 
-    def scoring(self, name: str, path: str, run: str, affects_scores: bool = True) -> str:
-        """What a script that scores is told, as JSON: the keys that affect a score, or the endpoint's other keys.
-
-        UserError for a scorer that cannot run.
-        """
-        if problem := self.refusal(name):
-            raise UserError(f"{problem}.")
-        asks = self.scorer_endpoint(name)
-        endpoint = None if asks is None else self.endpoints[asks]
-        if not affects_scores:
-            return json.dumps({"endpoint": _limits(endpoint)})
-        use = self.scorer(name)
-        told = Scoring(name=name, options=use.options, model=use.model, endpoint_name=asks or "").model_dump(mode="json")
-        design = self.design_of(path, run)
-        told["design_options"] = self.designs[design].options if design else {}
-        if "model" in self.scorer_needs(name):  # the query is rendered as where responses are generated
-            asked = self.evaluation(path, run)
-            told |= {"shots": asked.shots, "template": asked.template, "prompt_tokens": asked.generation.prompt_tokens}
-        return json.dumps(told | {"endpoint": _affecting(endpoint)}, ensure_ascii=False)
-
     def opponent(self, name: str, run: str) -> str | None:
         """The path of the run whose responses a scorer compares a run's with; None where it compares none.
 
@@ -608,17 +575,6 @@ class Config(Section):
     def audited(self, study: AuditStudy) -> str:
         """The path of the evaluation's point whose golden answers an audit takes."""
         return path_of(*self.evaluation_levels(study.evaluation))
-
-    def auditing(self, name: str, path: str, affects_scores: bool = True) -> str:
-        """What the audit is told of a scorer, as JSON. UserError for one that labels nothing, or cannot run.
-
-        ``path`` is that of the audited point of an evaluation.
-        """
-        if not self.labels(name):
-            raise UserError(f"scorers.{name}: an audit needs a scorer that labels; its STATISTICS have no `right`.")
-        if "model" in self.scorer_needs(name):
-            raise UserError(f"scorers.{name}: a scorer that needs the run's model scores no given responses, so it cannot be audited.")
-        return self.scoring(name, path, "", affects_scores)
 
     def steps(self, run: str) -> list[int]:
         """The steps at which a run publishes a checkpoint; empty where only its last state is published, or they are not known beforehand.

@@ -8,6 +8,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, ValidatorFunctionWr
 
 from swift_study.config.base import CONTROL_CHARACTERS, MAIN, NAME, LossOn, Section, Seed
 from swift_study.config.grid import Level
+from swift_study.io.settings import CHANGES_NOTHING
 
 # Columns of results, which a factor's column would hide.
 COLUMNS = ("evaluation", "scorer", "run", "family", "study", "query_id", "task", "statistic", "value")
@@ -105,7 +106,7 @@ class Run(Section):
     """Steps of linear warm-up from zero."""
     checkpoint_every: int | None = Field(default=8, ge=1)
     """Steps between published checkpoints; the last state is published as well. null publishes that one only."""
-    resume_every: int = Field(default=50, ge=1)
+    resume_every: int = Field(default=50, ge=1, json_schema_extra=CHANGES_NOTHING)
     """Steps between states from which a killed run goes on, where no checkpoint is published."""
     early_stopping: EarlyStopping | None = None
     """Measure the loss on a dataset during training and stop where it no longer falls; null: train to the end of the schedule."""
@@ -129,7 +130,7 @@ class Run(Section):
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     processes: int = Field(default=1, ge=1, le=65_536)
     """Processes, each with one GPU where there are GPUs, else with gloo on the CPU."""
-    nodes: int = Field(default=1, ge=1, le=65_536)
+    nodes: int = Field(default=1, ge=1, le=65_536, json_schema_extra=CHANGES_NOTHING)
     """Machines over which the processes are spread evenly; more than one only in a Slurm job (profiles/slurm)."""
     export_second_moments: bool = False
     """Also publish AdamW's second moments, as exp_avg_sq.safetensors in each checkpoint; with them studies have Adam's influence too."""

@@ -148,6 +148,54 @@ class ScoredStudy(Asked):
     """`"null"`: a metric that no scorer gives is a gap in table and page, named there. null: it is an error."""
 
 
+class Bars(Section):
+    """Levels of one metric as bars, gains in one beside them; a pair of panels for each evaluation or group."""
+
+    kind: Literal["bars"] = "bars"
+    """Which figure it is."""
+    levels: str | None = None
+    """The metric on the left; null: the study's first."""
+    gains: str | None = None
+    """The metric whose gains are on the right; null: the study's second, or its only one."""
+
+
+class HeatMap(Section):
+    """A number in every cell of a grid; a panel for each evaluation, group or block that is not on an axis."""
+
+    kind: Literal["heat_map"] = "heat_map"
+    """Which figure it is."""
+    metric: str | None = None
+    """Which metric; null: the study's first."""
+    show: Literal["gain", "value"] = "gain"
+    """Its gains, in colours that are centred on 0, or its values."""
+    rows: str = "row"
+    """What stands on the vertical axis: `row`, `evaluation` (groups included), or a factor of the rows' runs or of the evaluations."""
+    columns: str = "evaluation"
+    """What stands on the horizontal axis, likewise."""
+
+
+class Axis(Section):
+    """A column of numbers of a comparison's table."""
+
+    metric: str | None = None
+    """Which metric; null: the study's first."""
+    evaluation: str | None = None
+    """In which evaluation or group; null: the study's first."""
+    show: Literal["gain", "value"] = "value"
+    """Its gains or its values."""
+
+
+class Scatter(Section):
+    """One column against another: a point with its name and both intervals for each row."""
+
+    kind: Literal["scatter"] = "scatter"
+    """Which figure it is."""
+    x: Axis
+    """The horizontal axis."""
+    y: Axis
+    """The vertical axis."""
+
+
 class ComparisonStudy(ScoredStudy, ClaimedStudy):
     """Do rows (trainings on other data, scorers, annotators) differ in a metric?"""
 
@@ -172,8 +220,8 @@ class ComparisonStudy(ScoredStudy, ClaimedStudy):
     """By evaluation what chance gets: its values are then rescaled, (x - chance) / (1 - chance), before means of groups."""
     groups: dict[Label, list[str]] = {}
     """Means over evaluations, by name; a group may have groups before it as members. One that lacks a member is left out, and named."""
-    figure: dict[Literal["levels", "gains"], str] = {}
-    """Which metric the figure shows on the left (`levels`) and whose gains on the right (`gains`); else the first two metrics."""
+    figure: Annotated[Bars | HeatMap | Scatter, Field(discriminator="kind")] | None = None
+    """Its figure: {kind: bars}, `heat_map` or `scatter`, each with keys of its own (docs/studies.md); null: bars."""
 
     @model_validator(mode="after")
     def _names_are_rows(self) -> Self:
@@ -195,6 +243,24 @@ class ComparisonStudy(ScoredStudy, ClaimedStudy):
         for name in self.chance:
             if name not in self.evaluations:
                 raise ValueError(f"chance.{name}: this is none of the study's evaluations {self.evaluations}")
+        return self
+
+    @model_validator(mode="after")
+    def _figure_shows_what_is_there(self) -> Self:
+        shown = self.figure
+        if isinstance(shown, HeatMap) and shown.rows == shown.columns:
+            raise ValueError(f"figure: rows and columns are both {shown.rows!r}")
+        metrics = {"levels": shown.levels, "gains": shown.gains} if isinstance(shown, Bars) else {}
+        metrics |= {"metric": shown.metric} if isinstance(shown, HeatMap) else {}
+        if isinstance(shown, Scatter):
+            metrics = {"x.metric": shown.x.metric, "y.metric": shown.y.metric}
+            known = [*self.evaluations, *self.groups]
+            for axis, evaluation in (("x", shown.x.evaluation), ("y", shown.y.evaluation)):
+                if evaluation is not None and evaluation not in known and evaluation.partition("[")[0] not in known:
+                    raise ValueError(f"figure.{axis}.evaluation: {evaluation!r} is no evaluation and no group of the study; known: {known}")
+        for key, metric in metrics.items():
+            if metric is not None and metric not in self.metrics:
+                raise ValueError(f"figure.{key}: {metric!r} is none of the study's metrics {self.metrics}")
         return self
 
     def reference(self, row: str) -> str | None:

@@ -4,30 +4,22 @@ Standard output is for people: progress lines and the sentence. Standard error i
 """
 
 import argparse
-import base64
 import io
-import json
 import os
-import shlex
 import signal
 import sys
 import time
 import traceback
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from swift_study.errors import Stopped, UserError
 from swift_study.io.processes import end_with_parent
+from swift_study.io.settings import Settings, read_settings
 from swift_study.io.work import full_disk, says_no_space
 
-Settings = TypeVar("Settings", bound=BaseModel)
-# Bytes of one value on a command line: from when on it is packed, and the most, so that the other words fit as well.
-LONG, LONGEST = 20_000, 100_000
 STOPPED = 75  # sysexits.h, EX_TEMPFAIL: not an error, try again
 
 _people = sys.stdout
@@ -71,45 +63,21 @@ def _stop(number: int, frame: object) -> None:
     raise Stopped("SIGTERM came (a time limit, preemption, or somebody ended it). Run the same command again: it keeps what is finished.")
 
 
-def pack(text: str) -> str:
-    """A long JSON text for a command line, where Linux allows 131,071 bytes: zlib's bytes as base 64 behind an equals sign."""
-    return "=" + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
-
-
-def argument(value: Any) -> str:
-    """A value as JSON for a command line, packed where it is long. UserError, before anything runs, where it is too long even then."""
-    text = json.dumps(value, ensure_ascii=False)
-    if len(shlex.quote(text).encode()) > LONG:
-        text = pack(text)
-    if len(text) > LONGEST:
-        raise UserError(
-            f"A job would need a command line of more than {len(text)} bytes, and Linux allows 131,071: the configuration names too many "
-            "runs, models and seeds, or holds too much text. Make them fewer."
-        )
-    return text
-
-
-def unpack(text: str) -> Any:
-    """The value of a JSON text, packed or not."""
-    return json.loads(zlib.decompress(base64.b64decode(text[1:])) if text.startswith("=") else text)
-
-
-def settings(kind: type[Settings], text: str, limits: str = "{}") -> Settings:
-    """A script's settings from two JSON objects that are laid over each other: the keys that affect results, and the others."""
-    return kind.model_validate(_laid_over(json.loads(text), json.loads(limits)))
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    if isinstance(below, dict) and isinstance(above, dict):
-        return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
-    return above
+def settings(kind: type[Settings], a: argparse.Namespace) -> Settings:
+    """A script's settings from its arguments `settings` and `limits`."""
+    return read_settings(kind, a.settings, a.limits)
 
 
 def parser(description: str | None, **arguments: str) -> argparse.ArgumentParser:
-    """A parser with one required option for every keyword; the value is its help. ``_`` in the name is ``-`` in the option."""
+    """A parser with one required option for every keyword; the value is its help. ``_`` in the name is ``-`` in the option.
+
+    ``settings`` comes with ``limits``: those of its keys that change no result.
+    """
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, text in arguments.items():
         p.add_argument(f"--{name.replace('_', '-')}", required=True, help=text)
+    if "settings" in arguments:
+        p.add_argument("--limits", default="{}", help="those of the settings that change no result, as JSON")
     return p
 
 

@@ -40,6 +40,7 @@ from swift_study.examples import Message
 from swift_study.io.ledger import Ledger, lost
 from swift_study.io.redaction import redactor
 from swift_study.io.replies import whole_text
+from swift_study.io.settings import CHANGES_NOTHING
 
 if TYPE_CHECKING:  # imported where a request is sent: it is slow, and the configuration imports this module everywhere
     import openai
@@ -47,8 +48,6 @@ if TYPE_CHECKING:  # imported where a request is sent: it is slow, and the confi
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-# Settings that can change what `ask` returns; the others say how fast and at what price.
-AFFECT_REPLIES = ("base_url", "model", "temperature", "max_tokens", "max_tokens_field", "extra_body", "seed", "reply_attempts")
 # Fields of a request's body that this client sets, or that would change how many replies come, and how.
 OWN_FIELDS = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "seed", "response_format"}
 OWN_FIELDS |= {"stream", "n", "best_of"}
@@ -74,7 +73,7 @@ class EndpointSettings(BaseModel):
     model: str = Field(min_length=1, description="Name under which the server knows the model.")
     key_env: str = Field(
         default="OPENAI_API_KEY",
-        json_schema_extra={"pattern": ENVIRONMENT_NAME},
+        json_schema_extra=CHANGES_NOTHING | {"pattern": ENVIRONMENT_NAME},
         description="NAME of the environment variable that holds the key, in capital letters; a server on this machine needs none.",
     )
     temperature: float | None = Field(
@@ -94,16 +93,18 @@ class EndpointSettings(BaseModel):
         description="Further fields of the request, such as {top_k: 20}. They stand in the reply cache: put no secrets here.",
     )
     seed: int | None = Field(default=None, description="Sent with every request (plus 1 for each reply asked for again).")
-    concurrency: int = Field(default=8, ge=1, description="Requests in flight at once.")
-    timeout_s: float = Field(default=120.0, gt=0, description="Seconds until a reply must be complete.")
+    concurrency: int = Field(default=8, ge=1, json_schema_extra=CHANGES_NOTHING, description="Requests in flight at once.")
+    timeout_s: float = Field(default=120.0, gt=0, json_schema_extra=CHANGES_NOTHING, description="Seconds until a reply must be complete.")
     attempts: int = Field(
         default=5,
         ge=1,
+        json_schema_extra=CHANGES_NOTHING,
         description="Tries of a request that meets 408, 409, 429, 5xx, a time-out or a lost connection.",
     )
     backoff_s: float = Field(
         default=1.0,
         ge=0,
+        json_schema_extra=CHANGES_NOTHING,
         description="Seconds before the second try; doubled for each further one, plus a random part.",
     )
     reply_attempts: int = Field(
@@ -114,10 +115,11 @@ class EndpointSettings(BaseModel):
     budget_usd: float | None = Field(
         default=None,
         ge=0,
+        json_schema_extra=CHANGES_NOTHING,
         description="Most that replies to one dataset's prompts may cost, interrupted runs included; null: no limit.",
     )
-    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="Price.")
-    usd_per_million_completion_tokens: float = Field(default=0.0, ge=0, description="Price.")
+    usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, json_schema_extra=CHANGES_NOTHING, description="Price.")
+    usd_per_million_completion_tokens: float = Field(default=0.0, ge=0, json_schema_extra=CHANGES_NOTHING, description="Price.")
 
     @field_validator("base_url")
     @classmethod

@@ -1,6 +1,7 @@
 """Figures: curves with bands, one panel a figure, as in the paper; what layers carry; a run's loss; comparisons, agreement, sweeps and
 correlations."""
 
+import math
 import textwrap
 from collections.abc import Sequence
 from itertools import product
@@ -14,13 +15,21 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
-from swift_study.config import CEILING, FLOOR
+from swift_study.config import CEILING, FLOOR, Axis, Bars, ComparisonStudy, HeatMap, label_of
+from swift_study.config.families import means
+from swift_study.config.grid import read_path
+from swift_study.errors import UserError
 from swift_study.io.work import publish
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of gains: a loss is vermilion, none is white, a gain is blue.
+DIVERGING = LinearSegmentedColormap.from_list("gains", ["#A64300", "#E69F63", "#F7F7F7", "#6FAFD9", "#005A94"])
 MARKERS = ("o", "s", "^", "D", "v", "P")
 REFERENCE_STYLES: dict[str, dict[str, Any]] = {
     CEILING: {"color": "#444444", "linestyle": "-."},
@@ -172,7 +181,22 @@ def _save(figure: Any, stem: Path) -> None:
     plt.close(figure)
 
 
-def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, stem: Path) -> None:
+def draw_comparison(study: ComparisonStudy, table: pl.DataFrame, manifest: pl.DataFrame, stem: Path) -> None:
+    """The figure that a comparison asks for. ``table`` is that of ``comparison.comparison_table``; ``manifest`` has its rows' factors.
+
+    UserError where a cell or a point would be several rows.
+    """
+    shown, metrics = study.figure or Bars(), study.metrics
+    if isinstance(shown, Bars):
+        draw_bars(table, shown.levels or metrics[0], shown.gains or metrics[min(1, len(metrics) - 1)], study.question, stem)
+    elif isinstance(shown, HeatMap):
+        draw_heat_map(cells_of(shown, shown.metric or metrics[0], table, manifest), shown, study.question, stem)
+    else:
+        x, y = (_column(axis, axis.metric or metrics[0], table) for axis in (shown.x, shown.y))
+        draw_scatter(x, y, study.question, stem)
+
+
+def draw_bars(table: pl.DataFrame, level: str, gain: str, title: str, stem: Path) -> None:
     """A comparison: one metric with its interval on the left, the gain in the same or another one on the right; a row of panels for each
     evaluation or group.
 
@@ -219,6 +243,178 @@ def draw_comparison(table: pl.DataFrame, level: str, gain: str, title: str, stem
     figure.suptitle(_wrapped(title, 110), fontsize=11)
     _grow(figure, _wrapped(title, 110), *(_wrapped(row, 40) for row in rows))
     _save(figure, stem)
+
+
+def cells_of(shown: HeatMap, metric: str, table: pl.DataFrame, manifest: pl.DataFrame) -> pl.DataFrame:
+    """The numbers of a heat map: `panel`, `row`, `column`, `value`, null where there is none, `low`, `high`; and `label`, what the colours
+    are. A row without one of the factors on the axes is left out."""
+    factors = {(e["row"], e["run"], e["evaluation"]): e for e in reversed(manifest.to_dicts())}
+    of_runs = {(row, run): e for (row, run, _), e in factors.items()}  # for means of evaluations
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    axes = (shown.rows, shown.columns)
+    low, high = (f"{shown.show}_low", f"{shown.show}_high") if shown.show == "gain" else ("low", "high")
+    against = ", ".join(table["against"].drop_nulls().unique(maintain_order=True))
+    label = f"gain in {metric} over {against}" if shown.show == "gain" else metric
+    for cell in table.filter(pl.col("metric") == metric).iter_rows(named=True):
+        known = factors.get((cell["row"], cell["run"], cell["evaluation"])) or of_runs[cell["row"], cell["run"]]
+        family, levels = read_path(cell["evaluation"])
+        place = {**known, "row": cell["row"], "evaluation": cell["evaluation"]}
+        if any(place.get(axis) is None for axis in axes):
+            continue
+        left = [part for part in (cell["block"] or "").split(", ") if part and part.partition("=")[0] not in axes]
+        if "evaluation" not in axes:
+            left.append(label_of(family, {f: level for f, level in levels.items() if f not in axes}))
+        key = (", ".join(left), str(place[shown.rows]), str(place[shown.columns]))
+        if key in found:
+            raise UserError(
+                f"The heat map's cell {key[1]!r} × {key[2]!r} is that of the rows {found[key]['of']!r} and {cell['row']!r}. Set the "
+                "figure's `rows` or `columns` to what tells them apart."
+            )
+        found[key] = {"of": cell["row"], "value": cell[shown.show], "low": cell[low], "high": cell[high]}
+    rows = [(*key, c["value"], c["low"], c["high"], label) for key, c in found.items()]
+    texts, numbers = dict.fromkeys(("panel", "row", "column"), pl.String), dict.fromkeys(("value", "low", "high"), pl.Float64)
+    return pl.DataFrame(rows, schema=texts | numbers | {"label": pl.String}, orient="row")
+
+
+def draw_heat_map(cells: pl.DataFrame, shown: HeatMap, title: str, stem: Path) -> None:
+    """``cells`` of ``cells_of``: a number in each, bold where its interval excludes 0; the colours of gains are centred on 0."""
+    panels, rows, columns = (cells[c].unique(maintain_order=True).to_list() or [""] for c in ("panel", "row", "column"))
+    values = cells["value"].drop_nulls().to_numpy()
+    most = max(np.abs(values), default=1.0) or 1.0
+    gains = shown.show == "gain"
+    colours = DIVERGING if gains else matplotlib.colormaps["cividis"]
+    norm = Normalize(-most, most) if gains else Normalize(min(values, default=0.0), max(values, default=1.0))
+    size_of_most = math.floor(math.log10(most))
+    digits = min(6, max(0, 2 - max(0, size_of_most) if most >= 0.1 else 1 - size_of_most))
+    names, heads = [_wrapped(row, 34) for row in rows], [_wrapped(column, 24) for column in columns]
+    line = max(0.3, 0.17 * (1 + max(name.count("\n") for name in names)))
+    beside, longest = 0.06 * min(34, max(map(len, rows))), max(len(part) for head in heads for part in head.split("\n"))
+    width = max(4.8, beside + 1.2 + 0.68 * len(columns))
+    slanted = 0.065 * longest > (width - beside) / len(columns)  # else they would run into each other
+    height = 1.5 + (0.06 * longest if slanted else 0.15) + len(panels) * (0.35 + line * len(rows))
+    size = (width, height)
+    figure, grid = plt.subplots(len(panels), 1, figsize=size, layout="constrained", squeeze=False, sharex=True)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        here = {(c["row"], c["column"]): c for c in cells.filter(pl.col("panel") == panel).iter_rows(named=True)}
+        numbers = np.array([[here.get((r, c), {}).get("value") for c in columns] for r in rows], dtype=float)
+        mesh = axes.pcolormesh(np.ma.masked_invalid(numbers), cmap=colours, norm=norm, edgecolors="white", linewidth=1)
+        for (y, row), (x, column) in product(enumerate(rows), enumerate(columns)):
+            cell = here.get((row, column))
+            if cell is None or cell["value"] is None:
+                axes.text(x + 0.5, y + 0.5, "" if cell is None else "–", ha="center", va="center", color="#666666", fontsize=8)
+                continue
+            red, green, blue, _ = colours(norm(cell["value"]))
+            told = f"{cell['value']:{'+' if gains else ''}.{digits}f}".replace("-", "−")
+            sure = gains and cell["low"] is not None and cell["high"] is not None and (cell["low"] > 0 or cell["high"] < 0)
+            ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+            weight = "bold" if sure else "normal"
+            axes.text(x + 0.5, y + 0.5, told, ha="center", va="center", color=ink, fontsize=8, fontweight=weight)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, names, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_ylabel("" if shown.rows in ("row", "evaluation") else shown.rows, fontsize=9)
+        axes.set_title(_wrapped(panel, 70) if len(panels) > 1 else "", fontsize=9)
+        axes.tick_params(length=0)
+        axes.set_frame_on(False)
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    grid[-1, 0].set_xticks(np.arange(len(columns)) + 0.5, heads, fontsize=8, **turned)
+    grid[-1, 0].set_xlabel("" if shown.columns in ("row", "evaluation") else shown.columns, fontsize=9)
+    label = cells["label"][0] if len(cells) else ""
+    label += "; bold: its interval excludes 0" if gains else ""
+    bar = figure.colorbar(mesh, ax=grid[:, 0].tolist(), location="bottom", aspect=40, shrink=0.8, fraction=0.4 / height, pad=0.1 / height)
+    bar.set_label(_wrapped(label, round(13 * width)), fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    figure.suptitle(_wrapped(title, round(10 * width)), fontsize=11)
+    _grow(figure, _wrapped(title, round(10 * width)))
+    _save(figure, stem)
+
+
+def _column(axis: Axis, metric: str, table: pl.DataFrame) -> tuple[str, pl.DataFrame]:
+    """The label of an axis of a scatter, and by block and row its number `value`, `low`, `high`. UserError if that is none, or several."""
+    there = table.filter(pl.col("metric") == metric)
+    known = there["evaluation"].unique(maintain_order=True).to_list()
+    wanted = axis.evaluation or (known[0] if known else "")
+    named = [wanted] if wanted in known else [evaluation for evaluation in known if means(wanted, evaluation)]
+    if len(named) != 1:
+        raise UserError(
+            f"The figure's axis {metric!r} is to be of {wanted!r}, which is {len(named)} evaluations of the table ({', '.join(known)}). "
+            "Name one of them."
+        )
+    own = there.filter(pl.col("evaluation") == named[0])
+    against = ", ".join(own["against"].drop_nulls().unique(maintain_order=True))
+    label = f"gain in {metric} over {against}" if axis.show == "gain" else metric
+    low, high = (f"{axis.show}_low", f"{axis.show}_high") if axis.show == "gain" else ("low", "high")
+    numbers = own.select(pl.col("block").fill_null(""), "row", value=pl.col(axis.show), low=pl.col(low), high=pl.col(high))
+    return f"{label}, {wanted}" if len(known) > 1 else label, numbers.drop_nulls("value")
+
+
+def draw_scatter(x: tuple[str, pl.DataFrame], y: tuple[str, pl.DataFrame], title: str, stem: Path) -> None:
+    """One number of every row against another, each with its interval: ``x`` and ``y`` are their labels and ``_column``s.
+
+    A point has the row's name; where there are many or long ones a number, and the names stand below.
+    """
+    points = x[1].join(y[1], on=["block", "row"], how="inner", suffix="_y", maintain_order="left")
+    rows, blocks = (points[c].unique(maintain_order=True).to_list() for c in ("row", "block"))
+    numbered = len(points) > 14 or any(len(row) > 24 for row in rows)
+    texts = [str(1 + rows.index(row)) if numbered else row for row in points["row"]]
+    columns = min(4, max(2, 120 // (6 + max(map(len, rows), default=0))))
+    key = [_wrapped(f"{number}: {row}", 58) for number, row in enumerate(rows, start=1)] if numbered else []
+    figure, axes = plt.subplots(figsize=(7.2, 5.2), layout="constrained")
+    for k, block in enumerate(blocks):
+        part = points.filter(pl.col("block") == block)
+        axes.errorbar(
+            part["value"].to_numpy(), part["value_y"].to_numpy(), xerr=_around(part, "value", "low", "high"),
+            yerr=_around(part, "value_y", "low_y", "high_y"), fmt=MARKERS[k % len(MARKERS)], color=COLOURS[(k + 1) % len(COLOURS)],
+            ecolor="#BBBBBB", elinewidth=0.8, capsize=1.5, markersize=5, label=block, zorder=2,
+        )  # fmt: skip
+    for (label, _), line, scale in ((x, axes.axvline, axes.get_xlim()), (y, axes.axhline, axes.get_ylim())):
+        if label.startswith("gain in") or scale[0] < 0 < scale[1]:
+            line(0, color="black", linewidth=0.8, zorder=1)
+    axes.set(xlabel=_wrapped(x[0], 80), ylabel=_wrapped(y[0], 55), title=_wrapped(title, 80))
+    if key:
+        deep = -(-len(key) // columns)
+        lines = sum(max(1 + text.count("\n") for text in key[place::deep]) for place in range(deep))
+        handles = [Line2D([], [], linestyle="none") for _ in key]
+        figure.legend(handles, key, fontsize=7.5, frameon=False, loc="outside lower left", ncols=columns, handlelength=0, handletextpad=0)
+        _grow(figure, *[""] * round(0.8 * lines))
+    if len(blocks) > 1:
+        axes.legend(fontsize=8, frameon=False, loc="best")
+    _grow(figure, _wrapped(title, 80))
+    _annotate(figure, axes, points["value"].to_list(), points["value_y"].to_list(), texts)
+    _save(figure, stem)
+
+
+def _annotate(figure: Any, axes: Any, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
+    """A text beside every point, on that side of it where it covers the least of points and of texts before it."""
+    figure.canvas.draw()  # settles the layout, in which texts are measured
+    places = axes.transData.transform(np.column_stack([x, y])) if len(x) else np.empty((0, 2))
+    taken = [Bbox.from_extents(px - 4, py - 4, px + 4, py + 4) for px, py in places]
+    sides = [(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    for px, py, text in zip(x, y, texts, strict=True):
+        best: tuple[float, Any, Any] | None = None
+        for far, (right, up) in product((5, 12), sides):
+            offset = (far * right, far * up)
+            note = axes.annotate(
+                text, (px, py), xytext=offset, textcoords="offset points", fontsize=8, zorder=3,
+                ha={1: "left", 0: "center", -1: "right"}[right], va={1: "bottom", 0: "center", -1: "top"}[up],
+            )  # fmt: skip
+            box = note.get_window_extent()
+            outside = box.width * box.height - _shared(box, axes.bbox)
+            cost = sum(_shared(box, other) for other in taken) + 2 * outside + far
+            if best is None or cost < best[0]:
+                if best is not None:
+                    best[1].remove()
+                best = (cost, note, box)
+            else:
+                note.remove()
+        if best is not None:
+            taken.append(best[2])
+
+
+def _shared(box: Any, other: Any) -> float:
+    """The area that two boxes have in common."""
+    width, height = min(box.x1, other.x1) - max(box.x0, other.x0), min(box.y1, other.y1) - max(box.y0, other.y0)
+    return float(max(0.0, width) * max(0.0, height))
 
 
 def draw_agreement(table: pl.DataFrame, predictor: str, outcomes: Sequence[str], title: str, stem: Path) -> None:

@@ -3,12 +3,13 @@
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
-from swift_study.config import Statistics
+from swift_study.config import Section, Statistics
 from swift_study.config.studies import Asked
 from swift_study.io import cli
 from swift_study.report.pages import write_formats, write_page
@@ -16,33 +17,43 @@ from swift_study.studies.manifest import read
 from swift_study.studies.scores import Scores, read_scores, rules_of
 
 Kind = TypeVar("Kind", bound=Asked)
-SCORES = {"manifest": "Parquet file of what the study reads", "scorers": "JSON: by scorer its file"}
+MANIFEST = {"manifest": "Parquet file of what the study reads"}
+
+
+class Settings(Section, Generic[Kind]):
+    """What a study's script is told."""
+
+    study: Kind
+    statistics: Statistics
+    scorers: dict[str, str] = Field(default={})
+    """By scorer its file."""
+    sources: dict[str, dict[str, Any]] = Field(default={})
+    """By study that an agreement's items stand in its settings, and its files: manifest, or pairs, verdicts and baselines."""
 
 
 def run_study(
-    main: Callable[[Kind, Statistics, Namespace], None],
+    main: Callable[[Settings[Kind], Namespace], None],
     kind: type[Kind],
     description: str | None,
     own: Mapping[str, str],
     claims: bool = False,
 ) -> None:
-    """Call ``main`` with the study, its statistics and all arguments: ``own`` by name with their help, and ``claims`` if asked for."""
+    """Call ``main`` with the study's settings and all arguments: ``own`` by name with their help, and ``claims`` if asked for."""
     p = cli.parser(
         description,
         study="its name",
-        settings="the study as JSON",
-        statistics="the section `statistics` as JSON",
+        settings="JSON of Settings",
         **own,
         folder="folder of the results",
     )
     if claims:
         p.add_argument("--claims", default="", help="YAML file of the study's claims")
-    cli.run(lambda a: main(kind.model_validate(cli.unpack(a.settings)), Statistics.model_validate_json(a.statistics), a), p)
+    cli.run(lambda a: main(cli.settings(Settings[kind], a), a), p)  # type: ignore[valid-type]
 
 
-def scores_of(a: Namespace, statistics: Statistics, unit: Sequence[str], within: str | None) -> Scores:
-    """The scores that the arguments ``SCORES`` name."""
-    return read_scores(read(Path(a.manifest)), rules_of(cli.unpack(a.scorers)), statistics, unit, within)
+def scores_of(s: Settings[Kind], a: Namespace, unit: Sequence[str], within: str | None) -> Scores:
+    """The scores that a study's manifest names."""
+    return read_scores(read(Path(a.manifest)), rules_of(s.scorers), s.statistics, unit, within)
 
 
 def end_study(

@@ -1,6 +1,6 @@
 """Comparisons: do rows differ in a metric? Their table, paired by query, and what its rows are in every resample."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from swift_study.config import ComparisonStudy
+from swift_study.config.families import means
 from swift_study.errors import UserError
 from swift_study.io.tables import COMPARISON, as_frame
 from swift_study.studies.estimates import (
@@ -84,8 +85,20 @@ class Compared:
             return Gain(difference, bootstrap_p(difference.draws))
         ours, theirs = _same_seeds(cell, other)
         found = gains(ours, theirs, self.rules[cell.scorer], self.resamples)[_own_name(cell)]
-        chance = self.study.chance.get(cell.evaluation)
+        chance = chance_of(self.study, cell.evaluation)
         return found if chance is None else Gain(rescaled(found.estimate, chance, difference=True), found.p)
+
+
+def chance_of(study: ComparisonStudy, evaluation: str) -> float | None:
+    """What chance gets at a point of an evaluation, by its path; None where the study does not say."""
+    return next((chance for name, chance in study.chance.items() if means(name, evaluation)), None)
+
+
+def groups_of(study: ComparisonStudy, evaluations: Iterable[str]) -> dict[str, list[str]]:
+    """The study's groups with the paths of their evaluations; one that has none stays as it is named."""
+    paths = list(dict.fromkeys(evaluations))
+    found = {name: [path for path in paths if means(name, path)] or [name] for name in study.evaluations}
+    return {group: [path for name in members for path in found.get(name, [name])] for group, members in study.groups.items()}
 
 
 def _own_name(cell: Cell) -> str:
@@ -110,6 +123,7 @@ def compare(study: ComparisonStudy, scores: Scores) -> Compared:
     manifest, rules = scores.manifest, scores.rules
     factors = [c for c in manifest.columns if c not in FIXED]
     blocks = block_factors(manifest, factors)
+    groups = groups_of(study, manifest["evaluation"])
     cells: list[Cell] = []
     missing: dict[str, None] = {}
     every = list(dict.fromkeys(_block(entry, blocks) for entry in manifest.iter_rows(named=True)))
@@ -137,15 +151,15 @@ def compare(study: ComparisonStudy, scores: Scores) -> Compared:
                     if scorer not in found_levels:
                         found_levels[scorer] = levels(statistics, rules[scorer], scores.resamples)
                     level = found_levels[scorer][name]
-                    if evaluation in study.chance:
-                        level = rescaled(level, study.chance[evaluation])
+                    if (chance := chance_of(study, evaluation)) is not None:
+                        level = rescaled(level, chance)
                     asked = scores.asked[evaluation]
                     unscored = sum(int((asked & ~scored(s)).sum()) for s in statistics)
                     about = (block, row, next(iter(runs.values())), own[0]["model"])
                     cells.append(Cell(*about, evaluation, metric, scorer, tuple(runs), int(asked.sum()), unscored, level, statistics))
                     estimates.setdefault(metric, {})[evaluation] = level
             for metric, members in estimates.items():
-                means, lacking = group_means(members, study.groups, scores.resamples)
+                means, lacking = group_means(members, groups, scores.resamples)
                 for group, names in lacking.items():
                     missing[f"The mean {group!r} of {metric} is left out for {row!r}: it lacks {', '.join(names)}."] = None
                 for group, level in means.items():
