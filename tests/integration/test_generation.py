@@ -14,8 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_examples import example
 from pydantic import ValidationError
 from scipy.stats import chisquare
+from scripts import run_script
 from servers import Server, reply, serving, status
 from tiny import ROOT
 
@@ -24,7 +26,7 @@ from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.responses import Draw, merge_adapter, respond, respond_by_endpoint, row_generator, within_top_p
 from swift_study.evaluation.scorers import read_statistics
-from swift_study.examples import Example, Message
+from swift_study.examples import Message
 from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.lines import append_lines, read_lines
 from swift_study.io.settings import limits, settings
@@ -32,11 +34,6 @@ from swift_study.io.tables import CHECKPOINTS, ITEMS, RESPONSES, read_table, wri
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import Renderer, load_renderer
 from swift_study.models.tokens import batches
-
-
-def example(query: str) -> Example:
-    return Example(task="t", messages=[Message(role="user", content=query), Message(role="assistant", content="x")])
-
 
 QUERIES = [
     example(text)
@@ -328,8 +325,7 @@ def test_a_query_that_the_server_refuses_has_no_response_and_no_label(refusal: A
     write_table(tmp_path / "responses.parquet", pl.DataFrame([vars(r) for r in found], schema_overrides={"seed": pl.Int64}), RESPONSES)
     paths = {"dataset": tmp_path / "queries.parquet", "responses": tmp_path / "responses.parquet", "output": tmp_path}
     paths |= {"scorer": ROOT / "scorers/key_points.py", "name": Path("base"), "settings": Path('{"scoring": {}}')}
-    options = [text for name, path in paths.items() for text in (f"--{name}", str(path))]
-    subprocess.run([sys.executable, str(ROOT / "workflow/scripts/score.py"), *options], check=True, capture_output=True)
+    run_script("score.py", *(text for name, path in paths.items() for text in (f"--{name}", path)))
     items = read_table(tmp_path / "items.parquet", ITEMS).to_dicts()
     assert [item["query_id"] for item in items] == [e.example_id for e in QUERIES[:3]]
     assert items[1]["reason"] == "there is no response: the server refused the query"

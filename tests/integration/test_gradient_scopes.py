@@ -11,11 +11,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import torch
+from made_examples import example
 from safetensors.torch import save_file
 from tiny import ROOT
 
 from swift_study.config import Gradients, Lora, Model, Run
-from swift_study.examples import Example, Message
 from swift_study.gradients.certificate import reference_gram
 from swift_study.gradients.engine import adam_preconditioner
 from swift_study.gradients.sketch import half_width, sketched_products
@@ -26,13 +26,7 @@ from swift_study.models.rendering import load_renderer
 from swift_study.models.weights import select_weights
 
 GRADIENTS, MODULES = "made/step-000004.parquet", "made/step-000004.modules.parquet"
-EXAMPLES = [
-    Example(
-        task=f"t{i % 3}",
-        messages=[Message(role="user", content=f"Say {i}" + " please" * i), Message(role="assistant", content=f"{i} " * (1 + i % 4))],
-    )
-    for i in range(7)
-]
+EXAMPLES = [example(f"Say {i}" + " please" * i, f"{i} " * (1 + i % 4), f"t{i % 3}") for i in range(7)]
 RUN = Run(lora=Lora(rank=4, alpha=8), export_second_moments=True)
 
 

@@ -3,12 +3,11 @@
 So small a model's labels may be nonsense; every response must end in a label or in a null that is counted.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 from configuration import HANDWRITTEN
+from scripts import run_script
 from tiny import ROOT
 
 from swift_study.config import Scoring
@@ -21,19 +20,16 @@ from swift_study.io.tables import ACCOUNTS, AUDIT, AUDIT_SUMMARY, CONFUSION, ITE
 N = 2  # responses that are judged, and as many for the audit
 
 
-def run_script(name: str, judge: EndpointSettings, folder: Path, *arguments: str) -> str:
+def judge_by(name: str, judge: EndpointSettings, folder: Path, *arguments: str) -> str:
     """The script's output for people."""
     scoring = Scoring(name="judge", endpoint=judge)
     told = {"scoring": scoring} | ({"audit": {"examples": N}, "seed": 17} if name == "audit_scorer.py" else {})
-    command = [
-        sys.executable, str(ROOT / "workflow" / "scripts" / name), "--scorer", str(ROOT / "scorers" / "judge.py"),
+    return run_script(
+        name, "--scorer", ROOT / "scorers" / "judge.py",
         "--settings", settings(**told), "--limits", limits(scoring=scoring),
         "--instructions", str(ROOT / "prompts" / "judge.txt"), "--cache", str(folder / "cache"),
         "--dataset", str(folder / "questions.parquet"), *arguments,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    ).stdout  # fmt: skip
 
 
 def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served_model: EndpointSettings, tmp_path: Path) -> None:
@@ -50,7 +46,7 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
     auditing = [f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("rows", "summary", "confusion", "account")]
     tables = ("scores", "items", "rows", "summary", "confusion")
 
-    said = run_script("score_with_endpoint.py", judge, tmp_path, *judging)
+    said = judge_by("score_with_endpoint.py", judge, tmp_path, *judging)
     statistics, items = read_statistics(tmp_path / "scores.parquet"), read_table(tmp_path / "items.parquet", ITEMS)
     assert statistics["query_id"].to_list() == items["query_id"].to_list() == [e.example_id for e in examples]
     labels = statistics["right"].to_list()
@@ -63,7 +59,7 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
     assert account["requests_sent"] in (N, N + 1)  # one more where the server refuses `response_format`; this one overlooks it
     assert account["failures"] == labels.count(None)
 
-    run_script("audit_scorer.py", judge, tmp_path, *auditing)
+    judge_by("audit_scorer.py", judge, tmp_path, *auditing)
     rows_read = read_table(tmp_path / "rows.parquet", AUDIT)
     assert sorted(rows_read["expected"]) == [0, 1]
     summary = {row["measure"]: row for row in read_table(tmp_path / "summary.parquet", AUDIT_SUMMARY).to_dicts()}
@@ -74,7 +70,7 @@ def test_a_real_server_judges_and_is_audited_once_and_then_from_the_cache(served
 
     written = [(tmp_path / f"{name}.parquet").read_bytes() for name in tables]
     for script, arguments in (("score_with_endpoint.py", judging), ("audit_scorer.py", auditing)):
-        run_script(script, judge, tmp_path, *arguments)
+        judge_by(script, judge, tmp_path, *arguments)
         account = read_table(tmp_path / "account.parquet", ACCOUNTS).row(0, named=True)
         assert account["requests_sent"] == 0
         assert account["replies_from_cache"] >= N

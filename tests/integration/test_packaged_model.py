@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from configuration import HANDWRITTEN
+from made_examples import example
 from tiny import ROOT
 
 from swift_study.config import Generation, Gradients, Lora, Model
@@ -16,16 +17,11 @@ from swift_study.data.strategies import load_strategy
 from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.responses import respond
-from swift_study.examples import Example, Message
 from swift_study.gradients.certificate import reference_gram
 from swift_study.gradients.engine import panel_gradients
 from swift_study.models.loading import add_lora, find_model, load_model, packaged_model
 from swift_study.models.rendering import load_renderer
 from swift_study.models.tokens import IGNORED, Tokens, collate, sum_losses
-
-
-def example(query: str, answer: str) -> Example:
-    return Example(task="t", messages=[Message(role="user", content=query), Message(role="assistant", content=answer)])
 
 
 def test_conversion_is_done_once(packaged: Path) -> None:

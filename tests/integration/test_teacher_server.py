@@ -1,11 +1,10 @@
 """The client for chat servers, against a real one: `transformers serve` with the packaged model, on the CPU."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from configuration import HANDWRITTEN
+from scripts import run_script
 from tiny import ROOT
 
 from swift_study.data.sources import read_source
@@ -72,15 +71,15 @@ def test_a_strategys_data_by_a_real_teacher(served_model: EndpointSettings, tmp_
     examples = read_source(HANDWRITTEN.model_copy(update={"path": str(ROOT / HANDWRITTEN.path)}))[:2]
     write_examples(tmp_path / "panel.parquet", examples)
     teacher = served_model.model_copy(update={"reply_attempts": 1, "max_tokens": 48})
-    command = [
-        sys.executable, str(ROOT / "workflow" / "scripts" / "apply_strategy.py"), "--dataset", "panel.clarify",
+    given = [
+        "--dataset", "panel.clarify",
         "--strategy", str(ROOT / "strategies" / "clarify.py"), "--settings", settings(strategy={"by": "teacher"}, teacher=teacher),
         "--limits", limits(teacher=teacher),
         "--parent", str(tmp_path / "panel.parquet"),
         "--cache", str(tmp_path / "cache"), *(f"--{name}={tmp_path / f'{name}.parquet'}" for name in ("output", "rejects", "account")),
     ]  # fmt: skip
     for sent in (2, 0):
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        done = run_script("apply_strategy.py", *given, code=None)
         if done.returncode:  # so small a teacher may be rejected twice; then that is what is said, and nothing is passed on
             assert "none of the 2 examples passed the strategy" in done.stdout
             assert not (tmp_path / "output.parquet").exists()

@@ -6,20 +6,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
 import pytest
 import torch
 import transformers
+from made_examples import example
 from safetensors.torch import load_file
 from tiny import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from swift_study.config import EarlyStopping, Lora, Model, Part, Run
 from swift_study.errors import UserError
-from swift_study.examples import Example, Message
+from swift_study.examples import Example
 from swift_study.io.settings import limits
 from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import CONSUMED, HISTORY, SCHEDULE, read_table, write_examples, write_table
@@ -32,22 +35,14 @@ from swift_study.training.schedule import make_schedule
 from swift_study.training.trainer import check_notes, is_enough, is_published, is_whole, learning_rate
 
 STEPS = (2, 4, 6, 8)
+ALL_IS_READ: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
-
+MIXTURE = [{"base": Part(), "base.cot": Part()}]
 FULL = {"method": "full", "learning_rate": 1e-4, "checkpoint_every": None, "resume_every": 2}
 
 
 def some_examples(n: int = 16, word: str = "") -> list[Example]:
-    return [
-        Example(
-            task="counting",
-            messages=[
-                Message(role="user", content=f"Say the number {i}{word}."),
-                Message(role="assistant", content=f"{i} " * (1 + i % 5)),
-            ],
-        )
-        for i in range(n)
-    ]
+    return [example(f"Say the number {i}{word}.", f"{i} " * (1 + i % 5), "counting") for i in range(n)]
 
 
 HELD_OUT = EarlyStopping(dataset="held_out", every=2)
@@ -92,9 +87,27 @@ def train(
     folder: Path, model: Path, start: Path | None = None, settings: Model | None = None, **changes: object
 ) -> dict[str, torch.Tensor]:
     """Train to the end and return the last checkpoint's weights."""
-    done = subprocess.run(command(folder, model, start, settings, **changes), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    finish(args=command(folder, model, start, settings, **changes))
     return weights_of(folder)
+
+
+def finish(**line: Any) -> str:
+    """Run a command to the end and return what it says to people."""
+    done = subprocess.run(**ALL_IS_READ | line, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return str(done.stdout)
+
+
+def trained(name: str, **changes: object) -> Any:
+    """A fixture: the folder of a run that nothing interrupted."""
+
+    @pytest.fixture(scope="module", name=name)
+    def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        train(folder, tiny_model, **changes)
+        return folder
+
+    return run
 
 
 def last(folder: Path) -> Path:
@@ -125,11 +138,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    train(folder, tiny_model)
-    return folder
+uninterrupted = trained("uninterrupted")
 
 
 def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
@@ -156,10 +165,14 @@ def test_checkpoints_and_history_are_published(uninterrupted: Path) -> None:
 def test_tokens_of_every_step_are_those_of_the_schedule(uninterrupted: Path, tiny_model: Path) -> None:
     """Reads back what each step consumed."""
     renderer = load_renderer(tiny_model, Model())
-    lengths = {e.example_id: renderer.tokens(e).n_completion for e in some_examples()}
-    schedule = pl.read_parquet(uninterrupted / "schedule.parquet")
-    expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 9)]
-    assert pl.read_parquet(uninterrupted / "history.parquet")["tokens"].to_list() == expected
+    consumes(uninterrupted, {e.example_id: renderer.tokens(e).n_completion for e in some_examples()}, 8)
+
+
+def consumes(folder: Path, lengths: Mapping[str, int], steps: int) -> None:
+    """By its history a run consumes at each step the tokens of the examples that the schedule has there; ``lengths`` by example."""
+    schedule = pl.read_parquet(folder / "schedule.parquet")
+    expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, steps + 1)]
+    assert pl.read_parquet(folder / "history.parquet")["tokens"].to_list() == expected
 
 
 def until_a_state_is_saved(line: list[str], folder: Path) -> subprocess.Popen[bytes]:
@@ -175,11 +188,22 @@ def kill_half_way(line: list[str], folder: Path) -> None:
     assert not (folder / "history.parquet").exists(), "the run ended before it could be killed"
 
 
+def resumes_in_the_same_bytes(folder: Path, model: Path, other: Path, **changes: object) -> None:
+    kill_half_way(command(folder, model, **changes), folder)
+    assert "resuming after step" in finish(args=command(folder, model, **changes))
+    same_bytes(folder, other)
+
+
+def same_bytes(folder: Path, other: Path) -> None:
+    """Of what two runs publish: the weights of all checkpoints, and the tables."""
+    weights, theirs = (sorted(f.relative_to(at) for f in at.glob("checkpoints/*/*.safetensors")) for at in (folder, other))
+    assert weights == theirs != []
+    for name in (*weights, "checkpoints/checkpoints.parquet", "history.parquet", "consumed.parquet"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+
+
 def test_a_killed_run_resumes_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
-    kill_half_way(command(tmp_path, tiny_model), tmp_path)
-    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=True)
-    assert "resuming after step" in done.stdout
-    same_bytes(tmp_path, uninterrupted)
+    resumes_in_the_same_bytes(tmp_path, tiny_model, uninterrupted)
 
 
 def test_the_pointer_to_the_state_is_replaced_and_never_rewritten(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -193,24 +217,32 @@ def test_the_pointer_to_the_state_is_replaced_and_never_rewritten(uninterrupted:
     assert 0 < step < last
 
 
-def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """As the rule starts it on one machine, without Slurm: SIGTERM to the launcher."""
-    torchrun, _, _, processes, *script = command(tmp_path, tiny_model)
-    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(tmp_path / "stop"), "--nodes", "1", "--processes", processes]
-    line = [*launcher, "--threads", "2", "--", *script]
-    path = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
-    launched = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=path)
-    lock, deadline = tmp_path / "work/lock", time.monotonic() + 120
-    while not (lock.is_file() and lock.read_text()) and launched.poll() is None and time.monotonic() < deadline:
+def as_the_rule_starts_it(folder: Path, model: Path, **changes: object) -> dict[str, Any]:
+    """Arguments of a process: the launcher on one machine, without Slurm."""
+    torchrun, _, _, processes, *script = command(folder, model, **changes)
+    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(folder / "stop"), "--nodes", "1", "--processes", processes]
+    env = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
+    return ALL_IS_READ | {"args": [*launcher, "--threads", "2", "--", *script], "env": env}
+
+
+def until_a_worker_holds_the_lock(process: subprocess.Popen[str], folder: Path) -> None:
+    lock, deadline = folder / "work/lock", time.monotonic() + 120
+    while not (lock.is_file() and lock.read_text()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_a_run_that_sigterm_stops_goes_on_and_ends_in_the_same_bytes(uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """SIGTERM to the launcher."""
+    line = as_the_rule_starts_it(tmp_path, tiny_model)
+    launched = subprocess.Popen(**line)
+    until_a_worker_holds_the_lock(launched, tmp_path)
     launched.terminate()  # before the first step
     said, log = launched.communicate(timeout=120)
     assert launched.returncode != 0, said
     assert "launch.sh: SIGTERM (time limit, preemption or scancel): asking for a stop after this step" in log
     assert "STOPPED train: Stopped on request after step 1 of 8; its state is saved" in said, said + log[-3000:]
     assert not (tmp_path / "history.parquet").exists()
-    done = subprocess.run(line, capture_output=True, text=True, check=True, env=path)
-    assert "resuming after step 1 of 8" in done.stdout
+    assert "resuming after step 1 of 8" in finish(**line)
     same_bytes(tmp_path, uninterrupted)
 
 
@@ -219,9 +251,7 @@ def test_work_that_is_not_whole_is_done_again(uninterrupted: Path, tiny_model: P
     kill_half_way(command(tmp_path, tiny_model), tmp_path)
     (history,) = tmp_path.glob("work/*/history.jsonl")
     history.write_bytes(b"".join(history.read_bytes().splitlines(keepends=True)[1:]))
-    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert "is not whole; training starts again at the first step" in done.stdout
+    assert "is not whole; training starts again at the first step" in finish(args=command(tmp_path, tiny_model))
     same_bytes(tmp_path, uninterrupted)
 
 
@@ -261,36 +291,14 @@ def test_a_history_is_published_only_with_every_step_once() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_killed_launcher_leaves_no_worker_behind(tiny_model: Path, tmp_path: Path) -> None:
     """Which would hold the lock of the work folder."""
-    torchrun, _, _, _, *script = command(tmp_path, tiny_model, processes=2)
-    launcher = [str(ROOT / "workflow/scripts/launch.sh"), "--stop", str(tmp_path / "stop"), "--nodes", "1", "--processes", "2"]
-    path = os.environ | {"PATH": f"{Path(torchrun).parent}:{os.environ['PATH']}"}
-    launched = subprocess.Popen(
-        [*launcher, "--threads", "2", "--", *script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=path
-    )
-    lock, deadline = tmp_path / "work/lock", time.monotonic() + 120
-    while not (lock.is_file() and lock.read_text()) and launched.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    launched = subprocess.Popen(**as_the_rule_starts_it(tmp_path, tiny_model, processes=2))
+    until_a_worker_holds_the_lock(launched, tmp_path)
     family = psutil.Process(launched.pid).children(recursive=True)
     assert sum("train.py" in " ".join(member.cmdline()) for member in family) >= 2
     launched.kill()
     launched.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
-
-
-def ends(folder: Path, *names: str) -> list[str]:
-    """Files of the last checkpoint, from the run's folder on."""
-    return [str((last(folder) / f"{name}.safetensors").relative_to(folder)) for name in names]
-
-
-def same_bytes(folder: Path, other: Path) -> None:
-    for name in (
-        *(f"checkpoints/step-{step:06d}/adapter_model.safetensors" for step in STEPS),
-        "checkpoints/checkpoints.parquet",
-        "history.parquet",
-        "consumed.parquet",
-    ):
-        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(("zero_stage", "processes"), [(0, 2), (2, 1), (2, 2), (3, 2)])
@@ -316,15 +324,9 @@ def agree(folder: Path, weights: dict[str, torch.Tensor], other: Path, reference
 # ---- all parameters ----
 
 
-@pytest.fixture(scope="module")
-def full(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of all parameters on a mixture whose epochs end in a smaller batch: 16 + 9 examples in batches of 4."""
-    folder = tmp_path_factory.mktemp("full")
-    train(folder, tiny_model, **FULL, schedule=MIXTURE, export_second_moments=True)
-    return folder
-
-
-MIXTURE = [{"base": Part(), "base.cot": Part()}]
+# On a mixture whose epochs end in a smaller batch: 16 + 9 examples in batches of 4.
+MIXED = FULL | {"schedule": MIXTURE, "export_second_moments": True}
+full = trained("full", **MIXED)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +346,7 @@ MIXTURE = [{"base": Part(), "base.cot": Part()}]
 def test_full_runs_agree_for_any_stage_and_number_of_processes(
     full: Path, tiny_model: Path, tmp_path: Path, zero_stage: int, processes: int, more: dict[str, object]
 ) -> None:
-    settings = FULL | {"schedule": MIXTURE, "export_second_moments": True, "zero_stage": zero_stage, "processes": processes} | more
-    weights = train(tmp_path, tiny_model, **settings)
+    weights = train(tmp_path, tiny_model, **MIXED | {"zero_stage": zero_stage, "processes": processes} | more)
     agree(tmp_path, weights, full, weights_of(full))
     ours, theirs = (load_file(last(f) / "exp_avg_sq.safetensors") for f in (tmp_path, full))
     assert ours.keys() == theirs.keys() == weights.keys()
@@ -365,22 +366,32 @@ def test_a_full_run_trains_every_weight_and_is_a_model_again(full: Path, tiny_mo
     assert not list(last(full).glob("*.bin"))
 
 
-def test_a_full_run_is_the_one_that_plain_torch_makes(full: Path, tiny_model: Path) -> None:
-    """AdamW by torch alone, batch by batch of the schedule, without DeepSpeed."""
-    run = Run.model_validate(json.loads((last(full) / "run.json").read_text())["settings"])
-    model = load_model(tiny_model, Model()).requires_grad_(True)
+def run_and_model(folder: Path, tiny_model: Path) -> tuple[Run, torch.nn.Module]:
+    """The settings of a run of all parameters, and the model that it starts from."""
+    settings = json.loads((last(folder) / "run.json").read_text())["settings"]
+    return Run.model_validate(settings), load_model(tiny_model, Model()).requires_grad_(True)
+
+
+def clipped_gradients(folder: Path, tiny_model: Path, run: Run, model: torch.nn.Module) -> Iterator[float]:
+    """Give the model each batch's gradients in the order of a run's schedule, without DeepSpeed; yields the step's learning rate."""
     renderer = load_renderer(tiny_model, Model())
     tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, betas=run.betas, eps=run.epsilon, weight_decay=0)
-    schedule = pl.read_parquet(full / "schedule.parquet")
+    schedule = pl.read_parquet(folder / "schedule.parquet")
     steps = schedule["step"].n_unique()
     for step in range(1, steps + 1):
         batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
-        loss = sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)
-        optimizer.zero_grad()
-        loss.backward()
+        model.zero_grad()
+        (sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
-        optimizer.param_groups[0]["lr"] = learning_rate(run, step, steps)
+        yield learning_rate(run, step, steps)
+
+
+def test_a_full_run_is_the_one_that_plain_torch_makes(full: Path, tiny_model: Path) -> None:
+    """AdamW by torch alone."""
+    run, model = run_and_model(full, tiny_model)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=run.betas, eps=run.epsilon, weight_decay=0)
+    for rate in clipped_gradients(full, tiny_model, run, model):
+        optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
     for name, weight in weights_of(full).items():
         assert torch.allclose(weight, model.state_dict()[name], rtol=0, atol=2e-6), name
@@ -400,12 +411,7 @@ def test_each_process_consumes_its_share_of_the_schedule(full: Path, tiny_model:
 
 
 def test_a_killed_full_run_resumes_and_ends_in_the_same_bytes(full: Path, tiny_model: Path, tmp_path: Path) -> None:
-    settings = FULL | {"schedule": MIXTURE, "export_second_moments": True}
-    kill_half_way(command(tmp_path, tiny_model, **settings), tmp_path)
-    done = subprocess.run(command(tmp_path, tiny_model, **settings), capture_output=True, text=True, check=True)
-    assert "resuming after step" in done.stdout
-    for name in (*ends(full, "model", "exp_avg_sq"), "history.parquet", "consumed.parquet"):
-        assert (tmp_path / name).read_bytes() == (full / name).read_bytes(), name
+    resumes_in_the_same_bytes(tmp_path, tiny_model, full, **MIXED)
 
 
 def test_a_run_starts_from_another_runs_checkpoint(full: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -432,10 +438,7 @@ def test_bfloat16_keeps_float32_masters(tiny_model: Path, tmp_path: Path) -> Non
 def test_loss_on_all_tokens_counts_the_prompts_as_well(tiny_model: Path, tmp_path: Path) -> None:
     train(tmp_path, tiny_model, **FULL, loss_on="all", epochs=1)
     renderer = load_renderer(tiny_model, Model())
-    lengths = {e.example_id: len(renderer.tokens(e).ids) - 1 for e in some_examples()}
-    schedule = pl.read_parquet(tmp_path / "schedule.parquet")
-    expected = [sum(lengths[i] for i in schedule.filter(pl.col("step") == step)["example_id"]) for step in range(1, 5)]
-    assert pl.read_parquet(tmp_path / "history.parquet")["tokens"].to_list() == expected
+    consumes(tmp_path, {e.example_id: len(renderer.tokens(e).ids) - 1 for e in some_examples()}, 4)
 
 
 def test_a_checkpoint_of_another_model_is_a_sentence(full: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -469,7 +472,7 @@ def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, 
     """The last step holds an example of 50,000 tokens: their logits alone are 10 GB, more than the process may have."""
     parts = {"schedule": [{"base": Part()}, {"base.cot": Part()}], "epochs": 1}
     line = command(tmp_path, tiny_model, settings=Model(max_length=10**6), **FULL | parts)
-    monster = [Example(task="t", messages=[Message(role="user", content="?"), Message(role="assistant", content="1 " * 25_000)])]
+    monster = [example("?", "1 " * 25_000)]
     write_examples(tmp_path / "base.cot.parquet", monster)
     datasets = {"base": some_examples(), "base.cot": monster}
     write_table(tmp_path / "schedule.parquet", make_schedule(Run(**FULL | parts, batch_size=4, micro_batch_size=2), datasets), SCHEDULE)
@@ -486,7 +489,7 @@ def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, 
 
 
 def test_a_run_with_an_empty_schedule_is_the_model(tiny_model: Path, tmp_path: Path) -> None:
-    subprocess.run(command(tmp_path, tiny_model, schedule=[]), capture_output=True, text=True, check=True)
+    finish(args=command(tmp_path, tiny_model, schedule=[]))
     assert pl.read_parquet(tmp_path / "checkpoints/checkpoints.parquet").rows() == [(1, 0, None, "model")]
     assert last_checkpoint(tmp_path / "checkpoints") is None
     for name, schema in (("history", HISTORY), ("consumed", CONSUMED)):
@@ -506,23 +509,14 @@ def test_a_run_of_no_examples_is_what_it_starts_from(full: Path, tiny_model: Pat
 # ---- options ----
 
 DROPOUT = {"lora": Lora(rank=4, alpha=8, dropout=0.5)}
-
-
-@pytest.fixture(scope="module")
-def dropped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dropped")
-    train(folder, tiny_model, **DROPOUT)
-    return folder
+dropped = trained("dropped", **DROPOUT)
 
 
 def test_a_killed_run_with_dropout_resumes_and_ends_in_the_same_bytes(
     dropped: Path, uninterrupted: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     assert not same_losses(dropped, uninterrupted)
-    kill_half_way(command(tmp_path, tiny_model, **DROPOUT), tmp_path)
-    done = subprocess.run(command(tmp_path, tiny_model, **DROPOUT), capture_output=True, text=True, check=True)
-    assert "resuming after step" in done.stdout
-    same_bytes(tmp_path, dropped)
+    resumes_in_the_same_bytes(tmp_path, tiny_model, dropped, **DROPOUT)
 
 
 def test_dropout_is_the_same_where_activations_are_computed_again(dropped: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -542,33 +536,20 @@ def same_losses(folder: Path, other: Path) -> bool:
 
 
 LION = FULL | {"schedule": MIXTURE, "optimizer": "lion", "learning_rate": 1e-5, "betas": (0.9, 0.95), "weight_decay": 0.1}
-
-
-@pytest.fixture(scope="module")
-def lions(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lion")
-    train(folder, tiny_model, **LION)
-    return folder
+lions = trained("lions", **LION)
 
 
 def test_lion_is_the_one_of_its_paper(lions: Path, tiny_model: Path) -> None:
     """Algorithm 2 of arXiv 2302.06675, written out. Where the update's sign hangs on rounding, a weight may be two steps off."""
-    run = Run.model_validate(json.loads((last(lions) / "run.json").read_text())["settings"])
-    model = load_model(tiny_model, Model()).requires_grad_(True)
+    run, model = run_and_model(lions, tiny_model)
     moments = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
-    renderer = load_renderer(tiny_model, Model())
-    tokens = {e.example_id: renderer.tokens(e) for e in [*some_examples(), *some_examples(9, " and why")]}
-    schedule = pl.read_parquet(lions / "schedule.parquet")
-    steps = schedule["step"].n_unique()
-    for step in range(1, steps + 1):
-        batch = [tokens[i] for i in schedule.filter(pl.col("step") == step)["example_id"]]
-        model.zero_grad()
-        (sum_losses(model, collate(batch, renderer.pad_id)).sum() / sum(t.n_completion for t in batch)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
+    steps = 0
+    for rate in clipped_gradients(lions, tiny_model, run, model):
+        steps += 1
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 update = torch.sign(run.betas[0] * moments[name] + (1 - run.betas[0]) * weight.grad)
-                weight.sub_(learning_rate(run, step, steps) * (update + run.weight_decay * weight))
+                weight.sub_(rate * (update + run.weight_decay * weight))
                 moments[name] = run.betas[1] * moments[name] + (1 - run.betas[1]) * weight.grad
     for name, weight in weights_of(lions).items():
         off = (weight - model.state_dict()[name]).abs()
@@ -588,22 +569,12 @@ def test_lion_agrees_for_any_stage_and_number_of_processes(
 
 
 def test_a_killed_run_with_lion_resumes_and_ends_in_the_same_bytes(lions: Path, tiny_model: Path, tmp_path: Path) -> None:
-    kill_half_way(command(tmp_path, tiny_model, **LION), tmp_path)
-    done = subprocess.run(command(tmp_path, tiny_model, **LION), capture_output=True, text=True, check=True)
-    assert "resuming after step" in done.stdout
-    for name in (*ends(lions, "model"), "history.parquet", "consumed.parquet"):
-        assert (tmp_path / name).read_bytes() == (lions / name).read_bytes(), name
+    resumes_in_the_same_bytes(tmp_path, tiny_model, lions, **LION)
 
 
 # Its loss on other data falls for some steps and then rises.
 STOPS = FULL | {"early_stopping": HELD_OUT, "publish": "best", "epochs": 30, "learning_rate": 3e-3, "decay": "constant"}
-
-
-@pytest.fixture(scope="module")
-def stopped(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stopped")
-    train(folder, tiny_model, **STOPS)
-    return folder
+stopped = trained("stopped", **STOPS)
 
 
 def test_a_run_stops_where_the_held_out_loss_no_longer_falls_and_publishes_its_best_state(stopped: Path, tiny_model: Path) -> None:
@@ -625,11 +596,7 @@ def test_a_run_stops_where_the_held_out_loss_no_longer_falls_and_publishes_its_b
 
 
 def test_a_killed_run_stops_early_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
-    kill_half_way(command(tmp_path, tiny_model, **STOPS), tmp_path)
-    done = subprocess.run(command(tmp_path, tiny_model, **STOPS), capture_output=True, text=True, check=True)
-    assert "resuming after step" in done.stdout
-    for name in (*ends(stopped, "model"), "history.parquet", "consumed.parquet"):
-        assert (tmp_path / name).read_bytes() == (stopped / name).read_bytes(), name
+    resumes_in_the_same_bytes(tmp_path, tiny_model, stopped, **STOPS)
 
 
 def test_several_processes_stop_at_the_same_step(stopped: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -665,17 +632,15 @@ def test_publishing_that_fails_loses_nothing(uninterrupted: Path, tiny_model: Pa
     failed = subprocess.run(nowhere, capture_output=True, text=True, check=False)
     assert failed.returncode != 0
     assert "ERROR in train" in failed.stdout
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert "resuming after step 8 of 8" in done.stdout
+    assert "resuming after step 8 of 8" in finish(args=line)
     same_bytes(tmp_path, uninterrupted)
 
 
 def test_a_second_job_does_not_tread_on_a_worker_that_outlived_the_first(tiny_model: Path, tmp_path: Path) -> None:
     work_folder(tmp_path / "work", "somebody's")
-    done = subprocess.run(command(tmp_path, tiny_model), capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "another process" in done.stdout
-    assert f"pid {os.getpid()}" in done.stdout
+    said = fails(tmp_path, tiny_model)
+    assert "another process" in said
+    assert f"pid {os.getpid()}" in said
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
