@@ -42,16 +42,6 @@ rule all:
         [f"<results>/runs/{run}/loss.svg" for run in GRAPH.influence_runs(INFLUENCE)],
 
 
-def ends_of(name):
-    """What a study, or the studies of a collection, end in."""
-    if name in GATHERED.lacking:
-        raise WorkflowError(
-            f"The collection {name} has no values at the scale {CONFIG.scale}. Add them under `at` in studies/{name}.yaml."
-        )
-    studies = [name] if name in CONFIG.studies else GATHERED.studies[name]
-    return [path for study in studies for path in GRAPH.ends(study)]
-
-
 # A target for each study and each collection.
 for name in GATHERED.targets(CONFIG.studies):
 

@@ -88,11 +88,6 @@ def at_submit_host(uses_network):
     return bool(uses_network) and CONFIG.network == "submit_host"
 
 
-def gpus(number):
-    """So many GPUs, or none on a cluster without."""
-    return number if CONFIG.gpus else 0
-
-
 def as_it_is(value):
     """A value for a rule's parameter: Snakemake looks for wildcards in the braces of a plain string, and not in a function's."""
     return lambda wildcards: value
@@ -101,3 +96,13 @@ def as_it_is(value):
 def option(name, value):
     """An option of a command line with its value; empty without a value."""
     return f"{name} {shlex.quote(str(value))}" if value else ""
+
+
+def ends_of(name):
+    """What a study, or the studies of a collection, end in."""
+    if name in GATHERED.lacking:
+        raise WorkflowError(
+            f"The collection {name} has no values at the scale {CONFIG.scale}. Add them under `at` in studies/{name}.yaml."
+        )
+    studies = [name] if name in CONFIG.studies else GATHERED.studies[name]
+    return [path for study in studies for path in GRAPH.ends(study)]

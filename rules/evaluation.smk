@@ -25,7 +25,7 @@ rule respond:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
-        gpu=gpus(1),
+        gpu=GRAPH.gpus(1),
         # How fast responses come changes none.
         limits=lambda w: limits(responding=GRAPH.responding(w.evaluation, w.run)),
     params:
@@ -158,7 +158,7 @@ rule score_with_model:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
-        gpu=gpus(1),
+        gpu=GRAPH.gpus(1),
     params:
         settings=lambda w: settings(
             scoring=GRAPH.scoring(w.scorer, w.evaluation, w.run),

@@ -19,7 +19,7 @@ rule gradients:
     threads: workflow.cores
     # How much memory is used changes no number: no parameter.
     resources:
-        gpu=gpus(1),
+        gpu=GRAPH.gpus(1),
         limits=lambda w: limits(gradients=CONFIG.gradients, run=CONFIG.run(w.run)),
     params:
         numerics=GRADIENTS,

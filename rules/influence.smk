@@ -61,7 +61,7 @@ rule compute_baselines:
         "../envs/swift_study.yaml"
     threads: workflow.cores
     resources:
-        gpu=gpus(1),
+        gpu=GRAPH.gpus(1),
     params:
         settings=lambda w: settings(
             panel=GRAPH.compared(w.study),

@@ -1,18 +1,6 @@
 # Runs: the schedule is written down, then followed.
 
 
-def gpus_of_node(run):
-    return gpus(CONFIG.run(run).processes // CONFIG.run(run).nodes)
-
-
-def on_one_node(run, value):
-    return value if CONFIG.run(run).nodes == 1 else None
-
-
-def on_several_nodes(run, value):
-    return value if CONFIG.run(run).nodes > 1 else None
-
-
 rule make_schedule:
     input:
         datasets=lambda w: FILES.datasets(GRAPH.scheduled(w.run)),
@@ -61,13 +49,13 @@ rule train:
     threads: workflow.cores
     # On how many machines changes no result: no parameter. What is None is not asked for.
     resources:
-        gpu=lambda w: on_one_node(w.run, gpus_of_node(w.run)),
-        mpi=lambda w: on_several_nodes(w.run, "srun"),
-        nodes=lambda w: on_several_nodes(w.run, CONFIG.run(w.run).nodes),
-        tasks=lambda w: on_several_nodes(w.run, CONFIG.run(w.run).nodes),
-        tasks_per_gpu=lambda w: on_several_nodes(w.run, 0),
-        gres=lambda w: on_several_nodes(w.run, f"gpu:{gpus_of_node(w.run)}"),
-        gpus_of_node=lambda w: gpus_of_node(w.run),
+        gpu=lambda w: GRAPH.on_one_node(w.run, GRAPH.gpus_of_node(w.run)),
+        mpi=lambda w: GRAPH.on_several_nodes(w.run, "srun"),
+        nodes=lambda w: GRAPH.on_several_nodes(w.run, CONFIG.run(w.run).nodes),
+        tasks=lambda w: GRAPH.on_several_nodes(w.run, CONFIG.run(w.run).nodes),
+        tasks_per_gpu=lambda w: GRAPH.on_several_nodes(w.run, 0),
+        gres=lambda w: GRAPH.on_several_nodes(w.run, f"gpu:{GRAPH.gpus_of_node(w.run)}"),
+        gpus_of_node=lambda w: GRAPH.gpus_of_node(w.run),
         launch=lambda w: f"--nodes {CONFIG.run(w.run).nodes}",
         # Which gradients are computed later changes no training; it is refused where they cannot be.
         limits=lambda w: limits(

@@ -192,6 +192,22 @@ class Graph:
         start = self.config.run(run).start
         return [] if start == "model" else [self.files.checkpoints(start)]
 
+    def gpus(self, number: int) -> int:
+        """So many GPUs, or none on a cluster without."""
+        return number if self.config.gpus else 0
+
+    def gpus_of_node(self, run: str) -> int:
+        """GPUs that a training asks for on each of its nodes."""
+        return self.gpus(self.config.run(run).processes // self.config.run(run).nodes)
+
+    def on_one_node(self, run: str, value: Any) -> Any:
+        """A resource that only a training on one node asks for; None is not asked for."""
+        return value if self.config.run(run).nodes == 1 else None
+
+    def on_several_nodes(self, run: str, value: Any) -> Any:
+        """A resource that only a training on several nodes asks for; None is not asked for."""
+        return value if self.config.run(run).nodes > 1 else None
+
     def stops_by(self, run: str) -> list[str]:
         """The dataset on which a run measures its loss to stop early; none where it does not."""
         stopping = self.config.run(run).early_stopping
