@@ -62,7 +62,7 @@ def test_a_reply_that_reaches_max_tokens_is_not_accepted(teacher: EndpointSettin
 
 def test_a_wrong_model_name_is_a_sentence(teacher: EndpointSettings, tmp_path: Path) -> None:
     wrong = teacher.model_copy(update={"model": "no-such-model"})
-    with pytest.raises(UserError, match=r"model no-such-model\) refuses the request: status 400 .*`teacher\.model`"):
+    with pytest.raises(UserError, match=r"model no-such-model\) refuses the request: status 400 .*`endpoints\.teacher\.model`"):
         ask(wrong, PROMPTS, lambda i, reply: reply, tmp_path)
 
 

@@ -107,6 +107,21 @@ def test_a_claim_about_a_metric_that_a_row_lacks_is_a_sentence(tmp_path: Path) -
         claims_about_rows([claim(metric="kappa")], compared(made), "small")
 
 
+def test_a_claim_names_an_evaluation_as_the_configuration_does(tmp_path: Path) -> None:
+    made = Made(tmp_path, 6, 3)
+    for row, right in (("Base", [0] * 6), ("Good", [1] * 6)):
+        for form, values in (("a", right), ("b", [0] * 6)):
+            made.add(row, row, labels(values), evaluation=f"asked/form={form}")
+    c = compared(made, evaluations=["asked"], metrics=["accuracy"], near={"accuracy": 0.02})
+    assert [c.evaluation(name) for name in (None, "asked[form=b]", "asked/form=b", "asked")] == [
+        "asked/form=a", "asked/form=b", "asked/form=b", "asked",
+    ]  # fmt: skip
+    one, other = (claims_about_rows([claim(evaluation=f"asked[form={form}]")], c, "small").to_dicts()[0] for form in ("a", "b"))
+    assert (one["estimate"], one["evaluation"], other["estimate"]) == (1, "asked/form=a", 0)
+    with pytest.raises(UserError, match="on 'asked', which the row"):  # two points
+        claims_about_rows([claim(evaluation="asked")], c, "small")
+
+
 @pytest.mark.parametrize(
     ("this", "that", "of", "expected"),
     [

@@ -167,7 +167,7 @@ def _from_comparison(c: Compared, place: Place, p: Predictor, a: AgreementStudy,
             return None  # left out
         raise UserError(f"{where}: the study {place.study!r} has no row {place.row!r}; it has {', '.join(c.rows())}.")
     blocks = [b for b in c.blocks() if a.model is None or dict(b).get("model", a.model) == a.model]
-    evaluation = p.evaluation or c.cells[0].evaluation
+    evaluation = c.evaluation(p.evaluation)
     cell = next((found for b in blocks if (found := c.cell(place.row, evaluation, p.score, b)) is not None), None)
     if cell is None:
         raise UserError(f"{where}: the row {place.row!r} of {place.study!r} has no metric {p.score!r} on {evaluation!r}.")

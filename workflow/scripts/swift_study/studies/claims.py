@@ -142,7 +142,7 @@ def claims_about_rows(claims: Sequence[Claim], c: Compared, name: str) -> pl.Dat
     for claim in claims:
         that = claim.that or c.study.reference(claim.this)
         metrics = [claim.metric] if claim.metric else list(c.study.near)
-        evaluation = claim.evaluation or c.cells[0].evaluation
+        evaluation = c.evaluation(claim.evaluation)
         for block in c.blocks():
             for metric in metrics:
                 cell = c.cell(claim.this, evaluation, metric, block)

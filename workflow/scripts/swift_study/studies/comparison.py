@@ -72,6 +72,17 @@ class Compared:
     def blocks(self) -> list[Block]:
         return list(dict.fromkeys(cell.block for cell in self.cells))
 
+    def evaluation(self, name: str | None) -> str:
+        """The evaluation's path, or the group, that a name in the configuration means, such as `asked[form=a]`; the first without a name.
+
+        A name that means none, or several, as it is.
+        """
+        known = list(dict.fromkeys(cell.evaluation for cell in self.cells))
+        if name is None or name in known:
+            return name or known[0]
+        found = [path for path in known if means(name, path)]
+        return found[0] if len(found) == 1 else name
+
     def cell(self, row: str, evaluation: str, metric: str, block: Block) -> Cell | None:
         return self._by_place.get((row, evaluation, metric, block))
 
