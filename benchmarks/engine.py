@@ -38,9 +38,10 @@ from swift_study.gradients.engine import PanelGradients, gradient_table, panel_g
 from swift_study.gradients.memory import keep_freed_memory  # noqa: E402
 from swift_study.io.tables import write_arrow  # noqa: E402
 from swift_study.io.work import publish  # noqa: E402
+from swift_study.models.batches import collate, sum_losses  # noqa: E402
 from swift_study.models.loading import exact_numerics, packaged_model, quiet_libraries  # noqa: E402
 from swift_study.models.rendering import Renderer, load_renderer  # noqa: E402
-from swift_study.models.tokens import Tokens, collate, sum_losses  # noqa: E402
+from swift_study.models.tokens import Tokens  # noqa: E402
 
 
 def floor(model: Any, scope: str, tokens: Sequence[Tokens], pad_id: int, batch_size: int) -> None:

@@ -16,9 +16,9 @@ from swift_study.config import Gradients, Lora, Model
 from swift_study.data.generator import FAMILIES, generate
 from swift_study.examples import Example
 from swift_study.gradients.engine import panel_gradients
+from swift_study.models.batches import collate, sum_losses
 from swift_study.models.loading import add_lora, load_model, packaged_model
 from swift_study.models.rendering import load_renderer
-from swift_study.models.tokens import collate, sum_losses
 
 CHECKPOINT_STEPS = (8, 16)
 LORA = Lora(rank=8, alpha=64)  # a rank of 64, the default, would need 20 GB for this pool; the scale of the update is the default's

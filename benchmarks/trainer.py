@@ -29,9 +29,9 @@ from swift_study.config import Model, Run  # noqa: E402
 from swift_study.data.generator import generate  # noqa: E402
 from swift_study.data.strategies import load_strategy  # noqa: E402
 from swift_study.io.lines import append_lines  # noqa: E402
+from swift_study.models.batches import IGNORED, collate, sum_losses  # noqa: E402
 from swift_study.models.loading import load_model, packaged_model, quiet_libraries  # noqa: E402
 from swift_study.models.rendering import Renderer, load_renderer  # noqa: E402
-from swift_study.models.tokens import IGNORED, collate, sum_losses  # noqa: E402
 from swift_study.training.trainer import Batch, deepspeed_config, share_of, take_step  # noqa: E402
 
 RUN = Run(method="full", learning_rate=1e-5, batch_size=8, micro_batch_size=4, checkpoint_every=None)

@@ -19,7 +19,8 @@ import torch
 
 from swift_study.config import Gradients
 from swift_study.gradients.engine import PanelGradients, panel_gradients
-from swift_study.models.tokens import IGNORED, Batch, Tokens, collate, sum_losses
+from swift_study.models.batches import IGNORED, Batch, collate, sum_losses
+from swift_study.models.tokens import Tokens
 
 Way = Callable[[Sequence[Tokens]], np.ndarray]
 

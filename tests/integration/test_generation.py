@@ -31,9 +31,9 @@ from swift_study.io.endpoint import EndpointSettings
 from swift_study.io.lines import append_lines, read_lines
 from swift_study.io.settings import limits, settings
 from swift_study.io.tables import CHECKPOINTS, ITEMS, RESPONSES, read_table, write_examples, write_table
+from swift_study.models.batches import batches
 from swift_study.models.loading import add_lora, load_model
 from swift_study.models.rendering import Renderer, load_renderer
-from swift_study.models.tokens import batches
 
 QUERIES = [
     example(text)

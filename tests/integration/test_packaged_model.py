@@ -19,9 +19,10 @@ from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.responses import respond
 from swift_study.gradients.certificate import reference_gram
 from swift_study.gradients.engine import panel_gradients
+from swift_study.models.batches import IGNORED, collate, sum_losses
 from swift_study.models.loading import add_lora, find_model, load_model, packaged_model
 from swift_study.models.rendering import load_renderer
-from swift_study.models.tokens import IGNORED, Tokens, collate, sum_losses
+from swift_study.models.tokens import Tokens
 
 
 def test_conversion_is_done_once(packaged: Path) -> None:

@@ -27,10 +27,10 @@ from swift_study.io.settings import limits
 from swift_study.io.settings import settings as as_settings
 from swift_study.io.tables import CONSUMED, HISTORY, SCHEDULE, read_table, write_examples, write_table
 from swift_study.io.work import work_folder
+from swift_study.models.batches import collate, sum_losses
 from swift_study.models.checkpoints import last_checkpoint
 from swift_study.models.loading import load_checkpoint, load_model
 from swift_study.models.rendering import load_renderer
-from swift_study.models.tokens import collate, sum_losses
 from swift_study.training.schedule import make_schedule
 from swift_study.training.trainer import check_notes, is_enough, is_published, is_whole, learning_rate
 

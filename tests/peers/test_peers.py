@@ -20,8 +20,9 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from ways import WAYS, disagreement, full_scope  # noqa: E402
 
 from swift_study.config import Lora, Model  # noqa: E402
+from swift_study.models.batches import collate, sum_losses  # noqa: E402
 from swift_study.models.loading import add_lora, exact_numerics, load_model  # noqa: E402
-from swift_study.models.tokens import Tokens, collate, sum_losses  # noqa: E402
+from swift_study.models.tokens import Tokens  # noqa: E402
 
 PAD = 2
 TOLERANCE = 1e-4

@@ -24,8 +24,9 @@ from swift_study.data.designs import Rendered, Value, apply_design, load_design,
 from swift_study.errors import Rejected, UserError
 from swift_study.gradients.panel import read_panel
 from swift_study.io.tables import read_examples, write_examples
+from swift_study.models.batches import IGNORED, collate
 from swift_study.models.rendering import Renderer
-from swift_study.models.tokens import IGNORED, Tokens, collate
+from swift_study.models.tokens import Tokens
 
 DESIGNS = {path.stem: load_design(path) for path in sorted((ROOT / "designs").glob("*.py"))}
 PLAIN = DESIGNS["plain"]

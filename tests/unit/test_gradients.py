@@ -29,8 +29,9 @@ from swift_study.gradients.engine import PanelGradients, adam_preconditioner, is
 from swift_study.gradients.gram import PIECE, Factors, dense_is_cheaper, ghost, products_of_factors, products_of_vectors
 from swift_study.gradients.memory import needs, used_bytes
 from swift_study.gradients.stages import make_stages
+from swift_study.models.batches import batches, collate, sum_losses
 from swift_study.models.loading import add_lora
-from swift_study.models.tokens import Tokens, batches, collate, sum_losses
+from swift_study.models.tokens import Tokens
 from swift_study.models.weights import Weight, calls, select_weights, trainable_weights
 
 PAD = 0

@@ -11,9 +11,10 @@ from swift_study.errors import UserError
 from swift_study.evaluation.prompts import Prompts
 from swift_study.evaluation.scorers import Candidate, Item, ScorerFile
 from swift_study.examples import Example
+from swift_study.models.batches import IGNORED, Batch, batches, collate
 from swift_study.models.loading import exact_numerics
 from swift_study.models.rendering import Overlong
-from swift_study.models.tokens import IGNORED, Batch, Tokens, batches, collate
+from swift_study.models.tokens import Tokens
 
 
 def golden_example(example: Example) -> Example:

@@ -21,9 +21,9 @@ from swift_study.evaluation.prompts import Prompts, with_shots
 from swift_study.examples import Example, fold
 from swift_study.io.endpoint import Account, EndpointSettings, Failure, ask
 from swift_study.io.lines import append_lines, read_lines
+from swift_study.models.batches import batches
 from swift_study.models.loading import exact_numerics
 from swift_study.models.rendering import Renderer, turns
-from swift_study.models.tokens import batches
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # keeps the logarithm of an exponential draw finite
 NUCLEUS = 256  # so many of the likeliest tokens nearly always hold top_p of the probability

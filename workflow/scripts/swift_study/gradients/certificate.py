@@ -12,8 +12,9 @@ from swift_study.errors import UserError
 from swift_study.examples import Example
 from swift_study.gradients.engine import PanelGradients
 from swift_study.gradients.sketch import half_width, sketched_products
+from swift_study.models.batches import collate, sum_losses
 from swift_study.models.loading import exact_numerics
-from swift_study.models.tokens import Tokens, collate, sum_losses
+from swift_study.models.tokens import Tokens
 
 ATTENTION = {"sdpa": "sdpa, math kernel", "eager": "eager"}
 CHUNK_BYTES = 2e9  # of weight gradients that are held at once

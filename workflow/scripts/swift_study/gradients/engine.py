@@ -25,8 +25,9 @@ from swift_study.gradients.gram import Factors, dense_blocks, products_of_factor
 from swift_study.gradients.memory import PASS_TOKENS, needs
 from swift_study.gradients.sketch import sketch_gradients
 from swift_study.gradients.stages import Passes, make_stages
+from swift_study.models.batches import batches, collate
 from swift_study.models.loading import exact_numerics
-from swift_study.models.tokens import Tokens, batches, collate
+from swift_study.models.tokens import Tokens
 from swift_study.models.weights import Use, Weight, calls, idle_modules, trainable_weights
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ from swift_study.config import Gradients
 from swift_study.gradients.capture import watching, wide
 from swift_study.gradients.memory import PASS_TOKENS
 from swift_study.gradients.stages import Passes, all_at_once
+from swift_study.models.batches import batches, collate
 from swift_study.models.loading import exact_numerics
-from swift_study.models.tokens import Tokens, batches, collate
+from swift_study.models.tokens import Tokens
 from swift_study.models.weights import Use, Weight, calls, idle_modules, trainable_weights
 
 REPLICATES = 16

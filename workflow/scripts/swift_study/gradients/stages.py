@@ -17,7 +17,8 @@ import torch
 from swift_study.config import Gradients
 from swift_study.errors import UserError
 from swift_study.gradients.memory import GB, Need, fixed_bytes, positions
-from swift_study.models.tokens import Batch, Tokens, sum_losses
+from swift_study.models.batches import Batch, sum_losses
+from swift_study.models.tokens import Tokens
 from swift_study.models.weights import Call, Use, Weight, block_of, decoder_layers
 
 BELOW = -1  # the place of what comes before the decoder's layers; they have their numbers, and what comes after them has the next one

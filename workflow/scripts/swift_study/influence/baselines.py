@@ -18,8 +18,9 @@ import torch
 
 from swift_study.examples import fold
 from swift_study.gradients.panel import Member
+from swift_study.models.batches import batches, collate, sum_losses
 from swift_study.models.loading import exact_numerics
-from swift_study.models.tokens import Tokens, batches, collate, sum_losses
+from swift_study.models.tokens import Tokens
 
 STEP = 0.01  # length of the step on a probe, relative to the norm of the trainable weights
 

@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 from swift_study.config import Gradients, Run
 from swift_study.errors import UserError
+from swift_study.models.batches import collate, sum_losses
 from swift_study.models.loading import add_lora, exact_numerics
-from swift_study.models.tokens import Tokens, collate, sum_losses
+from swift_study.models.tokens import Tokens
 from swift_study.patterns import search
 
 # Uses whose gradients are sums over tokens of products of two vectors.

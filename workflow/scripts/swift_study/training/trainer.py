@@ -27,10 +27,11 @@ from swift_study.errors import Stopped, UserError
 from swift_study.examples import Example
 from swift_study.io.lines import append_lines, read_lines, replace_lines
 from swift_study.io.work import fingerprint, publish, remove, writing_to
+from swift_study.models.batches import collate, sum_losses
 from swift_study.models.checkpoints import folder_name
 from swift_study.models.loading import check_fits, load_adapter, load_model
 from swift_study.models.rendering import Renderer, load_renderer
-from swift_study.models.tokens import Tokens, collate, sum_losses
+from swift_study.models.tokens import Tokens
 from swift_study.models.weights import train_weights
 from swift_study.training.extensions import compile_in_turns
 
