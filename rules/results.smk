@@ -150,6 +150,7 @@ rule write_tables:
         settings=lambda w: settings(
             statistics=CONFIG.statistics,
             questions={name: CONFIG.studies[name].question for name in INFLUENCE},
+            after_step={name: GRAPH.statistics(name).after_step for name in INFLUENCE},
         ),
     shell:
         f"exec python {SCRIPTS}/write_tables.py"

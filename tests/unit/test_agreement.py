@@ -234,6 +234,15 @@ def test_levels_are_the_rows_own_numbers(tmp_path: Path) -> None:
     assert items[0].numbers["swift"].value == pytest.approx(float(np.mean(COT["CoT", "in-task", "non-CoT"])))
 
 
+def test_a_studys_own_first_step_counts_here_too(tmp_path: Path) -> None:
+    a = study(over_control=False, items={"g": {"Base": {"swift": PLACE, "training": {"study": "small", "row": "Base"}}}})
+    found = influence()
+    late = replace(found, study=found.study.model_copy(update={"after_step": 2}))
+    values = [items_of(a, {"cot": s, "small": comparison(tmp_path)}, QUICK)[0].numbers["swift"].value for s in (found, late)]
+    assert values == [pytest.approx(float(np.mean(COT["CoT", "in-task", "non-CoT"][k:]))) for k in (0, 2)]
+    assert values[0] != values[1]
+
+
 def test_one_seed_has_the_ceiling_of_half_of_the_queries(tmp_path: Path) -> None:
     made = Made(tmp_path, 40, 8)
     for row, right in (("Plain", 10), ("Good", 30), ("Bad", 2)):

@@ -33,6 +33,8 @@ class Settings(Section):
     statistics: Statistics
     questions: dict[str, str]
     """By study."""
+    after_step: dict[str, int]
+    """By study the step after which checkpoints count."""
 
 
 def main(a: Namespace) -> None:
@@ -45,8 +47,10 @@ def main(a: Namespace) -> None:
     write_formats(tables, "confounds", confounds, CONFOUNDS)
     power = read_tables(a.power, POWER)
     write_formats(tables, "power", power, POWER)
+    steps = settings.after_step
+    after = ", ".join(dict.fromkeys(f"{n}{'' if len({*steps.values()}) == 1 else f' ({study})'}" for study, n in steps.items()))
     rule = (
-        f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {statistics.after_step}, lies above (below) "
+        f"A strategy helps (hurts) where its RelInf, averaged over the checkpoints after step {after}, lies above (below) "
         f"the control's: the {statistics.confidence:.0%} bootstrap interval of the paired difference excludes 0 and the sign-flip test "
         f"over tasks has p ≤ {1 - statistics.confidence:.2g}. Everything else is no evidence. For "
         f"responses that one does not want (Neg) it is the other way round: pushing towards them less helps."

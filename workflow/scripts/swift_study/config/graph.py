@@ -453,8 +453,7 @@ class Graph:
 
     def statistics(self, study: str) -> Statistics:
         """The section `statistics`, with the study's own key where it has one."""
-        own = getattr(self.config.studies[study], "after_step", None)
-        return self.config.statistics.model_copy(update={} if own is None else {"after_step": own})
+        return self.config.statistics.of_study(getattr(self.config.studies[study], "after_step", None))
 
     def claims(self, study: str) -> list[str]:
         """A study's file of claims; none where it has none."""

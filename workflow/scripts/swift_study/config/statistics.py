@@ -7,7 +7,7 @@ from swift_study.config.base import Section, Seed
 
 class Statistics(Section):
     after_step: int = Field(default=8, ge=0)
-    """Checkpoints after this step count for the verdict (the paper speaks of 'after about 150 steps' of 1,200)."""
+    """Checkpoints after this step count for verdicts (the paper speaks of 'after about 150 steps' of 1,200); a study may have its own."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of every interval; a verdict needs p <= 1 - confidence as well."""
     resamples: int = Field(default=2000, ge=200, le=10**6)
@@ -18,6 +18,10 @@ class Statistics(Section):
     """A target whose squared gradient norm is not above this has no RelInf: the pair is left out and counted."""
     seed: Seed = 17
     """Of the bootstrap."""
+
+    def of_study(self, after_step: int | None) -> "Statistics":
+        """These settings with a study's own ``after_step``, where it has one."""
+        return self if after_step is None else self.model_copy(update={"after_step": after_step})
 
 
 class Confounds(Section):

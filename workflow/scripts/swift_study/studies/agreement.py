@@ -129,7 +129,7 @@ def _from_table(table: pl.DataFrame, p: Predictor, group: str, item: str, statis
 
 def _from_influence(source: Influence, place: Place, p: Predictor, over_control: bool, statistics: Statistics, where: str) -> Number:
     """The strategy's mean score minus the control's, over the counted checkpoints; or the strategy's own."""
-    known = curves_of(source.pairs)
+    statistics, known = statistics.of_study(source.study.after_step), curves_of(source.pairs)
     if place.row not in known:
         raise UserError(f"{where}: the study {place.study!r} has no curve {place.row!r}; it has {', '.join(known)}.")
     probe_set, target_set, context = source.pairs.filter(is_curve(place.row)).select("probe_set", "target_set", "context").row(0)
