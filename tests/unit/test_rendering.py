@@ -460,7 +460,7 @@ def test_the_rule_that_measures_a_dataset_names_file_and_row(
     (tmp_path / "model.json").write_text(json.dumps({"folder": str(packaged)}))
     write_examples(tmp_path / "panel.parquet", read_sources([FileSource(path=str(tmp_path / "rows.jsonl"))]))
     options = {"dataset": tmp_path / "panel.parquet", "name": "main", "model": tmp_path / "model.json"}
-    options |= {"model-settings": json.dumps(settings), "output": tmp_path / "output.parquet"}
+    options |= {"settings": json.dumps(settings), "output": tmp_path / "output.parquet"}
     done = run_script("measure_lengths.py", *(text for name, value in options.items() for text in (f"--{name}", value)), code=1)
     said = done.stdout.strip().splitlines()[-1]
     assert said.startswith(f"ERROR in measure_lengths: {tmp_path}/rows.jsonl, row 2 (dataset 'panel'): Example ")
