@@ -227,6 +227,7 @@ def draw_bars(table: pl.DataFrame, level: str, gain: str, title: str, stem: Path
                     fmt=marker, color=colour, markersize=5, elinewidth=1.2, capsize=2.5,
                 )  # fmt: skip
         left.set_yticks(range(len(rows)), [_wrapped(row, 40) for row in rows])
+        right.xaxis.set_major_locator(MaxNLocator(5))  # small gains have long labels
         if not left.yaxis_inverted():
             left.invert_yaxis()
         if not (here.filter(pl.col("metric") == level)["value"] < 0).any():
