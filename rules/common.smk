@@ -1,6 +1,5 @@
 # What all rules share: the validated configuration, its graph, and where things are.
 
-import json
 import os
 import shlex
 import sys

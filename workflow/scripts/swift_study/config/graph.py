@@ -434,14 +434,11 @@ class Graph:
         """What the datasets of a study are made from."""
         return lineage.ancestors(self.config, [*self.seen_before(study), *self.held_out(study)])
 
-    def tables(self, study: str) -> list[str]:
-        """The tables in which a study ends, without their formats."""
-        return [self.files.study(study, table) for table in TABLES[self.config.studies[study].kind]]
-
     def ends(self, study: str) -> list[str]:
         """Every file and folder in which a study ends."""
-        files = [f"{table}.{format}" for table in self.tables(study) for format in FORMATS]
-        return [*files, *(self.files.study(study, file) for file in OTHERS[self.config.studies[study].kind])]
+        kind = self.config.studies[study].kind
+        tables = [f"{table}.{format}" for table in TABLES[kind] for format in FORMATS]
+        return [self.files.study(study, file) for file in (*tables, *OTHERS[kind])]
 
     def told(self, study: str) -> dict[str, Any]:
         """A study as plain values for a script. Its claims are an input of their own."""
