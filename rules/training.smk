@@ -19,7 +19,9 @@ rule make_schedule:
     conda:
         "../envs/swift_study.yaml"
     params:
-        settings=lambda w: argument(GRAPH.scheduling(w.run)),
+        settings=lambda w: settings(
+            run=GRAPH.scheduling(w.run), data_seed=CONFIG.data_seed
+        ),
     shell:
         f"exec python {SCRIPTS}/make_schedule.py"
         " --run {wildcards.run} --settings {params.settings:q} --datasets {input.datasets:q}"

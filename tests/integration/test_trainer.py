@@ -66,7 +66,7 @@ def command(folder: Path, model: Path, start: Path | None = None, settings: Mode
     used = {name: datasets[name] for phase in run.schedule for name in phase}
     for name, examples in used.items():
         write_examples(folder / f"{name}.parquet", examples)
-    write_table(folder / "schedule.parquet", make_schedule(run, used), SCHEDULE)
+    write_table(folder / "schedule.parquet", make_schedule(run, used, 17), SCHEDULE)
     write_examples(folder / "held_out.parquet", some_examples(7, " of those held out"))
     return [
         str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", str(run.processes),
@@ -475,7 +475,7 @@ def test_memory_that_runs_out_is_a_sentence_and_loses_nothing(tiny_model: Path, 
     monster = [example("?", "1 " * 25_000)]
     write_examples(tmp_path / "base.cot.parquet", monster)
     datasets = {"base": some_examples(), "base.cot": monster}
-    write_table(tmp_path / "schedule.parquet", make_schedule(Run(**FULL | parts, batch_size=4, micro_batch_size=2), datasets), SCHEDULE)
+    write_table(tmp_path / "schedule.parquet", make_schedule(Run(**FULL | parts, batch_size=4, micro_batch_size=2), datasets, 17), SCHEDULE)
     for expected in ("step 4/5", "resuming after step 4 of 5"):
         done = subprocess.run(["prlimit", f"--as={10 * 10**9}", *line], capture_output=True, text=True, check=False)
         assert done.returncode != 0

@@ -75,10 +75,13 @@ def test_datasets_and_their_near_duplicates_are_kept_out_and_counted() -> None:
     assert [r.example_id for r in found.rejects[""]] == [POOL[i].example_id for i in (3, 5, 8)]
 
 
-def test_the_draw_depends_on_the_seed_only() -> None:
-    draws = [[e.query for e in loaded(POOL, PROBES, seed=seed, examples=10).parts[""]] for seed in (1, 1, 2)]
+def test_the_draw_depends_on_the_seed_and_the_examples_only_and_draws_are_nested() -> None:
+    draws = [
+        [e.query for e in loaded(pool, PROBES, seed=seed, examples=10).parts[""]] for seed, pool in ((1, POOL), (1, POOL[::-1]), (2, POOL))
+    ]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0])) == 10
+    assert draws[0] == [e.query for e in loaded(POOL, PROBES, seed=1, examples=20).parts[""]][:10]
 
 
 def test_threshold_of_1_leaves_out_only_equal_sets_of_5_grams() -> None:

@@ -10,21 +10,19 @@ from made_examples import example
 
 from swift_study.config import Part, Run
 from swift_study.errors import UserError
-from swift_study.examples import Example
 from swift_study.io.tables import SCHEDULE
 from swift_study.training.schedule import make_schedule
 
+BASE = [example(f"base {i}") for i in range(10)]
+COT = [e.derive("cot", e.query, f"{e.completion} because") for e in BASE]
+# A strategy rejected three, and put the others in another order.
+CLARIFY = [e.derive("clarify", f"{e.query} clearly", e.completion) for e in reversed(BASE[3:])]
+DATA = {"base": BASE, "base.cot": COT, "base.clarify": CLARIFY}
 
-def dataset(name: str, n: int) -> list[Example]:
-    return [example(f"{name} {i}") for i in range(n)]
 
-
-DATA = {"base": dataset("base", 10), "base.cot": dataset("cot", 10), "base.clarify": dataset("clarify", 7)}
-
-
-def schedule(*phases: dict[str, Part], **settings: object) -> pl.DataFrame:
+def schedule(*phases: dict[str, Part], data_seed: int = 17, **settings: object) -> pl.DataFrame:
     run = Run(schedule=list(phases), **({"epochs": 3, "batch_size": 4, "micro_batch_size": 4} | settings))  # type: ignore[arg-type]
-    made = make_schedule(run, DATA)
+    made = make_schedule(run, DATA, data_seed)
     assert made.columns == SCHEDULE.names
     return made
 
@@ -64,9 +62,37 @@ def test_a_subset_is_the_same_in_every_epoch_and_takes_forms_of_the_same_example
     first, *others = (set(epoch) for epoch in epochs(made))
     assert len(first) == 8
     assert all(epoch == first for epoch in others)
-    places = {name: {k for k, e in enumerate(DATA[name]) if e.example_id in first} for name in ("base", "base.cot")}
-    assert places["base"] == places["base.cot"]
-    assert {*schedule({"base": Part(examples=4)}, seed=18)["example_id"]} != {*schedule({"base": Part(examples=4)})["example_id"]}
+    assert roots(made, "base") == roots(made, "base.cot")
+
+
+def roots(made: pl.DataFrame, name: str) -> set[str]:
+    seen = {*made.filter(pl.col("dataset") == name)["example_id"]}
+    return {e.root for e in DATA[name] if e.example_id in seen}
+
+
+def test_the_data_seed_alone_draws_the_examples() -> None:
+    mixture = {"base": Part(examples=4)}
+    drawn = {seed: roots(schedule(mixture, data_seed=seed), "base") for seed in range(5)}
+    assert len({frozenset(d) for d in drawn.values()}) > 1
+    other = schedule(mixture, data_seed=0, seed=18)
+    assert roots(other, "base") == drawn[0]
+    assert not other.equals(schedule(mixture, data_seed=0, seed=17))  # the training seed orders them
+
+
+@given(st.integers(0, 9), st.integers(1, 10), st.integers(1, 10))
+def test_subsets_are_nested(data_seed: int, one: int, other: int) -> None:
+    small, large = sorted((one, other))
+    drawn = [roots(schedule({"base": Part(examples=n)}, data_seed=data_seed), "base") for n in (small, large)]
+    assert [len(d) for d in drawn] == [small, large]
+    assert drawn[0] <= drawn[1]
+
+
+def test_a_subset_of_what_a_strategy_made_is_of_the_same_roots_where_it_rejected_some_and_changed_the_order() -> None:
+    made = schedule({"base": Part(examples=6), "base.clarify": Part(examples=6)})
+    base, clarify = roots(made, "base"), roots(made, "base.clarify")
+    left = {e.root for e in CLARIFY}
+    assert base & left <= clarify
+    assert len(clarify) == 6
 
 
 @pytest.mark.parametrize(("weight", "uses"), [(2.0, {2: 10}), (0.5, {1: 5}), (1.3, {1: 7, 2: 3})])
@@ -87,11 +113,11 @@ def test_what_is_too_long_for_the_model_is_dropped_after_the_run_has_taken_its_e
     whole = schedule({"base": Part(examples=6), "base.cot": Part(examples=6)})
     run = Run(schedule=[{"base": Part(examples=6), "base.cot": Part(examples=6)}], epochs=3, batch_size=4, micro_batch_size=4)
     taken = [i for i in whole["example_id"].unique(maintain_order=True) if i in {e.example_id for e in DATA["base"]}]
-    kept = make_schedule(run, DATA, {taken[0], "of another run"})
+    kept = make_schedule(run, DATA, 17, {taken[0], "of another run"})
     assert {*kept["example_id"]} == {*whole["example_id"]} - {taken[0]}  # no other example takes its place
     assert kept["step"].n_unique() == 3 * 3
     with pytest.raises(UserError, match=r"All 6 examples that the run takes of the dataset 'base' are longer than model.max_length"):
-        make_schedule(run, DATA, {e.example_id for e in DATA["base"]})
+        make_schedule(run, DATA, 17, {e.example_id for e in DATA["base"]})
 
 
 @settings(deadline=None)

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from swift_study.config import Run
+from swift_study.config import Run, Section, Seed
 from swift_study.data.datasets import check_values, write_rejects
 from swift_study.data.strategies import Reject
 from swift_study.io import cli
@@ -12,13 +12,20 @@ from swift_study.models.lengths import left_out
 from swift_study.training.schedule import chosen, make_schedule
 
 
+class Settings(Section):
+    run: Run
+    data_seed: Seed
+    """Draws the examples that the run takes of a dataset."""
+
+
 def main(a: Namespace) -> None:
-    run = cli.settings(Run, a)
+    settings = cli.settings(Settings, a)
+    run = settings.run
     datasets = {Path(path).stem: read_examples(Path(path)) for path in a.datasets}
     reasons = left_out(a.lengths)
-    schedule = make_schedule(run, datasets, reasons)
+    schedule = make_schedule(run, datasets, settings.data_seed, reasons)
     tasks = {e.example_id: e.task for examples in datasets.values() for e in examples}
-    taken = chosen(run, datasets)
+    taken = chosen(run, datasets, settings.data_seed)
     if run.loss_on == "values":  # told here, before anything is trained
         seen = {i for ids in taken.values() for i in ids}
         for name, own in datasets.items():

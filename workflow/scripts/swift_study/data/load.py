@@ -1,12 +1,11 @@
 """A dataset from its sources: conditions, what is kept out, the draw, and its parts."""
 
-import hashlib
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swift_study.config import Dataset
+from swift_study.data.draw import in_order
 from swift_study.data.duplicates import nearest
 from swift_study.data.strategies import Reject
 from swift_study.errors import UserError
@@ -123,13 +122,12 @@ def _drawn(examples: list[Example], n: int, pool: int, rejects: Sequence[Reject]
             f"datasets that are kept out and {len(rejects) - same} nearly are: {len(examples)} are left. Add sources, raise `per_family`, "
             f"or lower datasets.{name}.examples."
         )
-    return random.Random(seed).sample(examples, n)
+    return in_order(examples, seed)[:n]
 
 
 def _split(examples: Sequence[Example], split: Mapping[str, int | float | str], seed: int, name: str) -> dict[str, list[Example]]:
-    """Parts of one permutation, which is ordered by a hash of the seed and each example's root: parts of equal size hold the same roots in
-    every form, and a part's beginning is that of a larger one."""
-    ordered = sorted(examples, key=lambda e: hashlib.blake2b(f"{seed} {e.root}".encode(), digest_size=16).digest())
+    """Pieces of the order in which the examples are drawn."""
+    ordered = in_order(examples, seed)
     sizes = {part: int(size * len(ordered)) if isinstance(size, float) else size for part, size in split.items()}
     named = sum(size for size in sizes.values() if isinstance(size, int))
     rest = len(ordered) - named

@@ -1,10 +1,10 @@
 """Examples chosen by scores: of their own, and of the relatives that were made from them."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from swift_study.config import FileSource, Scores, Selection
+from swift_study.data.draw import place
 from swift_study.data.rows import file_rows
 from swift_study.data.sources import holds
 from swift_study.errors import UserError
@@ -60,7 +60,7 @@ def choose(
         sign = -1 if take.order == "top" else 1
         fitting.sort(key=lambda row: sign * (scores[row[take.of].example_id] or 0.0))  # ties as in the dataset
     elif take.order == "random":
-        fitting.sort(key=lambda row: hashlib.blake2b(f"{seed} {row['example'].root}".encode(), digest_size=16).digest())
+        fitting.sort(key=lambda row: place(row["example"], seed))
     chosen, tasks = _within_tasks(selection, rows, fitting)
     chosen = chosen[: take.examples]
     asked, found = (take.tasks, tasks) if take.tasks is not None and tasks < take.tasks else (take.examples, len(chosen))
