@@ -225,11 +225,15 @@ def test_values_that_nobody_has_named_are_told_before_anything_is_trained(tmp_pa
     told = r"'base' has no values for loss_on: values. Its example \w+, base.jsonl, row 2, query 'How many\?', does not say .* base.plain"
     run = {"schedule": [{"masa.plain": {}, "base": {}}], "loss_on": "values"}
     ends = ("--run", "mine", "--output", "schedule.parquet", "--rejects", "rejects.parquet")
+
+    def told_to(run: dict[str, Any]) -> str:
+        return json.dumps({"run": run, "data_seed": 17})
+
     both = ("--datasets", "masa.plain.parquet", "base.parquet")
-    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", json.dumps(run), *both, *ends))
+    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", told_to(run), *both, *ends))
     held_out = ("--held-out", "base.parquet", "--datasets", "masa.plain.parquet")
     alone = run | {"schedule": [{"masa.plain": {}}], "early_stopping": {"dataset": "base"}}
-    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", json.dumps(alone), *held_out, *ends))
+    assert re.search(told, refusal(tmp_path, "make_schedule.py", "--settings", told_to(alone), *held_out, *ends))
     study = (
         "--study",
         "mine",
@@ -270,5 +274,13 @@ def test_a_panels_probes_and_targets_have_losses_of_their_own(renderer: Renderer
     first, second = read_panel(files, renderer, study.loss_of())
     assert first.tokens == renderer.tokens(review, "all")
     assert second.tokens == renderer.tokens(review, "values")
-    with pytest.raises(ValueError, match="loss_on: 'x' is a probe set and a target set"):
+    with pytest.raises(ValueError, match="loss_on: 'x' stands for the sets 'A' and 'B', one with the loss on completion, one on values"):
         StudyPanel.model_validate({"probes": {"A": "x"}, "targets": {"B": "x"}, "loss_on": {"targets": "values"}})
+
+
+def test_one_probe_set_has_the_loss_on_its_prompts_as_well() -> None:
+    sets = {"probes": {"A": "a", "MI": "mi"}, "targets": {"B": "b"}}
+    study = StudyPanel.model_validate(sets | {"loss_on": {"probes": {"MI": "all"}}})
+    assert study.loss_of() == {"a": "completion", "mi": "all", "b": "completion"}
+    with pytest.raises(ValueError, match=r"loss_on.probes names 'M', which is not one of the probe sets \['A', 'MI'\]"):
+        StudyPanel.model_validate(sets | {"loss_on": {"probes": {"M": "all"}}})

@@ -6,6 +6,7 @@ from typing import Any
 # By the old path, what to write instead; * stands for any name.
 RENAMED: dict[str, str] = {
     "validation": "studies of the kinds comparison, agreement and audit (docs/studies.md)",
+    "studies.*.model": "the block of an item's place, items.<group>.<item>.<place>.block, such as { model: main }",
     "studies.*.baseline": "studies.<name>.control",
     "data.near_duplicate": "near_duplicate, without `data`",
     "data": "datasets (docs/data.md)",

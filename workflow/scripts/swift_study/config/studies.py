@@ -1,13 +1,14 @@
 """Studies: a question, what is compared to answer it, and by which rule. One class a kind, told apart by ``kind``."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from swift_study.config.base import Context, FileName, FilePath, Label, LossOn, Prose, Section
 from swift_study.config.evaluations import Audit
+from swift_study.config.grid import Level
 
 BRACES = re.compile(r"\{([a-z][a-z0-9_]*)\}")  # a factor in the name of a row
 CEILING, FLOOR = "paraphrase", "unrelated"  # the names of the reference probe sets in tables and figures
@@ -23,10 +24,15 @@ class References(Section):
 
 
 class Sides(Section):
-    probes: LossOn = "completion"
-    """Of the probe sets, and of references among them."""
-    targets: LossOn = "completion"
-    """Of the target sets."""
+    probes: LossOn | dict[Label, LossOn] = "completion"
+    """Of the probe sets, and of references among them; or by set, those that are not named having it on the completion."""
+    targets: LossOn | dict[Label, LossOn] = "completion"
+    """Of the target sets, likewise."""
+
+    def of(self, side: Literal["probes", "targets"], name: str) -> LossOn:
+        """Of one set."""
+        told = self.probes if side == "probes" else self.targets
+        return told.get(name, "completion") if isinstance(told, dict) else told
 
 
 class StudyPanel(Section):
@@ -57,8 +63,15 @@ class StudyPanel(Section):
 
     def loss_of(self) -> dict[str, LossOn]:
         """By dataset the tokens whose loss has the gradients."""
-        sides = ("probes", "targets")
-        return {d: getattr(self.loss_on, sides[side]) for side in (0, 1) for grid in self.grids() for d in grid[side].values()}
+        return {dataset: loss_on for dataset, _, loss_on in self._losses()}
+
+    def _losses(self) -> Iterator[tuple[str, str, LossOn]]:
+        """Dataset, the set that it is, and the tokens whose loss has the gradients there."""
+        for probes, targets in self.grids():
+            for name, dataset in probes.items():
+                yield dataset, name, self.loss_on.of("probes", name)
+            for name, dataset in targets.items():
+                yield dataset, name, self.loss_on.of("targets", name)
 
     @model_validator(mode="after")
     def _references_fit(self) -> Self:
@@ -72,9 +85,18 @@ class StudyPanel(Section):
 
     @model_validator(mode="after")
     def _a_dataset_has_one_loss(self) -> Self:
-        both = {d for g in self.grids() for d in g[0].values()} & {d for g in self.grids() for d in g[1].values()}
-        if both and self.loss_on.probes != self.loss_on.targets:
-            raise ValueError(f"loss_on: {min(both)!r} is a probe set and a target set, which cannot have losses on different tokens")
+        for side, known in (("probes", self.probes), ("targets", self.targets)):
+            told = getattr(self.loss_on, side)
+            if isinstance(told, dict) and (unknown := [name for name in told if name not in known]):
+                raise ValueError(f"loss_on.{side} names {unknown[0]!r}, which is not one of the {side[:-1]} sets {list(known)}")
+        found: dict[str, tuple[str, LossOn]] = {}
+        for dataset, name, loss_on in self._losses():
+            other, before = found.setdefault(dataset, (name, loss_on))
+            if before != loss_on:
+                raise ValueError(
+                    f"loss_on: {dataset!r} stands for the sets {other!r} and {name!r}, one with the loss on {before}, one on {loss_on}; a "
+                    "dataset has one. Take another design of the same examples for one of the two"
+                )
         return self
 
 
@@ -359,6 +381,8 @@ class Place(Section):
     """The study."""
     row: str
     """Its row, or its curve such as `CoT → In-task non-CoT`."""
+    block: dict[str, Level] = {}
+    """Of a comparison with blocks, levels of the one that is meant, such as `{model: main}`; {}: the first."""
 
 
 class AgreementStudy(Asked):
@@ -374,8 +398,6 @@ class AgreementStudy(Asked):
     """What is predicted, by name."""
     over_control: bool = True
     """Numbers are differences from each study's control, which stands among the items with 0; else they are the levels themselves."""
-    model: str | None = None
-    """On which model, where the comparisons have several; null: the first."""
     ceiling: bool = True
     """Also how well the outcome orders the items as itself would: as another seed does, or between halves of the queries."""
 

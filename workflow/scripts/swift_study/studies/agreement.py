@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from swift_study.config import AgreementStudy, InfluenceStudy, Place, Predictor, Statistics
+from swift_study.config.grid import agrees
 from swift_study.errors import UserError
 from swift_study.influence.confounds import BASELINE_SCORES
 from swift_study.influence.statistics import counted, effect, with_scores
@@ -166,7 +167,10 @@ def _from_comparison(c: Compared, place: Place, p: Predictor, a: AgreementStudy,
         if place.row in c.study.rows:
             return None  # left out
         raise UserError(f"{where}: the study {place.study!r} has no row {place.row!r}; it has {', '.join(c.rows())}.")
-    blocks = [b for b in c.blocks() if a.model is None or dict(b).get("model", a.model) == a.model]
+    blocks = [b for b in c.blocks() if agrees(dict(b), place.block)]
+    if not blocks:
+        there = "; ".join(", ".join(f"{factor} {level}" for factor, level in block) or "one without factors" for block in c.blocks())
+        raise UserError(f"{where}.block: the study {place.study!r} has no such block; it has {there}.")
     evaluation = c.evaluation(p.evaluation)
     cell = next((found for b in blocks if (found := c.cell(place.row, evaluation, p.score, b)) is not None), None)
     if cell is None:
