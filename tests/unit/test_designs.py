@@ -55,7 +55,7 @@ def test_no_response_is_more_than_text_to_plain(response: str) -> None:
         with contextlib.suppress(Rejected):
             assert list(PLAIN.parse(response, {"prompt": "q", "completion": answer}, {})) == ["completion"]
     with pytest.raises(Rejected, match="unparsable"):
-        PLAIN.parse("{" + response, {"prompt": "q", "completion": [1]}, {})
+        PLAIN.parse("}" + response, {"prompt": "q", "completion": [1]}, {})
 
 
 def test_plain_puts_the_instruction_first_or_last() -> None:
