@@ -30,7 +30,11 @@ GPU_RULES = ("train", "gradients", "respond", "score_with_model", "compute_basel
 # With a judge that is a server, and the network at the submit host.
 ASKING = ("score_with_endpoint", "audit_scorer_with_endpoint")
 AT_SUBMIT_HOST = ("all", "swift_study_training", "write_config", "write_manifest", "list_costs", "find_model", "load_dataset", *ASKING)
-WIDE = {"runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}}}
+# One of the three studies has every rule.
+WIDE = {
+    "runs": {"full_base": {"processes": 4, "nodes": 2, "micro_batch_size": 1, "zero_stage": 2}},
+    "studies": {"cot": None, "evaluate": None},
+}
 LONG = {"runs": {"full_base": {"epochs": 40, "resume_every": 1000}}}
 QUIET = ("OMP_WAIT_POLICY", "PASSIVE")  # more threads than cores: let them sleep
 SPARE = "--set-resources=train:slurm_partition=spare"
@@ -96,7 +100,7 @@ def straight(site: Checkout) -> str:
 
 @pytest.fixture(scope="module")
 def whole(site: Checkout, cluster: Path) -> Iterator[subprocess.Popen[str]]:
-    """The tiny swift study with a training on two nodes, started; other tests run beside it."""
+    """A tiny swift study with a training on two nodes, started; other tests run beside it."""
     run = start(site, "results", WIDE, "all", f"results/{LAST}")
     yield run
     if run.poll() is None:
@@ -330,7 +334,7 @@ def test_gradients_at_a_time_limit_keep_finished_checkpoints(site: Checkout, who
         assert (ours / name).stat().st_ino == inode, f"{name} was computed again"
 
 
-def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole: subprocess.Popen[str], cluster: Path) -> None:
+def test_a_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole: subprocess.Popen[str], cluster: Path) -> None:
     assert whole.wait(timeout=600) == 0, output_of(site, "results").read_text()[-6000:]
     said = output_of(site, "results").read_text()
     assert (site.root / "results/report.html").is_file()
@@ -353,10 +357,11 @@ def test_the_whole_swift_study_and_a_training_on_two_nodes(site: Checkout, whole
 
 def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: Checkout, whole: subprocess.Popen[str]) -> None:
     whole.wait(timeout=600)
-    site.edit("strategies/cot.py", '"""', '"""Edited. ')
+    site.edit("strategies/clarify.py", '"""', '"""Edited. ')
     listed = site.jobs("-n", configs=(str(site.root / "results.yaml"),))
-    assert "apply_strategy panel.cot" in listed
-    assert not [j for j in listed if j.startswith(("train", "respond", "gradients base.clarify"))]
+    assert "apply_strategy candidates.clarify" in listed
+    assert "apply_strategy candidates.similar" not in listed
+    assert not [j for j in listed if j.startswith(("train", "load_dataset"))]
     output_of(site, "results").write_text("")
     assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=120) == 0
     assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/panel_cot"]

@@ -215,7 +215,7 @@ def test_a_comment_in_the_library_reruns_nothing(finished: Checkout) -> None:
 
 
 def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Checkout, tiny_model: Path, tmp_path: Path) -> None:
-    """A second run in another folder, its training killed with SIGKILL half-way: the same seed gives the same bytes."""
+    """A study in another folder, its training killed with SIGKILL half-way: the same seed gives the same bytes."""
     again = make_checkout(tmp_path / "swift-study", tiny_model)
     shutil.copy2(finished.root / "strategies/cot.py", again.root / "strategies/cot.py")
     command = [str(BIN / "snakemake"), "results/runs/base/history.parquet", "--configfile", "tests/workflow/tiny.yaml", str(again.tiny)]
@@ -229,15 +229,22 @@ def test_killed_training_resumes_and_every_table_has_the_same_bytes(finished: Ch
             os.kill(pid, signal.SIGKILL)
         assert process.wait(timeout=120) != 0
     assert not (again.root / "results/runs/base/history.parquet").exists()
-    assert "resuming after step" in again.snakemake().stdout
+    assert "resuming after step" in again.snakemake("cot", "results/runs/base/loss.svg").stdout
     ours, theirs = again.root / "results", finished.root / "results"
     compared = 0
     for table in sorted(ours.rglob("*.parquet")):
         assert table.read_bytes() == (theirs / table.relative_to(ours)).read_bytes(), table
         compared += 1
-    assert compared > 50
-    for pattern in ("studies/*/figures/*.svg", "runs/base/loss.svg", "tables/*.md", "runs/base/checkpoints/*/adapter_model.safetensors"):
-        for file in sorted(ours.glob(pattern)):
+    assert compared > 30
+    for pattern in (
+        "studies/cot/figures/*.svg",
+        "runs/base/loss.svg",
+        "studies/cot/*.md",
+        "runs/base/checkpoints/*/adapter_model.safetensors",
+    ):
+        files = sorted(ours.glob(pattern))
+        assert files, pattern
+        for file in files:
             assert file.read_bytes() == (theirs / file.relative_to(ours)).read_bytes(), file
 
 
@@ -257,13 +264,14 @@ def pids_of(script: str, folder: Path) -> list[int]:
 
 
 def test_future_strategies_work_as_studies_of_their_own(finished: Checkout) -> None:
-    names = ["conclusion_first", "query_parsing", "prompt_template"]
-    jobs = finished.jobs("future")
+    """All are planned, on the base run that is there; the first is made."""
+    jobs = finished.jobs("-n", "future")
+    assert {job.split()[1] for job in jobs if job.startswith("decide_verdicts")} == {"conclusion_first", "query_parsing", "prompt_template"}
     assert not [job for job in jobs if "train" in job or "select" in job]
-    for name in names:
-        verdicts = read_table(finished.root / f"results/studies/{name}/verdicts.parquet", VERDICTS)
-        assert set(verdicts["context"]) == {"in-task", "cross-task"}
-        assert (finished.root / f"results/studies/{name}/figures/{name}.png").is_file()
+    finished.snakemake("conclusion_first")
+    made = finished.root / "results/studies/conclusion_first"
+    assert set(read_table(made / "verdicts.parquet", VERDICTS)["context"]) == {"in-task", "cross-task"}
+    assert (made / "figures/conclusion_first.png").is_file()
 
 
 @pytest.mark.skipif(not (ROOT.parent / "shared" / "data" / "gsm8k").is_dir(), reason="the folder with GSM8K and FLAN CoT is not here")
