@@ -253,6 +253,24 @@ def test_a_place_says_which_block_of_a_comparison_is_meant(tmp_path: Path) -> No
         found({"domain": "d3"})
 
 
+def test_an_item_that_is_not_asked_in_an_evaluation_has_no_number_there(tmp_path: Path) -> None:
+    made = Made(tmp_path, 4, 4)
+    for row, evaluations in {"Base": ("near", "far"), "Good": ("near",)}.items():
+        for evaluation in evaluations:
+            made.add(row, row, labels([0, 1, 0, 1]), evaluation=evaluation)
+    values = {"kind": "comparison", "question": "?", "evaluations": ["near", "far"], "metrics": ["accuracy"],
+              "rows": {"Base": "b", "Good": "g"}, "against": "Base"}  # fmt: skip
+    s = ComparisonStudy.model_validate(values)
+    small = compare(s, read_scores(made.manifest, RULES, QUICK, s.unit, s.within))
+    outcomes = {name: {"of": "training", "score": "accuracy", "evaluation": name} for name in ("near", "far")}
+    places = {row: {"swift": PLACE, "training": {"study": "small", "row": row}} for row in ("Base", "Good")}
+    found = items_of(study(over_control=False, outcomes=outcomes, items={"g": places}), {"cot": influence(), "small": small}, QUICK)
+    assert [sorted(item.numbers) for item in found] == [["far", "near", "swift"], ["near", "swift"]]
+    outcomes["far"]["score"] = "recall"
+    with pytest.raises(UserError, match=r"the study 'small' has no metric 'recall' on 'far'"):
+        items_of(study(over_control=False, outcomes=outcomes, items={"g": places}), {"cot": influence(), "small": small}, QUICK)
+
+
 def test_a_studys_own_first_step_counts_here_too(tmp_path: Path) -> None:
     a = study(over_control=False, items={"g": {"Base": {"swift": PLACE, "training": {"study": "small", "row": "Base"}}}})
     found = influence()

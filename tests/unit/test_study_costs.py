@@ -9,7 +9,7 @@ from configuration import configured
 from swift_study.config import Graph
 from swift_study.errors import UserError
 from swift_study.io.tables import ACCOUNTS, COSTS, HISTORY, write_table
-from swift_study.studies.costs import Files, cost_sentences, costs, read_benchmark, untimed, ways
+from swift_study.studies.costs import Spent, cost_sentences, costs, read_benchmark, untimed, ways
 
 
 def benchmark(path: Path, *rows: str) -> Path:
@@ -31,10 +31,10 @@ def test_costs_add_up(tmp_path: Path) -> None:
     )  # fmt: skip
     write_table(tmp_path / "account.parquet", account, ACCOUNTS)
     parts = {
-        "training": Files(benchmarks=[*files, tmp_path / "lost.tsv", *files], histories=[tmp_path / "history.parquet"] * 2),
-        "teacher": Files(accounts=[tmp_path / "account.parquet"]),
+        "training": Spent(benchmarks=[*files, tmp_path / "lost.tsv", *files], histories=[tmp_path / "history.parquet"] * 2),
+        "teacher": Spent(accounts=[tmp_path / "account.parquet"]),
     }
-    table = costs({"swift study": {"gradients": Files(benchmarks=files[1:])}, "validation": parts})
+    table = costs({"swift study": {"gradients": Spent(benchmarks=files[1:])}, "validation": parts})
     assert table.columns == COSTS.names
     assert table.rows() == [
         ("swift study", "gradients", 1, 0.5, 0.5, 0, 0.0),

@@ -174,7 +174,9 @@ def _from_comparison(c: Compared, place: Place, p: Predictor, a: AgreementStudy,
     evaluation = c.evaluation(p.evaluation)
     cell = next((found for b in blocks if (found := c.cell(place.row, evaluation, p.score, b)) is not None), None)
     if cell is None:
-        raise UserError(f"{where}: the row {place.row!r} of {place.study!r} has no metric {p.score!r} on {evaluation!r}.")
+        if any((other.evaluation, other.metric) == (evaluation, p.score) for other in c.cells):
+            return None  # this row is not asked there
+        raise UserError(f"{where}: the study {place.study!r} has no metric {p.score!r} on {evaluation!r}.")
     if not a.over_control:
         e = cell.level
     else:

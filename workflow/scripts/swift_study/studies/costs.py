@@ -19,7 +19,7 @@ NAN = float("nan")
 BASELINES = "similarity and loss change"
 
 
-class Files(BaseModel):
+class Spent(BaseModel):
     """Where the costs of one part of a way are found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,10 +29,10 @@ class Files(BaseModel):
     accounts: list[Path] = []
 
 
-def ways(graph: Graph, name: str) -> dict[str, dict[str, Files]]:
+def ways(graph: Graph, name: str) -> dict[str, dict[str, Spent]]:
     """For each kind of place that an agreement's items have, and for the cheap baselines, by part the files that tell what it cost."""
     studies, items = graph.config.studies, graph.agreement(name).items
-    found: dict[str, dict[str, Files]] = {}
+    found: dict[str, dict[str, Spent]] = {}
     kinds = dict.fromkeys(place for own in items.values() for places in own.values() for place in places)
     for kind in kinds:
         named = dict.fromkeys(p[kind].study for own in items.values() for p in own.values() if kind in p)
@@ -44,7 +44,7 @@ def ways(graph: Graph, name: str) -> dict[str, dict[str, Files]]:
     return found
 
 
-def _influence(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
+def _influence(graph: Graph, names: Sequence[str]) -> dict[str, Spent]:
     trained = list(dict.fromkeys(r for s in names for r in graph.config.ancestry(graph.run_of(s))))
     return {
         "training": _part(graph, "train", trained, histories=trained),
@@ -56,7 +56,7 @@ def _influence(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
     }
 
 
-def _compared(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
+def _compared(graph: Graph, names: Sequence[str]) -> dict[str, Spent]:
     runs: dict[str, None] = {}
     responses: dict[str, None] = {}
     scores: dict[str, dict[str, str]] = {}
@@ -82,40 +82,40 @@ def _compared(graph: Graph, names: Sequence[str]) -> dict[str, Files]:
     return parts
 
 
-def _part(graph: Graph, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Files:
+def _part(graph: Graph, rule: str, targets: Iterable[str], histories: Iterable[str] = (), accounts: Iterable[Path] = ()) -> Spent:
     results = graph.config.results
-    return Files(
+    return Spent(
         benchmarks=[Path(f"{results}/benchmarks/{rule}/{t}.tsv") for t in targets],
         histories=[Path(f"{results}/runs/{run}/history.parquet") for run in histories],
         accounts=list(accounts),
     )
 
 
-def _replies(graph: Graph, datasets: Iterable[str]) -> Files:
+def _replies(graph: Graph, datasets: Iterable[str]) -> Spent:
     """What a teacher cost for the datasets on the way to these that it made."""
-    return Files(accounts=[Path(file) for file in graph.accounts(lineage.needed(graph.config, datasets))])
+    return Spent(accounts=[Path(file) for file in graph.accounts(lineage.needed(graph.config, datasets))])
 
 
-def digest(found: Mapping[str, Mapping[str, Files]]) -> str:
+def digest(found: Mapping[str, Mapping[str, Spent]]) -> str:
     """Of all files: the parameter by which the costs are counted again when others would be."""
     return hashlib.sha256(_text(found).encode()).hexdigest()[:16]
 
 
-def _text(found: Mapping[str, Mapping[str, Files]]) -> str:
+def _text(found: Mapping[str, Mapping[str, Spent]]) -> str:
     return json.dumps({way: {part: files.model_dump(mode="json") for part, files in parts.items()} for way, parts in found.items()})
 
 
-def write_ways(path: Path, found: Mapping[str, Mapping[str, Files]]) -> None:
+def write_ways(path: Path, found: Mapping[str, Mapping[str, Spent]]) -> None:
     with publish(path) as part:
         part.write_text(_text(found), encoding="utf-8")
 
 
-def read_ways(path: Path) -> dict[str, dict[str, Files]]:
+def read_ways(path: Path) -> dict[str, dict[str, Spent]]:
     read = json.loads(path.read_text(encoding="utf-8"))
-    return {way: {part: Files.model_validate(files) for part, files in parts.items()} for way, parts in read.items()}
+    return {way: {part: Spent.model_validate(files) for part, files in parts.items()} for way, parts in read.items()}
 
 
-def costs(found: Mapping[str, Mapping[str, Files]]) -> pl.DataFrame:
+def costs(found: Mapping[str, Mapping[str, Spent]]) -> pl.DataFrame:
     """What each way of finding out costs: one row for each part, and one for the `total`.
 
     Seconds and CPU seconds are those of Snakemake's benchmark files, summed over jobs. Tokens are those trained on (histories) and those
@@ -130,7 +130,7 @@ def costs(found: Mapping[str, Mapping[str, Files]]) -> pl.DataFrame:
     return as_frame(rows, COSTS)
 
 
-def _cost(files: Files) -> dict[str, float]:
+def _cost(files: Spent) -> dict[str, float]:
     times = [read_benchmark(path) for path in dict.fromkeys(files.benchmarks) if path.is_file()]
     tables = [read_table(path, ACCOUNTS) for path in dict.fromkeys(files.accounts)]
     tokens = sum(int(read_table(path, HISTORY)["tokens"].sum()) for path in dict.fromkeys(files.histories))
@@ -143,7 +143,7 @@ def _cost(files: Files) -> dict[str, float]:
     }
 
 
-def untimed(ways: Mapping[str, Mapping[str, Files]]) -> list[Path]:
+def untimed(ways: Mapping[str, Mapping[str, Spent]]) -> list[Path]:
     """The benchmark files that are missing."""
     found = (path for parts in ways.values() for files in parts.values() for path in files.benchmarks)
     return [path for path in dict.fromkeys(found) if not path.is_file()]
