@@ -104,14 +104,13 @@ def metrics(sums: Sums) -> Metrics:
 
 
 def _kappa(cells: list[list[Any]], weights: tuple[tuple[float, ...], ...]) -> Any:
-    """Weighted agreement over that of chance. Not a number where chance alone agrees in everything."""
+    """Weighted agreement over that of chance; 0 / 0 where chance alone agrees in everything."""
     gold, predicted = [sum(row) for row in cells], [sum(row[k] for row in cells) for k in range(len(PREDICTED))]
     n = sum(gold)
     pairs = [(i, j, weights[i][j]) for i in range(len(LABELS)) for j in range(len(PREDICTED))]
     observed = sum(w * cells[i][j] for i, j, w in pairs) / n
     chance = sum(w * gold[i] * predicted[j] for i, j, w in pairs) / n**2
-    beyond = np.where(chance < 1 - 1e-12, 1 - chance, np.nan)  # shares do not always add up to 1 exactly
-    return (observed - chance) / beyond
+    return (observed - chance) / (1 - chance)
 
 
 def _gold(item: Item) -> dict[str, str]:

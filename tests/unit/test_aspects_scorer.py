@@ -95,16 +95,19 @@ def test_metrics_of_resamples_are_those_of_each_resample() -> None:
         assert {name: values[k] for name, values in found.items()} == pytest.approx(one, nan_ok=True)
 
 
-def test_kappa_is_that_of_a_formula_by_hand() -> None:
-    """Without absent aspects: scikit-learn's definition, 1 - observed over expected disagreement."""
+def test_kappa_is_one_minus_observed_over_expected_disagreement() -> None:
+    """By the other formula, from single cells; an absent aspect disagrees with every label."""
     rng = np.random.default_rng(3)
-    pairs = rng.integers(0, 4, (60, 2, 4))
-    found = metrics(*(item(labels(*(LABELS[i] for i in gold)), labels(*(LABELS[i] for i in told))) for gold, told in pairs))
-    matrix = np.zeros((4, 4))
-    np.add.at(matrix, (pairs[:, 0].ravel(), pairs[:, 1].ravel()), 1)
-    expected = np.outer(matrix.sum(1), matrix.sum(0)) / matrix.sum()
+    gold, told = rng.integers(0, 4, (60, 4)), rng.integers(0, 5, (60, 4))
+    reviews = [
+        (labels(*(LABELS[i] for i in g)), {a: LABELS[i] for a, i in zip(ASKED, t, strict=True) if i < 4})
+        for g, t in zip(gold, told, strict=True)
+    ]
+    found = metrics(*(item(*review) for review in reviews))
     for name, weights in (("kappa", np.array(PUBLISHED["weights"])), ("unweighted_kappa", np.eye(4))):
-        assert found[name] == pytest.approx(1 - ((1 - weights) * matrix).sum() / ((1 - weights) * expected).sum())
+        disagreement = 1 - np.hstack([weights, np.zeros((4, 1))])
+        observed, expected = disagreement[gold, told].mean(), disagreement[gold.ravel()[:, None], told.ravel()[None]].mean()
+        assert found[name] == pytest.approx(1 - observed / expected)
 
 
 # ---- what is wrong ----
