@@ -231,7 +231,7 @@ def test_the_page_of_evaluations_is_right(monkeypatch: pytest.MonkeyPatch) -> No
     """Every example of docs/evaluations.md is a configuration, beside scorers that are there."""
     page = (ROOT / "docs" / "evaluations.md").read_text(encoding="utf-8")
     blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.setattr(Config, "factors_of", lambda self, run: {"run": run, "design": run})
     assert configured(blocks[0]).evaluation("questions", "base").generation.max_new_tokens == 32
     with pytest.raises(UserError, match=r"scorers/brevity\.py: there is no such scorer file"):
@@ -243,6 +243,17 @@ def test_the_page_of_evaluations_is_right(monkeypatch: pytest.MonkeyPatch) -> No
     assert config.evaluation("published", "mine").responses == "outputs/mine.jsonl"
     assert set(configured(blocks[3]).endpoints) == {"teacher", "judge", "served"}
     assert configured(blocks[4]).scorer_endpoint("judge_mini") == "mini"
+    uses = configured(blocks[5])
+    assert [uses.scorer_file(name).stem for name in blocks[5]["scorers"]] == ["aspects", "aspects", "mentions"]
+
+
+def test_the_page_of_evaluations_has_scorers_with_metrics_that_they_give() -> None:
+    page = (ROOT / "docs" / "evaluations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (`[^|]*) \|", page[page.index("scorers come with the repository") :].split("\n\n")[1], re.MULTILINE)
+    assert len(rows) == 6
+    for name, metrics in rows:
+        scorer = load_scorer(ROOT / "scorers" / f"{name}.py")
+        assert set(re.findall(r"`(\w+)`", metrics)) <= set(scorer.metrics(dict.fromkeys(scorer.declared.statistics, 1.0)))
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_declarations_are_read_without_running_the_file(tmp_path: Path) -> None:
         ('STATISTICS = ("n",)\nNEEDS = "model"\n', r"NEEDS is 'model'; it is a tuple of some of 'response', 'model', 'endpoint'"),
         ('STATISTICS = ("n",)\nNEEDS = ("gpu",)\n', r"NEEDS is \('gpu',\)"),
         ('STATISTICS = ("n",)\nNEEDS = ("model", "endpoint")\n', r"a model and an endpoint; a scorer has one of them"),
+        ('STATISTICS = ("n",)\nNEEDS = ("response", "values")\n', r"prompt and values come from the run's model\. Add 'model'"),
         ("def broken(:\n", r"does not run: SyntaxError: .* \(line 3\)"),
     ],
 )

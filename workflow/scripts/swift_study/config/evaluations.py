@@ -251,7 +251,7 @@ class Declared:
     needs: frozenset[str]
 
 
-NEEDS = ("response", "model", "endpoint")
+NEEDS = ("response", "model", "endpoint", "prompt", "values")
 
 
 def declared(path: Path) -> Declared:
@@ -268,6 +268,8 @@ def declared(path: Path) -> Declared:
         raise UserError(f"{path}: NEEDS is {needs!r}; it is a tuple of some of {', '.join(map(repr, NEEDS))}.")
     if {"model", "endpoint"} <= set(needs):
         raise UserError(f"{path}: NEEDS names a model and an endpoint; a scorer has one of them.")
+    if set(needs) & {"prompt", "values"} and "model" not in needs:
+        raise UserError(f"{path}: NEEDS is {needs!r}; the log-probabilities of prompt and values come from the run's model. Add 'model'.")
     return Declared(tuple(dict.fromkeys(statistics)), frozenset(needs))
 
 

@@ -525,7 +525,7 @@ class Config(Section):
         return self._declared[name]
 
     def scorer_needs(self, name: str) -> frozenset[str]:
-        """`response`, `model`, `endpoint`: what the scorer needs."""
+        """Words of NEEDS: what the scorer needs."""
         return self.declared(name).needs
 
     def labels(self, name: str) -> bool:

@@ -33,12 +33,21 @@ class Prompts:
         prompt = self.renderer.prompt(asked) if self.template == "chat" else self.renderer.raw(raw_text(asked), None).ids
         return self._cut(prompt)
 
-    def tokens(self, example: Example, completion: str) -> Tokens:
-        """Prompt and completion as tokens: in the chat template with the completion's end token, as raw text without one."""
-        asked = with_shots(example.derive("completed", example.query, completion), self.shots.get(example.example_id, ()))
-        whole = self.renderer.tokens(asked) if self.template == "chat" else self.renderer.raw(raw_text(asked), completion)
+    def tokens(self, example: Example, completion: str, values: bool = False) -> Tokens:
+        """Prompt and completion as tokens: in the chat template with the completion's end token, as raw text without one.
+
+        With ``values`` the loss is on the values of the completion, which is then the example's own.
+        """
+        spans = example.value_spans if values else []
+        asked = example.derive("completed", example.query, completion, value_spans=spans)
+        asked = with_shots(asked, self.shots.get(example.example_id, ()))
+        if self.template == "chat":
+            whole = self.renderer.tokens(asked, "values" if values else "completion")
+        else:
+            whole = self.renderer.raw(raw_text(asked), completion, spans)
         prompt = self._cut(whole.ids[: whole.prompt_length])
-        return Tokens([*prompt, *whole.ids[whole.prompt_length :]], len(prompt))
+        cut = whole.prompt_length - len(prompt)
+        return Tokens([*prompt, *whole.ids[whole.prompt_length :]], len(prompt), tuple((a - cut, b - cut) for a, b in whole.loss_spans))
 
     def _cut(self, prompt: list[int]) -> list[int]:
         if self.longest is None or len(prompt) <= self.longest:

@@ -6,10 +6,12 @@
   or an array with one number for each resample, so that only arithmetic that works on both is used.
 - ``estimate(statistics, weights)``, only where sums are not enough (a rank correlation): ``statistics`` maps names to arrays (queries,),
   ``weights`` has the shape (draws, queries); the result maps metrics to arrays (draws,).
-- ``NEEDS``, where a scorer needs something else than the response, or more: a tuple of ``"response"``, ``"model"`` and ``"endpoint"``.
+- ``NEEDS``, where a scorer needs something else than the response, or more: a tuple of ``"response"``, ``"model"`` and ``"endpoint"``,
+  and beside ``"model"`` of ``"prompt"`` and ``"values"``.
 
 With ``"model"`` the run's model gives the log-probabilities of texts as completions of the query: those that ``candidates(item)`` lists, or
-the golden answer where there is no such function. They are ``item.candidates``.
+the golden answer where there is no such function. They are ``item.candidates``. With ``"prompt"`` as well each candidate has the
+log-probability of its prompt, with ``"values"`` that of the values in it.
 
 With ``"endpoint"`` a server is asked. The file then has, in place of ``score``, ``prompt(item)``, the messages, and
 ``from_reply(item, reply)``, the score; a constant ``RESPONSE_FORMAT``, if there is one, is the parameter of that name in the request.
@@ -52,6 +54,13 @@ class Candidate:
     """Log-probability, at most 0."""
     tokens: int
     """The end token counts."""
+    prompt_nats: float | None = None
+    """Log-probability of the prompt, the chat template's tokens and solved examples included; None unless NEEDS has `prompt`."""
+    prompt_tokens: int | None = None
+    """Without the first token, which has nothing before it to be predicted from."""
+    value_nats: float | None = None
+    """Log-probability of the completion's values; None unless NEEDS has `values` and the text is the example's completion in a design."""
+    value_tokens: int | None = None
 
 
 @dataclass(frozen=True)

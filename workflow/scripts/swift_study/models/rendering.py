@@ -58,9 +58,7 @@ class Renderer:
         tokens = Tokens(prompt + completion, len(prompt))
         if loss_on == "all":  # the first token has nothing before it to be predicted from
             return replace(tokens, loss_spans=((1, len(tokens.ids)),))
-        if loss_on == "values":
-            return replace(tokens, loss_spans=tuple((a + len(prompt), b + len(prompt)) for a, b in self._values(example, completion)))
-        return tokens
+        return _with_loss_on(tokens, self._values(example, completion)) if loss_on == "values" else tokens
 
     def prompt(self, example: Example) -> list[int]:
         """What generation sees: the prompt that training sees. Only a prompt that `overlong: truncate` would cut has a limit."""
@@ -69,9 +67,10 @@ class Renderer:
             return tokens.ids[: tokens.prompt_length]
         return self._split(example)[0]
 
-    def raw(self, prompt: str, completion: str | None) -> Tokens:
+    def raw(self, prompt: str, completion: str | None, value_spans: Sequence[tuple[int, int]] = ()) -> Tokens:
         """Tokens of raw text, without the chat template: the prompt and, where there is one, behind a space the completion, with no end
-        token. UserError where the two are longer than ``max_length`` tokens."""
+        token. The loss is on the completion, or on the values in it, if there are any. UserError where the two are longer than
+        ``max_length`` tokens."""
         encode = self._encode_plain
         before = encode(prompt)
         if completion is None:
@@ -83,7 +82,11 @@ class Renderer:
         if len(ids) > self.settings.max_length:
             raise Overlong(f"the text {prompt[:60]!r} has with its completion {len(ids)} tokens, more than model.max_length = "
                            f"{self.settings.max_length}. Raise it.", len(before), len(ids) - len(before))  # fmt: skip
-        return Tokens(ids, len(before))
+        if not value_spans:
+            return Tokens(ids, len(before))
+        at = len(prompt) + 1 - (len(completion) - len(completion.lstrip()))
+        spans = [(at + first, at + last) for first, last in value_spans]
+        return _with_loss_on(Tokens(ids, len(before)), _pieces(encode, prompt + behind, len(prompt), ids[len(before) :], spans))
 
     def _encode_plain(self, text: str) -> list[int]:
         """Of raw text: control tokens in it stay plain text."""
@@ -173,27 +176,7 @@ class Renderer:
         if at < 0:
             raise UserError(f"{_who(example)}: the chat template changes the completion, so that the loss cannot be on values.")
         at -= len(example.completion) - len(example.completion.lstrip())
-        whole, prompt = encode(text), encode(text[:start])
-
-        def before(position: int) -> tuple[int, bool]:
-            """How many of the completion's tokens lie before a position of the text, and whether one reaches over it."""
-            if whole[: len(prompt)] == prompt:
-                ids, of = encode(text[:position]), [*prompt, *completion]
-                skipped = len(prompt)
-            else:
-                ids, of = _behind_a_line_break(encode, text[start:position]), [*completion]
-                skipped = 0
-            common = next((k for k, (a, b) in enumerate(zip(ids, of, strict=False)) if a != b), min(len(ids), len(of)))
-            return max(0, common - skipped), common < len(ids)
-
-        found: list[tuple[int, int]] = []
-        for first, last in example.value_spans:
-            begin, (end, reaches) = before(at + first)[0], before(at + last)
-            end += reaches
-            if found and begin <= found[-1][1]:  # two values in one token
-                begin = found.pop()[0]
-            found.append((begin, max(end, begin + 1)))
-        return found
+        return _pieces(encode, text, start, completion, [(at + first, at + last) for first, last in example.value_spans])
 
     def _render(self, messages: Sequence[dict[str, str]]) -> tuple[str, int]:
         """The whole conversation as text, and the position at which the completion begins."""
@@ -375,3 +358,36 @@ def _behind_a_line_break(encode: Callable[[str], list[int]], text: str) -> list[
     """Tokens of a text that continues another: at the beginning of a text some tokenizers add a space."""
     before, both = encode("\n"), encode("\n" + text)
     return both[len(before) :] if both[: len(before)] == before else encode(text)
+
+
+def _pieces(
+    encode: Callable[[str], list[int]], text: str, start: int, completion: Sequence[int], spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The pieces of the completion's tokens that hold the characters of the text in these spans, a token that reaches over a border
+    included. The completion begins at ``start``."""
+    whole, prompt = encode(text), encode(text[:start])
+
+    def before(position: int) -> tuple[int, bool]:
+        """How many of the completion's tokens lie before a position of the text, and whether one reaches over it."""
+        if whole[: len(prompt)] == prompt:
+            ids, of = encode(text[:position]), [*prompt, *completion]
+            skipped = len(prompt)
+        else:
+            ids, of = _behind_a_line_break(encode, text[start:position]), [*completion]
+            skipped = 0
+        common = next((k for k, (a, b) in enumerate(zip(ids, of, strict=False)) if a != b), min(len(ids), len(of)))
+        return max(0, common - skipped), common < len(ids)
+
+    found: list[tuple[int, int]] = []
+    for first, last in spans:
+        begin, (end, reaches) = before(first)[0], before(last)
+        end += reaches
+        if found and begin <= found[-1][1]:  # two values in one token
+            begin = found.pop()[0]
+        found.append((begin, max(end, begin + 1)))
+    return found
+
+
+def _with_loss_on(tokens: Tokens, pieces: Sequence[tuple[int, int]]) -> Tokens:
+    """The tokens with the loss on pieces of their completion."""
+    return replace(tokens, loss_spans=tuple((a + tokens.prompt_length, b + tokens.prompt_length) for a, b in pieces))
