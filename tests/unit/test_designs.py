@@ -7,6 +7,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from configuration import configured
 from hypothesis import given
@@ -88,7 +89,7 @@ def lines(tmp_path: Path) -> Path:
 
 def test_the_same_items_in_another_form(lines: Path) -> None:
     plain = example("How many?", "4")
-    (made,) = apply_design(load_design(lines), {"ask": "Aspects? ", "system": "Be brief."}, [REVIEW], "masa.train.lines")
+    ((made,), _) = apply_design(load_design(lines), {"ask": "Aspects? ", "system": "Be brief."}, [REVIEW], "masa.train.lines")
     assert [m.role for m in made.messages] == ["system", "user", "assistant"]
     assert made.query == "Aspects? The soup was cold, the waiter friendly."
     assert made.completion == "food: negative\nservice: positive"
@@ -97,15 +98,17 @@ def test_the_same_items_in_another_form(lines: Path) -> None:
     assert (made.text, json.loads(made.record or "")) == (REVIEW.text, RECORD)
     assert load_design(lines).parse(made.completion, RECORD, {}) == {"aspects": RECORD["aspects"]}
     assert made.derive("cot", made.query, "because").value_spans == []  # another completion has other values
-    (formed,) = apply_design(PLAIN, {"instruction": "Say."}, [plain], "base.said")
+    ((formed,), _) = apply_design(PLAIN, {"instruction": "Say."}, [plain], "base.said")
     assert (formed.query, formed.completion, formed.value_spans) == ("Say.\n\nHow many?", "4", [(0, 1)])
     assert record_of(plain) == record_of(formed) == {"prompt": "How many?", "completion": "4"}
 
 
-def test_a_record_that_cannot_be_rendered_is_told_with_its_row(lines: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"masa.plain: .*plain.py cannot render the example \w+ \(masa.jsonl, row 3\): the record has no 'prompt'"
-    ):
+def test_records_that_cannot_be_rendered_are_counted_and_where_none_can_the_first_is_told_with_its_row(lines: Path) -> None:
+    plain = example("How many?", "4")
+    ((made,), (reject,)) = apply_design(PLAIN, {}, [REVIEW, plain], "masa.plain")
+    assert (made.query, reject.example_id, reject.reason[:24]) == ("How many?", REVIEW.example_id, "the record has no 'promp")
+    told = r"masa.plain: .*plain.py cannot render any of the 1 examples; the first, \w+ \(masa.jsonl, row 3\): the record has no 'prompt'"
+    with pytest.raises(UserError, match=told):
         apply_design(PLAIN, {}, [REVIEW], "masa.plain")
     (lines.parent / "wrong.py").write_text(LINES.replace('record["aspects"].items()', "[]"))
     with pytest.raises(UserError, match="the example has no completion"):
@@ -130,9 +133,10 @@ def test_a_design_file_that_is_wrong_is_a_sentence(code: str, told: str, tmp_pat
 
 def test_the_script_writes_a_dataset_that_keeps_its_values(lines: Path, tmp_path: Path) -> None:
     write_examples(tmp_path / "masa.parquet", [REVIEW])
-    given = ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet"]
+    given = ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet", "--rejects", "rejects.parquet"]
     run_script("apply_design.py", "--dataset", "masa.lines", "--design", "lines.py", *given, cwd=tmp_path)
-    assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")
+    assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")[0]
+    assert pl.read_parquet(tmp_path / "rejects.parquet").is_empty()
 
 
 @pytest.mark.parametrize("spans", [[(0, 0)], [(0, 99)], [(1, 2), (0, 1)], [(-1, 2)]])
@@ -218,7 +222,7 @@ def refusal(folder: Path, script: str, *arguments: str) -> str:
 
 
 def test_values_that_nobody_has_named_are_told_before_anything_is_trained(tmp_path: Path) -> None:
-    reviews = apply_design(PLAIN, {"prompt": "text", "completion": "aspects"}, [REVIEW], "masa.plain")
+    reviews, _ = apply_design(PLAIN, {"prompt": "text", "completion": "aspects"}, [REVIEW], "masa.plain")
     plain = [example("How many?", "4", source="base.jsonl, row 2"), example("How few?", "1", source="base.jsonl, row 3")]
     for name, examples in (("masa.plain", reviews), ("base", [*plain[:1], *reviews]), ("asked", [reviews[0], plain[1]])):
         write_examples(tmp_path / f"{name}.parquet", examples)

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from swift_study.data.strategies import Reject
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, Message
 from swift_study.io.user_files import UserFile, load_functions
@@ -87,10 +88,13 @@ def record_of(example: Example) -> Record:
     return cast(Record, json.loads(example.record))
 
 
-def apply_design(design: DesignFile, options: Mapping[str, Any], examples: Sequence[Example], dataset: str) -> list[Example]:
-    """The examples in this design, in their order. UserError names the example whose record cannot be rendered."""
+def apply_design(
+    design: DesignFile, options: Mapping[str, Any], examples: Sequence[Example], dataset: str
+) -> tuple[list[Example], list[Reject]]:
+    """The examples in this design, in their order, and those whose record it cannot hold. UserError where it can hold none."""
     name = dataset.rpartition(".")[2]
-    made = []
+    made: list[Example] = []
+    rejects: list[Reject] = []
     for example in examples:
         record = record_of(example)
         try:
@@ -106,9 +110,10 @@ def apply_design(design: DesignFile, options: Mapping[str, Any], examples: Seque
             made.append(form)
         except (Rejected, ValidationError) as error:
             why = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            source = f" ({example.source})" if example.source else ""
-            raise UserError(
-                f"{dataset}: {design.path} cannot render the example {example.example_id}{source}: "
-                f"{why}. Mend the record or the design, or leave the example out by `where`."
-            ) from error
-    return made
+            rejects.append(Reject(dataset, example.task, example.example_id, why, 0, None))
+    if examples and not made:
+        raise UserError(
+            f"{dataset}: {design.path} cannot render any of the {len(examples)} examples; the first, {examples[0].example_id}"
+            f"{f' ({examples[0].source})' if examples[0].source else ''}: {rejects[0].reason}. Mend the records or the design."
+        )
+    return made, rejects
