@@ -35,7 +35,7 @@ def reviews(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def named_entities(folder: Path) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for file in sorted(folder.glob("*.tsv.gz")):
         for block in "\n".join(lines(file)).split("\n\n"):
             tokens = [line.split("\t") for line in block.split("\n") if "\t" in line]
