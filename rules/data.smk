@@ -91,7 +91,8 @@ rule apply_design:
         parent="<results>/data/{parent}.parquet",
         design=lambda w: GRAPH.design_file(w.design),
     output:
-        "<results>/data/{parent}.{design}.parquet",
+        examples="<results>/data/{parent}.{design}.parquet",
+        rejects="<results>/data/rejects/{parent}.{design}.parquet",
     log:
         "<logs>/apply_design/{parent}.{design}.log",
     benchmark:
@@ -103,7 +104,8 @@ rule apply_design:
     shell:
         f"exec python {SCRIPTS}/apply_design.py"
         " --dataset {wildcards.parent}.{wildcards.design} --design {input.design:q}"
-        " --settings {params.settings:q} --parent {input.parent:q} --output {output:q} 2> {log:q}"
+        " --settings {params.settings:q} --parent {input.parent:q}"
+        " --output {output.examples:q} --rejects {output.rejects:q} 2> {log:q}"
 
 
 rule check_leakage:

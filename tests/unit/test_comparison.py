@@ -346,7 +346,7 @@ def forms(tmp_path: Path) -> dict[str, tuple[Path, list[str]]]:
     whole = [example(f"Review {k}", str(k % 2), str(k)) for k in range(7)]
     found = {}
     for name, roots in (("reviews.first", whole[:6]), ("reviews.last", [*reversed(whole[1:])])):
-        examples = apply_design(plain, {"instruction": "Judge.", "instruction_at": name[8:]}, roots, name)
+        examples, _ = apply_design(plain, {"instruction": "Judge.", "instruction_at": name[8:]}, roots, name)
         write_examples(path := tmp_path / f"{name}.parquet", examples)
         found[name[8:]] = path, [e.example_id for e in examples]
     return found

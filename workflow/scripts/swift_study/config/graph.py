@@ -108,8 +108,7 @@ class Graph:
 
     def rejects(self, datasets: Iterable[str]) -> list[str]:
         """The rejects of those datasets whose making can leave something out."""
-        made = [d for d in datasets if d not in self.made_by and d.rpartition(".")[2] not in self.config.designs]
-        return [self.files.rejects(d) for d in made]
+        return [self.files.rejects(d) for d in datasets if d not in self.made_by]
 
     def accounts(self, datasets: Iterable[str]) -> list[str]:
         """What a teacher cost for those of these datasets that it made."""

@@ -95,7 +95,8 @@ class PlannedData:
         parent, _, last = name.rpartition(".")
         if last in self.config.designs:
             settings = self.config.designs[last]
-            return apply_design(load_design(find_file("designs", settings.like or last)), settings.options, self.examples(parent), name)
+            design = load_design(find_file("designs", settings.like or last))
+            return apply_design(design, settings.options, self.examples(parent), name)[0]
         return self._derived(name, parent, last)
 
     def _load(self, name: str) -> Loaded:
