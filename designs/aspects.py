@@ -2,7 +2,8 @@
 
 Options, the first of each list being the default:
 
-- ``instruction``: a text, in which ``{aspects}`` stands for the aspects; ``instruction_at``: last (behind a line ``---``), first, none.
+- ``instruction``: a text, or a list of texts, in which ``{aspects}`` stands for the aspects.
+- ``instruction_at``: last (behind a line ``---``), first, none.
 - ``form``: natural (one line), lines (an aspect a line), json (an object a line), lists (a pair a line).
 - ``unmentioned``: placeholder, omitted. Where nothing is mentioned, omitted writes ``none`` (``[]`` in lists). ``nothing: empty`` writes
   nothing, as published; such an example has no completion and is left out.
@@ -83,7 +84,8 @@ def _choices(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _query(text: str, aspects: str, options: Mapping[str, Any]) -> str:
-    instruction = str(options.get("instruction", "")).replace("{aspects}", aspects)
+    instruction = options.get("instruction", "")
+    instruction = (" ".join(instruction) if isinstance(instruction, list) else instruction).replace("{aspects}", aspects)
     match options.get("instruction_at", "last"):
         case "none":
             return text

@@ -3,19 +3,22 @@
 Options, the first of each list being the default:
 
 - ``field``: the record's field, such as entities; ``types``: those that are asked.
-- ``instruction``: a text, in which ``{types}`` stands for the types; ``instruction_at``: last (behind a line ``---``), first, none.
+- ``instruction``: a text, or a list of texts, in which ``{types}`` stands for the types.
+- ``instruction_at``: last (behind a line ``---``), first, none.
 - ``form``: lists (a line ``["type","name"]`` for each mention), natural (``type: "name", "name"; type: "name"``: the mentioned types on one
   line), lines (a line for each type that is asked, with ``none`` where it has no name).
 - ``nothing``: without a mention, lists writes ``[]`` and natural ``none``; with ``empty`` they write nothing, as published. Such an example
   has no completion and is left out.
 
 The paper's Heuristic is lists with the instruction first, EW-SDE natural with the instruction last, ES-SDE lines with the instruction
-first. Its files quote names by ' or not at all, and have a placeholder for each task; here all tasks have the same form.
+first. Its files quote names by ' or not at all, and have a placeholder for each task; here all tasks have the same form, and a name stands
+between quotes as in JSON.
 
 Names are values, and where only mentioned types are written, types as well; in lines ``none`` is a value.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +26,7 @@ from swift_study.data.designs import Record, Rendered, Value
 from swift_study.errors import Rejected
 
 CHOICES = {"instruction_at": ("last", "first", "none"), "form": ("lists", "natural", "lines"), "nothing": ("none", "empty")}
+QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")', re.DOTALL)
 Mention = list[str]  # type and name
 
 
@@ -74,7 +78,8 @@ def _mentions(value: object, field: str) -> list[Mention]:
 
 
 def _query(text: str, types: str, options: Mapping[str, Any]) -> str:
-    instruction = str(options.get("instruction", "")).replace("{types}", types)
+    instruction = options.get("instruction", "")
+    instruction = (" ".join(instruction) if isinstance(instruction, list) else instruction).replace("{types}", types)
     match options.get("instruction_at", "last"):
         case "none":
             return text
@@ -91,10 +96,15 @@ def _nothing(chosen: Mapping[str, str]) -> str:
 def _lists(mentions: Sequence[Mention]) -> list[str]:
     parts: list[str] = []
     for pair in mentions:
-        kind, name = (Value(json.dumps(text, ensure_ascii=False)[1:-1]) for text in pair)
+        kind, name = map(_inside, pair)
         parts += ["\n"] if parts else []
         parts += ['["', kind, '","', name, '"]']
     return parts
+
+
+def _inside(text: str) -> Value:
+    """The text as it stands between quotes in JSON."""
+    return Value(json.dumps(text, ensure_ascii=False)[1:-1])
 
 
 def _groups(names: Mapping[str, Sequence[str]], form: str) -> list[str]:
@@ -103,7 +113,7 @@ def _groups(names: Mapping[str, Sequence[str]], form: str) -> list[str]:
         if found or form == "lines":
             parts += ["\n" if form == "lines" else "; "] if parts else []
             parts += [kind if form == "lines" else Value(kind), ": "]
-            quoted = [part for name in found for part in (', "', Value(name), '"')]
+            quoted = [part for name in found for part in (', "', _inside(name), '"')]
             parts += ['"', *quoted[1:]] if found else [Value("none")]
     return parts
 
@@ -126,11 +136,7 @@ def _read(response: str, chosen: Mapping[str, str], types: Sequence[str]) -> lis
 
 
 def _pair(line: str) -> Mention:
-    try:
-        value = json.loads(line)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise Rejected(f"unparsable: a line is not JSON ({type(error).__name__})") from error
+    value = _loaded(line)
     if not isinstance(value, list) or len(value) != 2 or not all(isinstance(text, str) for text in value):
         raise Rejected("unparsable: a line is not a list of a type and a name")
     return [text.strip() for text in value]
@@ -145,8 +151,8 @@ def _placeholder_or_quoted(line: str) -> list[Mention]:
 
 def _quoted(text: str) -> list[Mention]:
     """The mentions in ``type: "name", "name"; type: "name"``."""
-    pieces = text.split('"')  # names are the pieces at odd places
-    if len(pieces) % 2 == 0 or len(pieces) == 1 or pieces[-1].strip() not in ("", ".", ";"):
+    pieces = QUOTED.split(text)  # names are the pieces at odd places
+    if len(pieces) == 1 or pieces[-1].strip() not in ("", ".", ";"):
         raise Rejected("unparsable: names are not in pairs of quotes")
     mentions: list[Mention] = []
     for place, (before, name) in enumerate(zip(pieces[:-1:2], pieces[1::2], strict=True)):
@@ -155,9 +161,18 @@ def _quoted(text: str) -> list[Mention]:
             kind, colon, rest = head.removeprefix(";" if place else "").strip().rpartition(":")
             if not colon or rest or ";" in kind or "\n" in kind:
                 raise Rejected(f"unparsable: {head[:40]!r} is not a type and a colon")
-            mentions.append([kind.strip(), name.strip()])
+            mentions.append([kind.strip(), str(_loaded(name)).strip()])
         elif head == ",":
-            mentions.append([mentions[-1][0], name.strip()])
+            mentions.append([mentions[-1][0], str(_loaded(name)).strip()])
         else:
             raise Rejected(f"unparsable: {head[:40]!r} stands between two names")
     return mentions
+
+
+def _loaded(text: str) -> object:
+    try:
+        value = json.loads(text, strict=False)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        raise Rejected(f"unparsable: {text[:40]!r} is not JSON ({type(error).__name__})") from error
+    return value
