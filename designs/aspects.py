@@ -151,7 +151,7 @@ def _pieces(response: str, chosen: Mapping[str, str]) -> Iterator[Triple]:
         elif chosen["form"] == "lists":
             yield _of_pair(_loaded(piece))
         else:
-            aspect, colon, label = piece.rpartition(":")
+            aspect, colon, label = piece.partition(":")
             if not colon:
                 raise Rejected(f"unparsable: {piece.strip()[:40]!r} has no colon")
             yield aspect.strip(), label, ""

@@ -14,7 +14,7 @@ from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
 
 UNMENTIONED = "It is not mentioned."
-CLAUSES = re.compile(r"[,;:.!?()]\s+|[.!?)]$|\s+-+\s+|\s+(?=(?:but|although|though|while|yet|however|because)\b)", re.IGNORECASE)
+CLAUSES = re.compile(r"[,;:.!?)]+\s+|\s+\(|[.!?)]+$|\s+-+\s+|\s+(?=(?:but|although|though|while|yet|however|because)\b)", re.IGNORECASE)
 
 PROMPT = """Below is a text with the sentiment that it has towards each aspect. Describe for each aspect, in one short sentence, what the \
 text says about it that leads to this sentiment; of an unmentioned aspect say that it is not mentioned. Use what the text says and nothing \
