@@ -180,11 +180,17 @@ def _text(label: object) -> str:
 
 def _loaded(line: str) -> object:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_object)
         _json(value).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
         raise Rejected(f"unparsable: a line is not JSON ({type(error).__name__})") from error
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
 
 
 def _json(value: object) -> str:

@@ -26,7 +26,7 @@ from swift_study.data.designs import Record, Rendered, Value
 from swift_study.errors import Rejected
 
 CHOICES = {"instruction_at": ("last", "first", "none"), "form": ("lists", "natural", "lines"), "nothing": ("none", "empty")}
-QUOTED = re.compile(r'("(?:[^"\\]|\\.)*")', re.DOTALL)
+QUOTED = re.compile(r'("(?:[^"\\]|\\.)*"?)', re.DOTALL)  # one that is not closed goes to the end, so that each character is read once
 Mention = list[str]  # type and name
 
 

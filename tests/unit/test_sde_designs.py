@@ -261,6 +261,8 @@ DEEP, HUGE = "[" * 100_000 + "]" * 100_000, "9" * 100_000
         ("json", '{"aspect": "food", "sentiment": "positive"'),
         ("json", '[{"aspect": "food", "sentiment": "positive"}]'),
         ("json", '{"aspect": 1, "sentiment": "positive"}'),
+        ("json", '{"aspect": "food", "sentiment": "positive", "sentiment": "neutral"}'),
+        ("json", '{"aspect": "food", "sentiment": "positive"}\n{"aspect": "food", "sentiment": "neutral"}'),
         ("json", '{"aspect": "food", "sentiment": NaN}'),
         ("json", '{"aspect": "food", "sentiment": true}'),
         ("json", f'{{"aspect": "food", "sentiment": {HUGE}}}'),
@@ -284,11 +286,12 @@ DEEP, HUGE = "[" * 100_000 + "]" * 100_000, "9" * 100_000
         ("ner_ew", 'PER: "\\x"'),
         ("ner_ew", 'PER: ""'),
         ("ner_ew", 'PER: "\\ud800"'),
+        ("ner_ew", 'PER: "' + '\\"' * 100_000),
         ("ner_es", "PER:"),
         ("ner_es", "nobody"),
     ],
 )
-def test_what_cannot_be_read_is_told(use: str, response: str) -> None:
+def test_what_cannot_be_read_is_told_without_delay(use: str, response: str) -> None:
     with pytest.raises(Rejected, match=r"^unparsable: "):
         parse(use, response, ASKED)
 
