@@ -1,71 +1,79 @@
-"""Description: a record with labelled aspects gets what its text says of each, from which the label can be told.
+"""Descriptions: a record with ``aspects`` gets ``reasons``, a short description for each aspect, for designs that reason (CoT, R-CoT).
 
-Without a teacher a description is the clause of the text that holds the aspect's name or one of its words, `options.cues: {food: [dish]}`;
-the whole text where none does. An aspect that is labelled unmentioned is said not to be mentioned.
+Without a teacher a description is extracted by a rule: the first clause of the text that holds the aspect's name or one of its
+``options.cues`` (aspect -> words), else the whole text; for an unmentioned aspect it is one fixed sentence.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swift_study.data.strategies import user
+from swift_study.data.strategies import json_reply, user
 from swift_study.errors import Rejected
 from swift_study.examples import Example, Message
 
-CLAUSE = re.compile(r"(?<=[,.;:!?])\s+|\s+(?=(?:but|and|although|though|while|however)\s)", re.IGNORECASE)
+UNMENTIONED = "It is not mentioned."
+CLAUSES = re.compile(r"[,;:.!?)]+\s+|\s+\(|[.!?)]+$|\s+-+\s+|\s+(?=(?:but|although|though|while|yet|however|because)\b)", re.IGNORECASE)
 
-PROMPT = """Below are a review and the sentiment of some aspects in it. For each aspect describe in one short clause what the review \
-says about it, without naming the sentiment; of an unmentioned one say that it is not mentioned. Reply with one JSON object that has each \
-aspect as a key and its description as the value, and nothing else.
+PROMPT = """Below is a text with the sentiment that it has towards each aspect. Describe for each aspect, in one short sentence, what the \
+text says about it that leads to this sentiment; of an unmentioned aspect say that it is not mentioned. Use what the text says and nothing \
+else. Reply with one JSON object and nothing else: {"<aspect>": {"description": "<your sentence>", "sentiment": "<as given>"}, …}.
 
-<review>
+<text>
 %s
-</review>
+</text>
 <sentiments>
 %s
 </sentiments>"""
 
 
 def from_fields(example: Example, analogue: Example | None, options: Mapping[str, Any]) -> Example:
-    record = _record(example)
+    text, aspects = _content(example)
     cues = options.get("cues", {})
-    return _make(example, {a: _clause(record["text"], a, label, cues.get(a, [])) for a, label in record["aspects"].items()})
+    reasons = {a: UNMENTIONED if label == "unmentioned" else _clause(text, [a, *cues.get(a, [])]) for a, label in aspects.items()}
+    return _make(example, reasons)
 
 
 def prompt(example: Example) -> list[Message]:
-    record = _record(example)
-    return user(PROMPT % (record["text"], json.dumps(record["aspects"], ensure_ascii=False)))
+    text, aspects = _content(example)
+    return user(PROMPT % (text, json.dumps(aspects, ensure_ascii=False)))
 
 
 def from_reply(example: Example, reply: str) -> Example:
-    try:
-        reasons = json.loads(reply.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
-    except (ValueError, RecursionError) as error:
-        raise Rejected("the reply is not JSON") from error
-    aspects = _record(example)["aspects"]
-    if not isinstance(reasons, dict) or set(reasons) != set(aspects):
-        raise Rejected("the reply is no object with each of the aspects once")
-    if not all(isinstance(reason, str) and reason.strip() for reason in reasons.values()):
-        raise Rejected("a description in the reply is no text")
-    return _make(example, {aspect: " ".join(reasons[aspect].split()) for aspect in aspects})
+    _, aspects = _content(example)
+    stated = json_reply(reply)
+    if stated.keys() != aspects.keys():
+        raise Rejected("the reply does not describe each aspect of the record and no other one")
+    reasons = {}
+    for aspect, label in aspects.items():
+        answer = stated[aspect]
+        if not isinstance(answer, dict) or answer.get("sentiment") != label:
+            raise Rejected(f"the reply's sentiment towards {aspect!r} is not the record's")
+        description = answer.get("description")
+        if not isinstance(description, str) or not description.strip():
+            raise Rejected(f"the reply has no description of {aspect!r}")
+        reasons[aspect] = " ".join(description.split())
+    return _make(example, reasons)
 
 
-def _record(example: Example) -> dict[str, Any]:
-    record = json.loads(example.record) if example.record else None
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str) or not isinstance(record.get("aspects"), dict):
+def _content(example: Example) -> tuple[str, dict[str, str]]:
+    record = json.loads(example.record) if example.record else {}
+    text, aspects = record.get("text"), record.get("aspects")
+    if not isinstance(text, str) or not isinstance(aspects, dict) or not aspects:
         raise Rejected("the example has no record with a text and its aspects")
-    return record
+    return text, aspects
 
 
-def _clause(text: str, aspect: str, label: str, cues: list[str]) -> str:
-    if label == "unmentioned":
-        return f"The review does not mention the {aspect}."
-    words = re.compile(rf"\b(?:{'|'.join(map(re.escape, [aspect, *cues]))})", re.IGNORECASE)
-    clauses = [clause.strip() for clause in CLAUSE.split(text) if clause.strip()]
-    return next((clause for clause in clauses if words.search(clause)), text.strip())
+def _clause(text: str, cues: Sequence[str]) -> str:
+    cue = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, cues))})s?(?!\w)", re.IGNORECASE)
+    clauses = [clause.strip() for clause in CLAUSES.split(text)]
+    return next((clause for clause in clauses if cue.search(clause)), text)
 
 
-def _make(example: Example, reasons: dict[str, str]) -> Example:
-    record = json.dumps(_record(example) | {"reasons": reasons}, ensure_ascii=False)
-    return example.derive("describe", example.query, example.completion, record=record)
+def _make(example: Example, reasons: Mapping[str, str]) -> Example:
+    record = json.dumps(json.loads(example.record or "{}") | {"reasons": reasons}, ensure_ascii=False)
+    # The completion of an example that no design has rendered is its record.
+    completion, golden = (record if text == example.record else text for text in (example.completion, example.golden))
+    spans = example.value_spans if completion == example.completion else []
+    return example.derive("describe", example.query, completion or "", record=record, golden=golden, value_spans=spans)

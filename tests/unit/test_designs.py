@@ -7,7 +7,6 @@ import string
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from configuration import configured
 from hypothesis import given
@@ -22,9 +21,11 @@ from transformers import PreTrainedTokenizerFast
 
 from swift_study.config import Model, StudyPanel
 from swift_study.data.designs import Rendered, Value, apply_design, load_design, record_of
+from swift_study.data.leakage import find_leaks
+from swift_study.data.strategies import Reject
 from swift_study.errors import Rejected, UserError
 from swift_study.gradients.panel import read_panel
-from swift_study.io.tables import read_examples, write_examples
+from swift_study.io.tables import REJECTS, read_examples, read_table, write_examples
 from swift_study.models.batches import IGNORED, collate
 from swift_study.models.rendering import Renderer
 from swift_study.models.tokens import Tokens
@@ -89,7 +90,8 @@ def lines(tmp_path: Path) -> Path:
 
 def test_the_same_items_in_another_form(lines: Path) -> None:
     plain = example("How many?", "4")
-    ((made,), _) = apply_design(load_design(lines), {"ask": "Aspects? ", "system": "Be brief."}, [REVIEW], "masa.train.lines")
+    (made,), rejects = apply_design(load_design(lines), {"ask": "Aspects? ", "system": "Be brief."}, [REVIEW], "masa.train.lines")
+    assert rejects == []
     assert [m.role for m in made.messages] == ["system", "user", "assistant"]
     assert made.query == "Aspects? The soup was cold, the waiter friendly."
     assert made.completion == "food: negative\nservice: positive"
@@ -98,21 +100,35 @@ def test_the_same_items_in_another_form(lines: Path) -> None:
     assert (made.text, json.loads(made.record or "")) == (REVIEW.text, RECORD)
     assert load_design(lines).parse(made.completion, RECORD, {}) == {"aspects": RECORD["aspects"]}
     assert made.derive("cot", made.query, "because").value_spans == []  # another completion has other values
-    ((formed,), _) = apply_design(PLAIN, {"instruction": "Say."}, [plain], "base.said")
+    (formed,), _ = apply_design(PLAIN, {"instruction": "Say."}, [plain], "base.said")
     assert (formed.query, formed.completion, formed.value_spans) == ("Say.\n\nHow many?", "4", [(0, 1)])
     assert record_of(plain) == record_of(formed) == {"prompt": "How many?", "completion": "4"}
 
 
-def test_records_that_cannot_be_rendered_are_counted_and_where_none_can_the_first_is_told_with_its_row(lines: Path) -> None:
+def test_a_record_that_cannot_be_rendered_is_counted_and_the_others_go_on(lines: Path) -> None:
     plain = example("How many?", "4")
-    ((made,), (reject,)) = apply_design(PLAIN, {}, [REVIEW, plain], "masa.plain")
-    assert (made.query, reject.example_id, reject.reason[:24]) == ("How many?", REVIEW.example_id, "the record has no 'promp")
-    told = r"masa.plain: .*plain.py cannot render any of the 1 examples; the first, \w+ \(masa.jsonl, row 3\): the record has no 'prompt'"
+    made, rejects = apply_design(PLAIN, {}, [REVIEW, plain], "masa.plain")
+    assert [e.parent_id for e in made] == [plain.parent_id]
+    assert rejects == [Reject("masa.plain", "t", REVIEW.example_id, "the record has no 'prompt'; it has text, aspects", 1, None)]
+    nothing = example("Soup.", record=json.dumps({"text": "Soup.", "aspects": {}}))
+    made, rejects = apply_design(load_design(lines), {}, [nothing, REVIEW], "masa.lines")
+    assert [e.parent_id for e in made] == [REVIEW.example_id]
+    assert [(r.example_id, r.reason[:29]) for r in rejects] == [(nothing.example_id, "the example has no completion")]
+
+
+def test_a_design_that_can_render_nothing_is_told_with_a_row_and_the_reasons() -> None:
+    told = r"masa.plain: .*plain.py can render none of the 1 examples, .* \w+ \(masa.jsonl, row 3\). Reasons: the record has no 'prompt'"
     with pytest.raises(UserError, match=told):
         apply_design(PLAIN, {}, [REVIEW], "masa.plain")
-    (lines.parent / "wrong.py").write_text(LINES.replace('record["aspects"].items()', "[]"))
-    with pytest.raises(UserError, match="the example has no completion"):
-        apply_design(load_design(lines.parent / "wrong.py"), {}, [REVIEW], "masa.wrong")
+
+
+def test_an_example_that_a_design_leaves_as_it_was_is_not_its_own_parent() -> None:
+    plain = example("How many?", "4")
+    (same,), _ = apply_design(PLAIN, {}, [plain], "base.plain")
+    assert (same.example_id, same.parent_id, same.root) == (plain.example_id, None, plain.root)
+    (other,) = apply_design(PLAIN, {"instruction": "Say."}, [same], "base.plain.said")[0]
+    (leak,) = find_leaks([other], [plain], [same], 0.8)
+    assert "is another form of" in leak
 
 
 @pytest.mark.parametrize(
@@ -135,8 +151,8 @@ def test_the_script_writes_a_dataset_that_keeps_its_values(lines: Path, tmp_path
     write_examples(tmp_path / "masa.parquet", [REVIEW])
     given = ["--settings", "{}", "--parent", "masa.parquet", "--output", "masa.lines.parquet", "--rejects", "rejects.parquet"]
     run_script("apply_design.py", "--dataset", "masa.lines", "--design", "lines.py", *given, cwd=tmp_path)
-    assert read_examples(tmp_path / "masa.lines.parquet") == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")[0]
-    assert pl.read_parquet(tmp_path / "rejects.parquet").is_empty()
+    assert (read_examples(tmp_path / "masa.lines.parquet"), []) == apply_design(load_design(lines), {}, [REVIEW], "masa.lines")
+    assert read_table(tmp_path / "rejects.parquet", REJECTS).is_empty()
 
 
 @pytest.mark.parametrize("spans", [[(0, 0)], [(0, 99)], [(1, 2), (0, 1)], [(-1, 2)]])

@@ -74,7 +74,7 @@ def test_what_a_selection_reads(default: Graph) -> None:
     assert default.files.dataset(selection.examples) in default.chosen_among(selection)
     made = next(iter(default.made_by))
     assert default.selections_of(["base", made, made]) == [selection]
-    assert default.rejects([made, "base"]) == ["results/data/rejects/base.parquet"]
+    assert default.rejects([made, "base", "base.plain"]) == [f"results/data/rejects/{name}.parquet" for name in ("base", "base.plain")]
 
 
 def test_a_study_holds_out_its_panel_or_its_evaluations(default: Graph) -> None:

@@ -741,7 +741,7 @@ def test_the_audit_reads_responses_as_their_design_does(tmp_path: Path) -> None:
     (tmp_path / "labels.py").write_text(LABELS)
     asked = example(record=json.dumps({"prompt": "What is 1 + 1?", "completion": [2]}), golden=None, unsatisfactory="[3]")
     asked = asked.model_copy(update={"golden": asked.completion})
-    ((made,), _) = apply_design(load_design(ROOT / "designs/plain.py"), {}, [asked], "questions.plain")
+    (made,), _ = apply_design(load_design(ROOT / "designs/plain.py"), {}, [asked], "questions.plain")
     assert (made.completion, made.golden) == ("[2]", "[2]")
     write_examples(tmp_path / "questions.parquet", [made])
     scoring = audited(tmp_path / "labels.py", scoring={"options": {"answer": "2"}})

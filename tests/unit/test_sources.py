@@ -450,6 +450,9 @@ def test_what_is_read_as_what_is_in_the_log_and_text_that_is_not_read_is_told_to
         "Name under `columns` of this source what belongs to an example.\n"
     )
     people.truncate(people.seek(0))
+    read_sources([FileSource(path=str(path), task="t")], {"passage": ["I am here.", "It is now."]})
+    assert "columns that are not read: 'id', 'hint'." in capsys.readouterr().err
+    assert people.getvalue() == ""
     columns = Columns(prompt=["passage", Column(column="question", remove="[?]")], completion="answer")
     first, *_ = read_sources([FileSource(path=str(path), task="t", columns=columns)])
     assert first.query == "I am here.\n\nWhere"

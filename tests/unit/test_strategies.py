@@ -36,8 +36,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HANDWRITTEN = FileSource(path=str(ROOT / "data" / "panel" / "handwritten.jsonl"))
 PANEL = read_source(HANDWRITTEN)
 USED, ANALOGUES = load("panel", Dataset(sources=[HANDWRITTEN], per_task=2), PANEL, {}, 0.8, 17).parts.values()
-# `revise` is made of clarified examples: tests/unit/test_selection.py.
-STRATEGIES: dict[str, Any] = {p.stem: load_strategy(p) for p in sorted((ROOT / "strategies").glob("*.py")) if p.stem != "revise"}
+# `revise` is made of clarified examples (tests/unit/test_selection.py), `describe` of records (tests/unit/test_sde_designs.py).
+STRATEGIES: dict[str, Any] = {
+    p.stem: load_strategy(p) for p in sorted((ROOT / "strategies").glob("*.py")) if p.stem not in ("revise", "describe")
+}
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
 SUM = Example(

@@ -11,7 +11,8 @@ from swift_study.io.tables import read_examples, write_examples
 
 
 def main(a: Namespace) -> None:
-    made, rejects = apply_design(load_design(Path(a.design)), cli.settings(Design, a).options, read_examples(Path(a.parent)), a.dataset)
+    options, examples = cli.settings(Design, a).options, read_examples(Path(a.parent))
+    made, rejects = apply_design(load_design(Path(a.design)), options, examples, a.dataset)
     write_examples(Path(a.output), made)
     write_rejects(Path(a.rejects), rejects)
     cli.say(f"{a.dataset}: {len(made)} examples rendered, {len(rejects)} rejected")
@@ -25,6 +26,6 @@ if __name__ == "__main__":
         settings="its entry of `designs` as JSON",
         parent="Parquet file of the examples that it renders",
         output="Parquet file",
-        rejects="Parquet file of the examples whose record the design cannot hold",
+        rejects="Parquet file of what the design cannot render",
     )
     cli.run(main, p)

@@ -217,7 +217,9 @@ class Example(BaseModel):
         """
         messages = [*self.messages[:-2], Message(role="user", content=query), Message(role="assistant", content=completion)]
         fields = self.model_dump(exclude={"messages", "strategy", "parent_id"}) | {"root_id": self.root, "value_spans": []} | changes
-        return Example(**fields, messages=messages, strategy=strategy, parent_id=self.example_id)
+        made = Example(**fields, messages=messages, strategy=strategy, parent_id=self.example_id)
+        # The same messages have the same id, and no example is its own parent.
+        return made if made.example_id != self.example_id else made.model_copy(update={"parent_id": self.parent_id})
 
 
 def judge_by_key_points(answer: str, key_points: Sequence[KeyPoint]) -> tuple[int | None, str]:

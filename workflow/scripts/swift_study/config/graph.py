@@ -305,7 +305,7 @@ class Graph:
 
     def scorers_that_need(self, *what: str | None) -> str:
         """The scorers that need a model, an endpoint, or (None) neither, as a pattern of names."""
-        needs = {name: next(iter(self.config.scorer_needs(name) - {"response"}), None) for name in self.config.scorer_names()}
+        needs = {n: next((w for w in ("model", "endpoint") if w in self.config.scorer_needs(n)), None) for n in self.config.scorer_names()}
         return "|".join(name for name, need in needs.items() if need in what) or "-"
 
     def evaluations_by(self, what: str) -> str:

@@ -1,6 +1,7 @@
 """A design renders records as queries and completions, and reads responses back. It is one file, ``designs/<name>.py``:
 
-- ``render(record, options)``: the query and the completion of a record, as ``Rendered``.
+- ``render(record, options)``: the query and the completion of a record, as ``Rendered``. Raises ``Rejected`` with the reason where the form
+  cannot hold the record: the example is then left out and counted.
 - ``parse(response, record, options)``: the fields of the record that a response states. Raises ``Rejected`` with the reason where it cannot
   be read. Of a rendered completion it gives the record's own values: parse(render(x)) = x.
 
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from swift_study.data.strategies import Reject
 from swift_study.errors import Rejected, UserError
 from swift_study.examples import Example, Message
-from swift_study.io.user_files import UserFile, load_functions
+from swift_study.io.user_files import UserFile, broken_rules, load_functions
 
 FUNCTIONS = ("render", "parse")
 REMEDY = "Mend the function, or raise Rejected with the reason."
@@ -91,29 +92,34 @@ def record_of(example: Example) -> Record:
 def apply_design(
     design: DesignFile, options: Mapping[str, Any], examples: Sequence[Example], dataset: str
 ) -> tuple[list[Example], list[Reject]]:
-    """The examples in this design, in their order, and those whose record it cannot hold. UserError where it can hold none."""
-    name = dataset.rpartition(".")[2]
+    """The examples in this design, in their order, and those that it cannot render. UserError where it can render none."""
     made: list[Example] = []
     rejects: list[Reject] = []
     for example in examples:
-        record = record_of(example)
         try:
-            rendered = design.render(record, options)
-            golden = rendered.completion if example.golden in (None, example.completion) else example.golden
-            form = example.derive(
-                name, rendered.query, rendered.completion, golden=golden, record=json.dumps(record, ensure_ascii=False),
-                value_spans=rendered.value_spans,
-            )  # fmt: skip
-            if rendered.system is not None:
-                messages = [m for m in form.messages if m.role != "system"]
-                form = form.model_copy(update={"messages": [Message(role="system", content=rendered.system), *messages]})
-            made.append(form)
+            made.append(_formed(example, design, options, dataset.rpartition(".")[2]))
         except (Rejected, ValidationError) as error:
-            why = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            rejects.append(Reject(dataset, example.task, example.example_id, why, 0, None))
-    if examples and not made:
+            why = broken_rules(error) if isinstance(error, ValidationError) else str(error)
+            rejects.append(Reject(dataset, example.task, example.example_id, why, 1, None))
+    if not made:
+        first = f"the example {examples[0].example_id}{f' ({examples[0].source})' if examples[0].source else ''}" if examples else "none"
+        reasons = "; ".join(sorted({reject.reason for reject in rejects})[:3])
         raise UserError(
-            f"{dataset}: {design.path} cannot render any of the {len(examples)} examples; the first, {examples[0].example_id}"
-            f"{f' ({examples[0].source})' if examples[0].source else ''}: {rejects[0].reason}. Mend the records or the design."
+            f"{dataset}: {design.path} can render none of the {len(examples)} examples, the first being {first}. Reasons: {reasons}. "
+            "Mend the records, the design, or its options."
         )
     return made, rejects
+
+
+def _formed(example: Example, design: DesignFile, options: Mapping[str, Any], name: str) -> Example:
+    record = record_of(example)
+    rendered = design.render(record, options)
+    golden = rendered.completion if example.golden in (None, example.completion) else example.golden
+    form = example.derive(
+        name, rendered.query, rendered.completion, golden=golden, record=json.dumps(record, ensure_ascii=False),
+        value_spans=rendered.value_spans,
+    )  # fmt: skip
+    if rendered.system is None:
+        return form
+    messages = [m for m in form.messages if m.role != "system"]
+    return form.model_copy(update={"messages": [Message(role="system", content=rendered.system), *messages]})

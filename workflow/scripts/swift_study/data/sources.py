@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -92,7 +92,7 @@ def _examples(rows: Rows, source: Records, where: str, conditions: Mapping[str, 
         raise UserError(f"{where}: there are no rows; a source must hold at least one example.")
     columns = _columns(source, rows, where)
     rows = matching(rows[: source.limit], conditions, where)
-    _tell(columns, rows, where)
+    _tell(columns, rows, where, conditions)
     placed = [(f"{where}, row {number}", row) for number, row in rows]
     return [(place, _example(row, columns, source, place)) for place, row in placed]
 
@@ -168,12 +168,12 @@ def _name(part: str | Column) -> str:
     return part.column if isinstance(part, Column) else part
 
 
-def _tell(columns: Columns, rows: Rows, where: str) -> None:
+def _tell(columns: Columns, rows: Rows, where: str, conditions: Collection[str]) -> None:
     """Say in the log which columns are read as what and which are not; to people also if these hold text in most rows."""
     taken = {name: value for name, value in columns if value is not None}
     present = dict.fromkeys(column for _, row in rows for column in row)
     taken |= {name: name for name in ALWAYS if name in present}
-    unread = [column for column in present if column not in _names(taken)]
+    unread = [column for column in present if column not in _names(taken) and column not in conditions]
     # Keys of messages that are not read, such as a turn's language.
     inner = dict.fromkeys(
         f"{column}.{key}"
