@@ -465,8 +465,9 @@ def test_same_without_the_mistakes_is_accepted() -> None:
 
 def test_a_run_takes_from_the_one_it_is_like_what_it_does_not_name() -> None:
     config = configured({"runs": {"base": {"clip_norm": 0.5}, "in_pos": {"epochs": 7}}})
-    assert {config.run(name).clip_norm for name in config.runs} == {0.5}
-    assert {name for name in config.runs if config.run(name).epochs == 7} == {
+    alike = [name for name in config.runs if not name.startswith("sde")]
+    assert {config.run(name).clip_norm for name in alike} == {0.5}
+    assert {name for name in alike if config.run(name).epochs == 7} == {
         "in_pos",
         "in_cot",
         "in_clarify",
@@ -553,7 +554,7 @@ def test_7b_scale_has_exactly_the_numbers_of_the_paper() -> None:
     assert {tried.outputs[name].completion for name in ("positive", "positive_analogue")} == {"response"}
     assert tried.where == {"example": 0, "analogue": 0, "revised": 1, "revised_analogue": 1}
     assert (tried.take.tasks, tried.take.per_task) == (10, 1)
-    assert {study.after_step for study in config.influence.values()} == {150}
+    assert {study.after_step for study in config.influence.values() if study.run == "base"} == {150}
 
 
 @pytest.mark.parametrize("scale", ["7b", "13b"])

@@ -126,7 +126,8 @@ class Config(Section):
     def _models_are_like_the_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("models"), dict) and isinstance(values.get("model", {}), dict):
             own = {name: m for name, m in values["models"].items() if isinstance(m, dict)}
-            values = values | {"models": values["models"] | {name: values.get("model", {}) | m for name, m in own.items()}}
+            main = {key: value for key, value in values.get("model", {}).items() if key in Model.model_fields}  # a mistake is told once
+            values = values | {"models": values["models"] | {name: main | m for name, m in own.items()}}
         return values
 
     @model_validator(mode="after")
