@@ -1,16 +1,19 @@
 """Schedules: mixtures, phases, subsets, weights; what a run sees depends on its settings and the datasets only."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_examples import example
+from scripts import run_script
 
 from swift_study.config import Part, Run
 from swift_study.errors import UserError
-from swift_study.io.tables import SCHEDULE
+from swift_study.io.tables import SCHEDULE, read_table
 from swift_study.training.schedule import make_schedule
 
 BASE = [example(f"base {i}") for i in range(10)]
@@ -140,3 +143,11 @@ def test_any_schedule_is_whole(phases: list[dict[str, Part]], n_epochs: int, bat
             assert sorted(step["position"]) == list(range(len(step)))
             assert step["epoch"].n_unique() == 1
     assert made.equals(schedule(*phases, **settings))
+
+
+def test_a_run_without_a_schedule_trains_on_nothing(tmp_path: Path) -> None:
+    """With no dataset at all: the untuned model beside trained ones."""
+    told = json.dumps({"run": {"schedule": []}, "data_seed": 17})
+    files = ("--output", "schedule.parquet", "--rejects", "rejects.parquet")
+    run_script("make_schedule.py", "--run", "untuned", "--settings", told, "--datasets", "--lengths", *files, cwd=tmp_path)
+    assert read_table(tmp_path / "schedule.parquet", SCHEDULE).is_empty()

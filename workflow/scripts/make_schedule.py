@@ -42,7 +42,7 @@ def main(a: Namespace) -> None:
 
 if __name__ == "__main__":
     p = cli.parser(__doc__, run="its name", settings="its settings as JSON", output="Parquet file", rejects="Parquet file")
-    p.add_argument("--datasets", nargs="+", required=True, help="Parquet files of the datasets that the schedule names")
+    p.add_argument("--datasets", nargs="*", default=[], help="Parquet files of the datasets that the schedule names")
     p.add_argument("--lengths", nargs="*", default=[], help="Parquet files of the lengths of their examples for the run's model")
     p.add_argument("--held-out", nargs="?", help="Parquet file of the dataset that early stopping measures the loss on")
     cli.run(main, p)
