@@ -237,8 +237,8 @@ def test_levels_are_the_rows_own_numbers(tmp_path: Path) -> None:
 def test_a_place_says_which_block_of_a_comparison_is_meant(tmp_path: Path) -> None:
     made = Made(tmp_path, 4, 4)
     for domain, values in {"d1": [0, 1, 0, 1], "d2": [1, 1, 1, 0]}.items():
-        made.add("Good", f"good-{domain}", labels(values), factors={"domain": domain})
-        made.add("Base", f"base-{domain}", labels([0, 0, 0, 0]), factors={"domain": domain})
+        made.add("Good", f"good/domain={domain}", labels(values), factors={"domain": domain})
+        made.add("Base", f"base/domain={domain}", labels([0, 0, 0, 0]), factors={"domain": domain})
     values = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy"],
               "rows": {"Base": "b", "Good": "g"}, "against": "Base"}  # fmt: skip
     s = ComparisonStudy.model_validate(values)
@@ -249,7 +249,7 @@ def test_a_place_says_which_block_of_a_comparison_is_meant(tmp_path: Path) -> No
         return items_of(a, {"cot": influence(), "small": small}, QUICK)[0].numbers["accuracy"].value
 
     assert [found({}), found({"domain": "d1"}), found({"domain": "d2"})] == [0.5, 0.5, 0.75]
-    with pytest.raises(UserError, match=r"items.g.Good.training.block: .* no such block; it has domain d1; domain d2"):
+    with pytest.raises(UserError, match=r"items.g.Good.training.block: none of the row's runs is meant; there are good/domain=d1/"):
         found({"domain": "d3"})
 
 

@@ -53,7 +53,7 @@ def test_errors_of_format_are_counted_by_kind(sde: Checkout) -> None:
 
 def test_predictors_and_outcomes_of_the_designs_stand_side_by_side(sde: Checkout) -> None:
     agreement = pl.read_parquet(studies(sde) / "sde_agreement/agreement.parquet")
-    assert agreement["item"].to_list() == ["Inst-last", "JSON", "CoT"]
+    assert agreement["item"].to_list() == ["Inst-last", "JSON", "CoT"]  # the rows of the designs that are trained
     for number in (
         "swift",
         "swift_values",

@@ -382,7 +382,7 @@ class Place(Section):
     row: str
     """Its row, or its curve such as `CoT → In-task non-CoT`."""
     block: dict[str, Level] = {}
-    """Of a comparison with blocks, levels of the one that is meant, such as `{model: main}`; {}: the first."""
+    """Of a comparison with blocks, levels of the row's run that is meant, such as `{model: main}`; {}: the first."""
 
 
 class AgreementStudy(Asked):

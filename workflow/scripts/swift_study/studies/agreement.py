@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from swift_study.config import AgreementStudy, InfluenceStudy, Place, Predictor, Statistics
-from swift_study.config.grid import agrees
+from swift_study.config.grid import agrees, read_path
 from swift_study.errors import UserError
 from swift_study.influence.confounds import BASELINE_SCORES
 from swift_study.influence.statistics import counted, effect, with_scores
@@ -167,12 +167,12 @@ def _from_comparison(c: Compared, place: Place, p: Predictor, a: AgreementStudy,
         if place.row in c.study.rows:
             return None  # left out
         raise UserError(f"{where}: the study {place.study!r} has no row {place.row!r}; it has {', '.join(c.rows())}.")
-    blocks = [b for b in c.blocks() if agrees(dict(b), place.block)]
-    if not blocks:
-        there = "; ".join(", ".join(f"{factor} {level}" for factor, level in block) or "one without factors" for block in c.blocks())
-        raise UserError(f"{where}.block: the study {place.study!r} has no such block; it has {there}.")
+    own = [cell for cell in c.cells if cell.row == place.row]
+    meant = [cell for cell in own if agrees({"model": cell.model} | read_path(cell.run)[1], place.block)]
+    if not meant:
+        raise UserError(f"{where}.block: none of the row's runs is meant; there are {', '.join(dict.fromkeys(cell.run for cell in own))}.")
     evaluation = c.evaluation(p.evaluation)
-    cell = next((found for b in blocks if (found := c.cell(place.row, evaluation, p.score, b)) is not None), None)
+    cell = next((cell for cell in meant if (cell.evaluation, cell.metric) == (evaluation, p.score)), None)
     if cell is None:
         if any((other.evaluation, other.metric) == (evaluation, p.score) for other in c.cells):
             return None  # this row is not asked there
