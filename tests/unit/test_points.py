@@ -17,24 +17,24 @@ SDE = {
 @pytest.fixture(scope="module")
 def config() -> Config:
     study = {"kind": "comparison", "question": "?", "evaluations": ["questions"], "metrics": ["accuracy"], "scorers": ["key_points"],
-             "rows": {"Base": "full_base", "{mode}": "sde[mode={mode}]"}, "against": "Base"}  # fmt: skip
-    return configured({"runs": {"sde": SDE}, "studies": {"designs": study}})
+             "rows": {"Base": "full_base", "{mode}": "forms[mode={mode}]"}, "against": "Base"}  # fmt: skip
+    return configured({"runs": {"forms": SDE}, "studies": {"designs": study}})
 
 
 def test_braces_make_a_row_for_each_level(config: Config) -> None:
-    rows = rows_of({"Base": "full_base", "{mode} {epochs}": "sde[mode={mode},epochs={epochs},seed=17]"}, config.points, "rows")
+    rows = rows_of({"Base": "full_base", "{mode} {epochs}": "forms[mode={mode},epochs={epochs},seed=17]"}, config.points, "rows")
     assert list(rows) == ["Base", "json 1", "json 2", "lines 1", "lines 2"]
-    assert [p.path for p in rows["lines 2"]] == [f"sde/domain={d}/mode=lines/epochs=2/seed=17" for d in ("d1", "d2")]
+    assert [p.path for p in rows["lines 2"]] == [f"forms/domain={d}/mode=lines/epochs=2/seed=17" for d in ("d1", "d2")]
     assert list(rows_of({"{it}": "base"}, config.points, "rows")) == ["{it}"]  # a name as it is
 
 
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ({"a": "sdee"}, r"rows.a: there is no run 'sdee' \(did you mean 'sde'\?\)"),
-        ({"a": "sde[mode={mdoe}]"}, r"rows.a: sde has no points with mdoe"),
-        ({"a": "sde[epochs=3]"}, r"rows.a: 'sde\[epochs=3\]': the factor 'epochs' has no level '3'; known: 1, 2"),
-        ({"same": "sde[mode={mode}]"}, r"rows: two rows are called 'same'"),
+        ({"a": "formss"}, r"rows.a: there is no run 'formss' \(did you mean 'forms'\?\)"),
+        ({"a": "forms[mode={mdoe}]"}, r"rows.a: forms has no points with mdoe"),
+        ({"a": "forms[epochs=3]"}, r"rows.a: 'forms\[epochs=3\]': the factor 'epochs' has no level '3'; known: 1, 2"),
+        ({"same": "forms[mode={mode}]"}, r"rows: two rows are called 'same'"),
     ],
 )
 def test_a_row_without_points_is_a_sentence(config: Config, rows: dict[str, str], sentence: str) -> None:
@@ -51,7 +51,7 @@ def test_factors_are_columns_of_the_manifest(config: Config) -> None:
     assert frame["epochs"][0] is None
     assert set(frame["seed"]) == {17, 18}
     assert frame["path"][1] == (
-        "results/scores/sde/domain=d1/mode=json/epochs=1/seed=17/evaluation=questions/scorer=key_points/scores.parquet"
+        "results/scores/forms/domain=d1/mode=json/epochs=1/seed=17/evaluation=questions/scorer=key_points/scores.parquet"
     )
     assert digest(frame) == digest(table(found))
     assert digest(frame) != digest(table(found[:-1]))
@@ -63,10 +63,10 @@ def test_a_manifest_names_the_datasets_of_an_evaluation_that_is_asked_in_several
         "plain": {"dataset": "panel", "scorers": ["key_points"]},
     }
     study = {"kind": "comparison", "question": "?", "evaluations": ["own", "plain"], "metrics": ["accuracy"], "against": "json",
-             "rows": {"{mode}": "sde[mode={mode},epochs=1]"}}  # fmt: skip
+             "rows": {"{mode}": "forms[mode={mode},epochs=1]"}}  # fmt: skip
     designs = {"json": {"like": "plain"}, "lines": {"like": "plain"}}
-    alone = study | {"rows": {"json": "sde[mode=json,epochs=1]"}}
-    values = {"runs": {"sde": SDE}, "designs": designs, "evaluations": evaluations, "studies": {"both": study, "alone": alone}}
+    alone = study | {"rows": {"json": "forms[mode=json,epochs=1]"}}
+    values = {"runs": {"forms": SDE}, "designs": designs, "evaluations": evaluations, "studies": {"both": study, "alone": alone}}
     config = configured(values)
     frame = table(Graph(config).entries("both"))
     found = set(frame.select("evaluation", "row", "queries").rows())

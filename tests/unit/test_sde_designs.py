@@ -21,7 +21,7 @@ from swift_study.examples import Example
 
 CONFIG = configured()
 DESIGNS = {name: load_design(ROOT / "designs" / f"{name}.py") for name in ("aspects", "mentions")}
-USES = {name: use for name, use in CONFIG.designs.items() if use.like in DESIGNS}
+USES = {name.removeprefix("sde_"): use for name, use in CONFIG.designs.items() if use.like in DESIGNS}
 OF_ASPECTS, OF_MENTIONS = ([name for name, use in USES.items() if use.like == like] for like in DESIGNS)
 REASONING = ["json_cot", "json_r_cot"]
 CODES = {"positive": "1", "neutral": "0", "negative": "-1", "unmentioned": "-2"}
@@ -33,7 +33,7 @@ def shipped(name: str) -> list[Example]:
     return read_sources(sources, CONFIG.datasets[name].where)
 
 
-EXAMPLES = {name: shipped(name) for name, settings in CONFIG.datasets.items() if "data/sde/" in str(settings.sources)}
+EXAMPLES = {name.removeprefix("sde_"): shipped(name) for name, settings in CONFIG.datasets.items() if "data/sde/" in str(settings.sources)}
 DESCRIBED = {name: apply_strategy(DESCRIBE, HOW, EXAMPLES[name], [], f"{name}.describe")[0] for name in EXAMPLES if name.startswith("masa")}
 
 
@@ -92,7 +92,7 @@ def datasets_of(use: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "n"),
     [
-        ("masa_d1", 840), ("masa_d1_test", 202), ("masa_d2", 832), ("masa_d2_test", 209), ("masa", 3149), ("masa_test", 800),
+        ("masa_d1", 840), ("masa_d1_test", 95), ("masa_d2", 832), ("masa_d2_test", 111), ("masa", 3149), ("masa_test", 400),
         ("ner", 1000), ("ner_test", 300), ("events", 395), ("events_test", 213),
     ],
 )  # fmt: skip

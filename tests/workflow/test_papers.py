@@ -62,4 +62,4 @@ def test_points_are_what_their_grid_says(config: Config) -> None:
     assert len(starts) == 2
     assert all(config.run(start).seed == seed and start.startswith("specialise/") for seed, start in starts)
     assert {config.run(p.path).model for p in config.named("integrated")} == {"main", "second"}
-    assert len(config.named("sde")) == 2 * 3 * 2 * 2
+    assert len(config.named("forms")) == 2 * 3 * 2 * 2
