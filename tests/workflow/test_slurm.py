@@ -363,8 +363,8 @@ def test_after_editing_a_strategy_only_what_descends_from_it_is_submitted(site: 
     assert "apply_strategy candidates.similar" not in listed
     assert not [j for j in listed if j.startswith(("train", "load_dataset"))]
     output_of(site, "results").write_text("")
-    assert start(site, "results", WIDE, "results/data/panel.cot.parquet").wait(timeout=120) == 0
-    assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/panel_cot"]
+    assert start(site, "results", WIDE, "results/data/candidates.clarify.parquet").wait(timeout=120) == 0
+    assert [name.split()[0] for name in jobs_of(output_of(site, "results").read_text())] == ["rule_apply_strategy/candidates_clarify"]
 
 
 def test_gpus_that_were_not_given_are_missed_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

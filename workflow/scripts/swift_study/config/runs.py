@@ -55,7 +55,7 @@ class Part(Section):
     """How much of a dataset a schedule takes."""
 
     examples: Annotated[int | None, Field(ge=0), WrapValidator(_or_factor), PlainSerializer(_as_is), WHOLE] = None
-    """Number of its examples, drawn by the run's seed; null takes all, 0 none."""
+    """Number of its examples, drawn by `data_seed`; null takes all, 0 none."""
     weight: Annotated[float, Field(gt=0, le=10_000), WrapValidator(_or_factor), PlainSerializer(_as_is), WEIGHT] = 1.0
     """Times each of them is seen in an epoch; a fraction is made up by a draw, another one in each epoch."""
 
